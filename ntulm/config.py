@@ -1,0 +1,314 @@
+"""params.yaml as frozen, typed sections, one class a section. Unknown keys, wrong types and missing keys are errors.
+
+No class carries a default: a default here would be invisible to DVC. What a key means stands as a comment
+beside it in `ntulm/recipes/*.yaml`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+from ntulm.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+Cut = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?$")] | Share
+NtuName = Literal["author", "hashtag"]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: frozen, strict, without defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Run(Section):
+    variants: Annotated[list[Literal["text", "author", "hashtag", "author+hashtag"]], Field(min_length=1)]
+    seeds: Annotated[list[Count], Field(min_length=1)]
+    tasks: list[str]
+
+
+class TableMapping(Section):
+    """Which column of a table is what; null where the table has none."""
+
+    post_id: str | None
+    created_at: str
+    time_format: str | None
+    text: str
+    author: str
+    lang: str | None
+    repost_flag: str | None
+    reposted_id: str | None
+    reposted_author: str | None
+    favorited_by: str | None
+    hashtags: str | None
+    mentions: str | None
+    casefold_users: bool
+    labels: list[str]
+
+
+class Splits(Section):
+    by: Literal["time", "author", "random"]
+    seed: Count
+    graph_from: Cut
+    graph_until: Cut
+    train_from: Cut
+    validation_from: Cut
+    test_from: Cut
+
+
+class Corpus(Section):
+    path: str
+    format: Literal["auto", "twitter_v1", "table", "synthetic"]
+    table: TableMapping | None
+    languages: list[str]
+    duplicates: Literal["id", "text"]
+    max_reject_share: Share
+    splits: Splits
+
+
+class MinDegree(Section):
+    user: Positive
+    hashtag: Positive
+
+
+class Graph(Section):
+    relations: Annotated[list[Literal["authored", "favorited", "reposted", "co_mentioned"]], Field(min_length=1)]
+    min_degree: MinDegree
+    max_count: Positive
+    held_out_share: Annotated[float, Field(ge=0, lt=0.5)]
+    seed: Count
+    memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MB|GB)$")]
+
+
+class Embeddings(Section):
+    engine: Literal["pbg"]
+    dimension: Positive
+    epochs: Positive
+    learning_rate: Rate
+    batch_size: Positive
+    batch_negatives: Positive
+    uniform_negatives: Positive
+    workers: Positive
+    seed: Count
+
+
+class Batches(Section):
+    max_length: Annotated[int, Field(ge=4)]
+    mask_urls: bool
+    mask_mentions: bool
+
+
+class Training(Section):
+    """What the two fine-tuning stages share."""
+
+    max_posts: Count
+    max_validation_posts: Positive
+    epochs: Positive
+    patience: Positive
+    evaluations_per_epoch: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_share: Share
+    mask_share: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Adapt(Training):
+    backbone: str
+    seed: Count
+
+
+class Pretrain(Training):
+    slot_layer_norm: bool
+    slot_scale: Rate
+    slot_learning_rate_factor: Rate
+
+
+class Encode(Section):
+    batch_size: Positive
+    dtype: Literal["float16", "float32"]
+
+
+class MaxPosts(Section):
+    train: Positive
+    validation: Positive
+    test: Positive
+
+
+class CorpusLabels(Section):
+    """A label field that came with the posts: rows of `data/corpus/labels.parquet`."""
+
+    file: Literal["labels.parquet"]
+    field: str
+
+
+class FileLabels(Section):
+    """A CSV (.gz too) of post id and labels."""
+
+    file: str
+    id_column: str
+    label_column: str
+    separator: str | None
+
+
+class Groups(Section):
+    """A CSV or TSV that maps a label to a coarser one."""
+
+    file: str
+    label_column: str
+    group_column: str
+
+
+class TopicTask(Section):
+    kind: Literal["topic"]
+    path: str
+    labels: CorpusLabels | FileLabels
+    groups: Groups | None
+    split: Literal["corpus", "author", "random"]
+    mask: list[Literal["cashtags", "label_words"]]
+    max_posts: MaxPosts
+
+
+class HashtagTask(Section):
+    kind: Literal["hashtag"]
+    path: str
+    classes: Annotated[int, Field(ge=2)]
+    balanced: bool
+    split: Literal["corpus", "author", "random"]
+    remove_target: bool
+    max_posts: MaxPosts
+
+
+class LabelledTask(Section):
+    kind: Literal["labelled"]
+    path: str
+    labels: CorpusLabels | FileLabels
+    split: Literal["corpus", "author", "random"]
+    max_posts: MaxPosts
+
+
+class TableTask(Section):
+    """Any labelled table: CSV, JSON lines or Parquet with a text and a label column."""
+
+    kind: Literal["table"]
+    path: str
+    text_column: str
+    label_column: str
+    author_column: str | None
+    split_column: str | None
+    seed: Count
+    max_posts: MaxPosts
+
+
+class TweetEvalTask(Section):
+    kind: Literal["tweeteval"]
+    path: str
+    datasets: list[str]
+    max_posts: MaxPosts
+
+
+class SemEvalTask(Section):
+    kind: Literal["semeval"]
+    path: str
+    subtasks: list[Literal["A", "BD"]]
+    max_posts: MaxPosts
+
+
+Task = Annotated[
+    TopicTask | HashtagTask | LabelledTask | TableTask | TweetEvalTask | SemEvalTask, Field(discriminator="kind")
+]
+
+
+class FixedProbe(Section):
+    epochs: Positive
+    learning_rate: Rate
+    weight_decay: Annotated[float, Field(ge=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    batch_size: Positive
+
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class Probe(Section):
+    search: bool
+    trials: Positive
+    max_epochs: Positive
+    learning_rate: Range
+    weight_decay: Range
+    dropout: Range
+    batch_size: Annotated[list[Positive], Field(min_length=1)]
+    fixed: FixedProbe
+
+
+class Evaluate(Section):
+    resamples: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    seed: Count
+
+
+class Report(Section):
+    min_posts: Positive
+    min_coverage: Share
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    run: Run
+    corpus: Corpus
+    graph: Graph
+    embeddings: Embeddings
+    batches: Batches
+    adapt: Adapt
+    pretrain: Pretrain
+    encode: Encode
+    tasks: dict[str, Task]
+    probe: Probe
+    evaluate: Evaluate
+    report: Report
+
+    @model_validator(mode="after")
+    def _tasks_are_defined(self) -> "Params":
+        for name in self.run.tasks:
+            if name not in self.tasks:
+                raise ValueError(f"run.tasks names {name!r}, which the section `tasks` does not define")
+        return self
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a parameter file.
+
+    Raises:
+        UserError: the file is missing or not YAML, or a key is unknown, missing or of the wrong type or value.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: not found; run in the project's root, or write it with `ntulm configure RECIPE`")
+    try:
+        values = YAML(typ="safe", pure=True).load(path)
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    return check_params(values, str(path))
+
+
+def check_params(values: Any, where: str) -> Params:
+    """Turn parsed YAML into `Params`; `where` names its source in the message of the UserError."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError("; ".join(_explain(where, dict(item)) for item in error.errors())) from error
+
+
+def _explain(where: str, item: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{where}: {key}: unknown key"
+    if item["type"] == "missing":
+        return f"{where}: {key}: missing; `ntulm configure RECIPE` writes a complete file"
+    got = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"
+    return f"{where}: {key or 'run'}: {item['msg']}{got}"

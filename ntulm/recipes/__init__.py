@@ -1,0 +1,1 @@
+"""Complete, commented parameter files; `ntulm configure RECIPE` writes one of them to params.yaml."""
