@@ -52,4 +52,8 @@ def scores(variant: str, seed: int, name: str) -> Path:
 
 def metrics(stage: str, *parts: object) -> Path:
     """The metrics file of a stage, or of one instance of it: `metrics/pretrain/author-0.json`."""
-    return Path("metrics", stage, "-".join(str(part) for part in parts) + ".json") if parts else Path("metrics", stage + ".json")
+    return (
+        Path("metrics", stage, "-".join(str(part) for part in parts) + ".json")
+        if parts
+        else Path("metrics", stage + ".json")
+    )

@@ -1,0 +1,186 @@
+"""The command line: one command a stage, and a few for people. Heavy imports wait until a command needs them.
+
+A `UserError` is shown as one line, exit code 1.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ntulm import layout
+from ntulm.errors import UserError
+
+if TYPE_CHECKING:
+    from ntulm.config import Params
+
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+app = typer.Typer(
+    help="NTULM: post embeddings that know who wrote the post and which hashtags it carries.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Variant = Annotated[str, typer.Option(help="One of run.variants in params.yaml.")]
+Seed = Annotated[int, typer.Option(help="One of run.seeds in params.yaml.")]
+Task = Annotated[str, typer.Option(help="A key of the section `tasks` in params.yaml.")]
+STAGE = "Stages (run by `dvc repro`)"
+
+
+def _params() -> "Params":
+    from ntulm.config import load_params
+
+    return load_params(layout.PARAMS)
+
+
+def _known(params: "Params", variant: str | None = None, task: str | None = None) -> None:
+    if variant is not None and variant not in params.run.variants:
+        variants = ", ".join(params.run.variants)
+        raise UserError(f"--variant {variant}: unknown; run.variants in params.yaml has {variants}")
+    if task is not None and task not in params.tasks:
+        raise UserError(f"--task {task}: unknown; `tasks` in params.yaml has {', '.join(params.tasks)}")
+
+
+@app.command(rich_help_panel=STAGE)
+def corpus() -> None:
+    """Raw exports to posts, engagements, labels, splits and rejects."""
+    from ntulm import corpus as stage
+
+    stage.run(_params().corpus)
+
+
+@app.command(rich_help_panel=STAGE)
+def graph() -> None:
+    """Posts and engagements to the user-hashtag graph."""
+    from ntulm import graph as stage
+
+    stage.run(_params().graph)
+
+
+@app.command(rich_help_panel=STAGE)
+def embeddings() -> None:
+    """The graph to the embedding table."""
+    params = _params()
+    from ntulm import embeddings as stage
+
+    stage.run(params.embeddings)
+
+
+@app.command(rich_help_panel=STAGE)
+def adapt() -> None:
+    """Fine-tune the backbone on text alone: where every variant starts."""
+    params = _params()
+    from ntulm import adapt as stage
+
+    stage.run(params.adapt, params.batches)
+
+
+@app.command(rich_help_panel=STAGE)
+def pretrain(variant: Variant, seed: Seed) -> None:
+    """Fine-tune one variant with its NTU slot."""
+    params = _params()
+    _known(params, variant)
+    from ntulm import pretrain as stage
+
+    stage.run(params.pretrain, params.batches, variant, seed)
+
+
+@app.command(rich_help_panel=STAGE)
+def tasks(task: Task) -> None:
+    """Build the labelled data sets of one task."""
+    params = _params()
+    _known(params, task=task)
+    from ntulm import tasks as stage
+
+    stage.run(task, params.tasks[task])
+
+
+@app.command(rich_help_panel=STAGE)
+def encode(variant: Variant, seed: Seed, task: Task) -> None:
+    """Turn the posts of a task into frozen vectors."""
+    params = _params()
+    _known(params, variant, task)
+    from ntulm import encode as stage
+
+    stage.run(params.encode, params.batches, variant, seed, task)
+
+
+@app.command(rich_help_panel=STAGE)
+def probe(variant: Variant, seed: Seed, task: Task) -> None:
+    """Tune and train the probes of a task on frozen vectors."""
+    params = _params()
+    _known(params, variant, task)
+    from ntulm import probe as stage
+
+    stage.run(params.probe, variant, seed, task)
+
+
+@app.command(rich_help_panel=STAGE)
+def evaluate() -> None:
+    """Compare every system with `text`, by slice, with intervals."""
+    params = _params()
+    from ntulm import evaluate as stage
+
+    stage.run(params.evaluate, params.run)
+
+
+@app.command(rich_help_panel=STAGE)
+def report() -> None:
+    """Write the tables, figures and the coverage report."""
+    params = _params()
+    from ntulm import report as stage
+
+    stage.run(params.report)
+
+
+@app.command()
+def configure(
+    recipe: Annotated[str, typer.Argument(help="quickstart, stocknet, ira or paper.")],
+    changes: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", show_default=False)] = None,
+) -> None:
+    """Write params.yaml from a recipe, e.g. `ntulm configure ira data=../posts pretrain.epochs=2`."""
+    from ntulm.configure import run
+
+    run(recipe, changes or [])
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A file or a folder of raw exports.")],
+    format: Annotated[str, typer.Option(help="auto, twitter_v1, table or synthetic.")] = "auto",
+) -> None:
+    """Say what an export holds and what would be rejected, without writing anything."""
+    from ntulm.inspect import run
+
+    run(path, format)
+
+
+@app.command()
+def verify() -> None:
+    """Check the packaged MiniLM weights against their known sha256."""
+    from ntulm.backbone import verify_minilm
+
+    typer.echo(f"minilm: sha256 as expected, {verify_minilm()}")
+
+
+@app.command()
+def results() -> None:
+    """Print the results of the last run again."""
+    from ntulm.results import run
+
+    run()
+
+
+def main() -> None:
+    """Entry point: user errors become one line on standard error and exit code 1."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

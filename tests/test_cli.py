@@ -1,0 +1,43 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ntulm.configure import run as configure
+
+NTULM = str(Path(sys.executable).parent / "ntulm")
+
+
+def ntulm(*arguments, cwd):
+    return subprocess.run([NTULM, *arguments], capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["pretrain", "--variant", "autor", "--seed", "0"],
+            "--variant autor: unknown; run.variants in params.yaml has",
+        ),
+        (["probe", "--variant", "text", "--seed", "0", "--task", "x"], "--task x: unknown; `tasks` in params.yaml has"),
+        (["configure", "x; rm -rf /"], "recipe 'x; rm -rf /': unknown"),
+        (["inspect", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["results"], "dvc repro"),
+    ],
+)
+def test_a_user_error_is_one_line_and_exit_code_1(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    configure("quickstart", [])
+    done = ntulm(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_a_stage_outside_a_project_says_what_to_do(tmp_path):
+    done = ntulm("corpus", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "ntulm configure RECIPE" in done.stderr

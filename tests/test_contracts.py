@@ -1,0 +1,200 @@
+"""Contracts between the code, dvc.yaml, params.yaml, the recipes and the README."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from ntulm import layout
+from ntulm.config import Params, load_params
+from ntulm.configure import configured, recipes
+
+ROOT = Path(__file__).parent.parent
+PIPELINE: dict[str, Any] = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
+STAGES = list(PIPELINE)
+MODEL_MODULES = ["table", "batches", "model", "training", "adapt", "pretrain", "encode", "embeddings"]
+
+
+def body(stage: str) -> dict[str, Any]:
+    return PIPELINE[stage].get("do", PIPELINE[stage])
+
+
+def module_file(module: str) -> Path | None:
+    """The file of a dotted `ntulm…` module, or None where the name is not a module."""
+    path = ROOT / module.replace(".", "/")
+    if (path / "__init__.py").exists():
+        return path / "__init__.py"
+    return path.with_suffix(".py") if path.with_suffix(".py").exists() else None
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports at run time, lazily too; what stands under TYPE_CHECKING does not count."""
+    names: set[str] = set()
+    nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        nodes.extend(ast.iter_child_nodes(node))
+    return names
+
+
+def closure(module: str) -> set[Path]:
+    """The project's files that importing and running `module` can import."""
+    found: set[Path] = set()
+    queue = [module]
+    while queue:
+        path = module_file(queue.pop())
+        if path is None or path in found:
+            continue
+        found.add(path)
+        queue += [name for name in imported(path) if name.startswith("ntulm.")]
+    return found
+
+
+def test_the_walk_over_imports_sees_lazy_imports_and_skips_type_checking(tmp_path):
+    source = tmp_path / "module.py"
+    source.write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import a\ndef f():\n    from b import c\n"
+    )
+    assert imported(source) == {"typing", "typing.TYPE_CHECKING", "b", "b.c"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_one_name_everywhere(stage):
+    assert stage in Params.model_fields
+    assert module_file(f"ntulm.{stage}") is not None
+    assert (ROOT / f"tests/test_{stage}.py").exists()
+    assert body(stage)["cmd"].split()[:2] == ["ntulm", stage]
+    assert any(out.startswith((f"data/{stage}", "reports")) for out in body(stage)["outs"])
+    assert all(metric.startswith(f"metrics/{stage}") for metric in body(stage).get("metrics", []))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_stage_imports_is_among_its_deps(stage):
+    deps = [ROOT / dep for dep in body(stage)["deps"] if dep.startswith("ntulm/")]
+    covered = {path for path in closure(f"ntulm.{stage}") if any(path == dep or dep in path.parents for dep in deps)}
+    package = ROOT / "ntulm/__init__.py"  # holds the version alone
+    assert closure(f"ntulm.{stage}") - covered - {package} == set()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_lists_no_module_that_it_does_not_import(stage):
+    files = closure(f"ntulm.{stage}")
+    for dep in (ROOT / dep for dep in body(stage)["deps"] if dep.startswith("ntulm/") and dep.endswith(".py")):
+        assert dep in files
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_sql_and_data_files_beside_a_stage_are_among_its_deps(stage):
+    deps = body(stage)["deps"]
+    for path in closure(f"ntulm.{stage}"):
+        for name in re.findall(r"[\w/]+\.(?:sql|json)(?=\")", path.read_text(encoding="utf-8")):
+            beside = path.parent / name
+            if beside.exists() and beside.is_relative_to(ROOT / "ntulm"):
+                own = str(beside.relative_to(ROOT))
+                assert any(own == dep or own.startswith(dep + "/") for dep in deps), own
+
+
+def test_ntulm_imports_neither_prefect_nor_dvc():
+    for path in (ROOT / "ntulm").rglob("*.py"):
+        assert not {name.split(".")[0] for name in imported(path)} & {"prefect", "dvc"}, path
+
+
+@pytest.mark.parametrize("module", MODEL_MODULES)
+def test_model_modules_run_without_the_data_and_report_stack(module):
+    forbidden = {"duckdb", "optuna", "evidently", "pandas", "pydantic", "ruamel", "typer", "sklearn"}
+    for path in closure(f"ntulm.{module}"):
+        assert not {name.split(".")[0] for name in imported(path)} & forbidden, path
+
+
+def test_the_sections_of_params_are_the_fields_of_the_config():
+    values = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+    assert list(values) == list(Params.model_fields)
+
+
+def test_each_params_key_of_the_pipeline_exists():
+    for stage in STAGES:
+        for key in body(stage)["params"]:
+            assert key.split(".")[0] in Params.model_fields
+
+
+def test_the_checked_in_params_are_the_quickstart_recipe():
+    assert (ROOT / "params.yaml").read_text(encoding="utf-8") == configured("quickstart", [])
+    assert load_params(ROOT / "params.yaml").run.tasks
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_every_shipped_recipe_loads(recipe, tmp_path):
+    changes = [] if recipe == "quickstart" else [f"data={tmp_path}"]
+    assert "DATA/" not in configured(recipe, changes)
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_every_key_of_a_recipe_is_explained_where_the_quickstart_explains_it(recipe):
+    assert sum("#" in line for line in (ROOT / f"ntulm/recipes/{recipe}.yaml").read_text().splitlines()) >= 20
+
+
+def test_layout_and_pipeline_name_the_same_paths():
+    item = {"variant": "V", "seed": "7", "task": "T"}
+    templates = [out for stage in STAGES for out in body(stage)["outs"]]
+    outs = {re.sub(r"\$\{(?:item\.)?(\w+)\}", lambda match: item.get(match[1], "T"), out) for out in templates}
+    assert outs == {
+        str(path)
+        for path in (
+            layout.CORPUS, layout.GRAPH, layout.EMBEDDINGS, layout.ADAPT, layout.EVALUATE, layout.REPORTS,
+            layout.pretrain("V", 7), layout.task("T"), layout.vectors("V", 7, "T"), layout.scores("V", 7, "T"),
+        )
+    }  # fmt: skip
+
+
+def stage_edges() -> set[tuple[str, str]]:
+    """Edges between the stages of dvc.yaml, matrix collapsed: (maker, reader)."""
+    made = [(out, stage) for stage in STAGES for out in body(stage)["outs"] + body(stage).get("metrics", [])]
+    makers = {out.split("/${")[0]: stage for out, stage in made}
+    edges = set()
+    for stage in STAGES:
+        for dep in body(stage)["deps"]:
+            for out, maker in makers.items():
+                dep_root = dep.split("/${")[0]
+                if maker != stage and (dep_root == out or out.startswith(dep_root + "/")) and dep_root != "metrics":
+                    edges.add((maker, stage))
+    return edges
+
+
+def test_the_readme_draws_the_pipeline_of_dvc_yaml():
+    drawn = re.findall(r"^\s*(\w+)\s*-->\s*(\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    assert set(drawn) == stage_edges()
+
+
+def test_the_readme_names_every_stage_and_command():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"@app\.command\(.*\)\ndef (\w+)", (ROOT / "ntulm/cli.py").read_text(encoding="utf-8"))
+    assert set(STAGES) < set(commands)
+    for name in commands:
+        assert re.search(rf"\b{name}\b", readme), name
+
+
+def test_help_starts_without_the_heavy_libraries():
+    heavy = ("torch", "transformers", "duckdb", "pydantic")
+    code = f"import sys, ntulm.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_dvc_accepts_the_pipeline():
+    dvc = shutil.which("dvc", path=str(Path(sys.executable).parent))
+    assert dvc is not None
+    done = subprocess.run([dvc, "stage", "list"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert {line.split()[0].split("@")[0] for line in done.stdout.splitlines()} == set(STAGES)

@@ -1,0 +1,42 @@
+import math
+
+import pytest
+
+from ntulm.errors import UserError
+from ntulm.files import read_json, whole_directory, whole_file, write_json
+
+
+def test_a_directory_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), whole_directory(tmp_path / "out") as partial:
+        (partial / "half").write_text("x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    for text in ("first", "second"):
+        with whole_directory(tmp_path / "out") as partial:
+            (partial / text).write_text(text)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["second"]
+
+
+def test_what_a_killed_run_left_is_cleared_by_the_next(tmp_path):
+    (tmp_path / ".partial-out").mkdir()
+    (tmp_path / ".partial-out" / "stale").write_text("x")
+    with whole_directory(tmp_path / "out") as partial:
+        (partial / "fresh").write_text("x")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["fresh"]
+
+
+def test_a_file_that_fails_leaves_the_old_one(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"a": math.nan})
+    with pytest.raises(RuntimeError), whole_file(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert read_json(path) == {"a": 1}
+    assert [item.name for item in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_a_missing_output_says_what_writes_it(tmp_path):
+    with pytest.raises(UserError, match="dvc repro"):
+        read_json(tmp_path / "none.json")
