@@ -94,7 +94,14 @@ class Embeddings(Section):
     batch_negatives: Positive
     uniform_negatives: Positive
     workers: Positive
+    ranked_edges: Positive
     seed: Count
+
+    @model_validator(mode="after")
+    def _batches_are_whole(self) -> "Embeddings":
+        if self.batch_size % self.batch_negatives:
+            raise ValueError(f"batch_size must be a multiple of batch_negatives ({self.batch_negatives})")
+        return self
 
 
 class Batches(Section):
@@ -124,6 +131,7 @@ class Adapt(Training):
 
 
 class Pretrain(Training):
+    max_test_posts: Positive
     slot_layer_norm: bool
     slot_scale: Rate
     slot_learning_rate_factor: Rate
@@ -162,6 +170,7 @@ class Groups(Section):
     file: str
     label_column: str
     group_column: str
+    word_columns: list[str]
 
 
 class TopicTask(Section):
@@ -170,16 +179,19 @@ class TopicTask(Section):
     labels: CorpusLabels | FileLabels
     groups: Groups | None
     split: Literal["corpus", "author", "random"]
+    seed: Count
     mask: list[Literal["cashtags", "label_words"]]
+    mask_words: list[str]
     max_posts: MaxPosts
 
 
 class HashtagTask(Section):
     kind: Literal["hashtag"]
     path: str
-    classes: Annotated[int, Field(ge=2)]
+    classes: Annotated[int, Field(ge=11)]  # Recall@10 of ten classes is always 1
     balanced: bool
     split: Literal["corpus", "author", "random"]
+    seed: Count
     remove_target: bool
     max_posts: MaxPosts
 
@@ -189,6 +201,7 @@ class LabelledTask(Section):
     path: str
     labels: CorpusLabels | FileLabels
     split: Literal["corpus", "author", "random"]
+    seed: Count
     max_posts: MaxPosts
 
 
@@ -201,6 +214,8 @@ class TableTask(Section):
     label_column: str
     author_column: str | None
     split_column: str | None
+    validation_share: Share
+    test_share: Share
     seed: Count
     max_posts: MaxPosts
 
@@ -208,20 +223,26 @@ class TableTask(Section):
 class TweetEvalTask(Section):
     kind: Literal["tweeteval"]
     path: str
-    datasets: list[str]
+    datasets: Annotated[list[str], Field(min_length=1)]
+    seed: Count
     max_posts: MaxPosts
 
 
 class SemEvalTask(Section):
     kind: Literal["semeval"]
     path: str
-    subtasks: list[Literal["A", "BD"]]
+    subtasks: Annotated[list[Literal["A", "BD"]], Field(min_length=1)]
+    validation_share: Share
+    seed: Count
     max_posts: MaxPosts
 
 
 Task = Annotated[
     TopicTask | HashtagTask | LabelledTask | TableTask | TweetEvalTask | SemEvalTask, Field(discriminator="kind")
 ]
+
+
+TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]  # it names folders and pipeline stages
 
 
 class FixedProbe(Section):
@@ -238,7 +259,10 @@ Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 class Probe(Section):
     search: bool
     trials: Positive
+    startup_trials: Positive
+    warmup_epochs: Count
     max_epochs: Positive
+    patience: Positive
     learning_rate: Range
     weight_decay: Range
     dropout: Range
@@ -250,10 +274,10 @@ class Evaluate(Section):
     resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     seed: Count
+    min_posts: Positive
 
 
 class Report(Section):
-    min_posts: Positive
     min_coverage: Share
 
 
@@ -268,7 +292,7 @@ class Params(Section):
     adapt: Adapt
     pretrain: Pretrain
     encode: Encode
-    tasks: dict[str, Task]
+    tasks: dict[TaskName, Task]
     probe: Probe
     evaluate: Evaluate
     report: Report
@@ -311,4 +335,5 @@ def _explain(where: str, item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return f"{where}: {key}: missing; `ntulm configure RECIPE` writes a complete file"
     got = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"
-    return f"{where}: {key or 'run'}: {item['msg']}{got}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{where}: {key}: {message}{got}" if key else f"{where}: {message}{got}"

@@ -1,0 +1,132 @@
+"""Hand-made outputs of the stages before `evaluate`, for the tests of `evaluate`, `report` and `results`."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import save_file
+
+from ntulm import layout
+from ntulm.config import Evaluate, Run
+from ntulm.files import write_json
+from ntulm.table import write_table
+
+VARIANTS = ("text", "author", "hashtag", "author+hashtag")
+SKILL = {"text": 1.0, "author": 1.15, "hashtag": 1.4, "author+hashtag": 1.8, "post-concat": 1.5}
+EVALUATE = Evaluate(resamples=200, confidence=0.95, seed=0, min_posts=30)
+
+
+def run_of(tasks, variants=VARIANTS, seeds=(0,)):
+    """The section `run` of a fake run."""
+    return Run(variants=list(variants), seeds=list(seeds), tasks=list(tasks))
+
+
+def write_embeddings(users=200, hashtags=50):
+    """A table that knows the users u0… and the hashtags h0…."""
+    layout.EMBEDDINGS.mkdir(parents=True)
+    keys = [f"u{i}" for i in range(users)] + [f"h{i}" for i in range(hashtags)]
+    types = ["user"] * users + ["hashtag"] * hashtags
+    write_table(layout.EMBEDDINGS, types, keys, np.ones((len(keys), 4), np.float32))
+
+
+def write_task(task, datasets, test_posts=300, seed=0):
+    """A task whose test posts have an author that the table of `write_embeddings` knows in half of the cases.
+
+    `datasets` maps names to (family, metric, metrics, classes).
+    """
+    random = np.random.default_rng(seed)
+    directory = layout.task(task)
+    directory.mkdir(parents=True)
+    about = {}
+    for name, (family, metric, metrics, classes) in datasets.items():
+        posts = {"train": test_posts * 2, "validation": test_posts // 2, "test": test_posts}
+        multi = metric == "map"
+        about[name] = {"family": family, "kind": "multi" if multi else "single", "metric": metric, "metrics": metrics}
+        about[name] |= {"classes": [f"class <{i}>" for i in range(classes)], "posts": posts}
+        total = sum(posts.values())
+        hashtags = [[f"h{tag}" for tag in random.integers(0, 100, random.integers(0, 3))] for _ in range(total)]
+        labels = random.integers(0, classes, total)
+        table = pa.table(
+            {
+                "post_id": [f"{name}-{i}" for i in range(total)],
+                "split": [split for split, count in posts.items() for _ in range(count)],
+                "text": ["a post"] * total,
+                "author": [f"u{user}" if user < 600 else None for user in random.integers(0, 620, total)],
+                "hashtags": pa.array(hashtags, pa.list_(pa.string())),
+                "labels": pa.array([[int(label)] for label in labels], pa.list_(pa.int32())),
+            }
+        )
+        pq.write_table(table, directory / f"{name}.parquet")
+    write_json(directory / "datasets.json", about)
+
+
+def write_scores(task, variants=VARIANTS, seeds=(0,), skill=None):
+    """Test scores: noise that every system shares, plus a signal of the strength that `skill` gives the system."""
+    skill = skill or SKILL
+    datasets = sorted(layout.task(task).glob("*.parquet"))
+    for path in datasets:
+        rows = [row for row in pq.read_table(path).to_pylist() if row["split"] == "test"]
+        labels = np.array([row["labels"][0] for row in rows])
+        truth = np.eye(labels.max() + 1, dtype=np.float32)[labels]
+        shared = np.random.default_rng(1).normal(size=truth.shape)
+        for variant in variants:
+            for seed in seeds:
+                random = np.random.default_rng([seed, len(variant)])
+                directory = layout.scores(variant, seed, task)
+                directory.mkdir(parents=True, exist_ok=True)
+                for system in (variant, "post-concat") if variant == "text" else (variant,):
+                    noise = shared + 0.2 * random.normal(size=truth.shape)
+                    scores = 1 / (1 + np.exp(-(noise + skill[system] * truth)))
+                    save_file({"scores": scores.astype(np.float16)}, directory / f"{system}.{path.stem}.safetensors")
+
+
+def write_pretrain(variants=VARIANTS, seeds=(0,), posts=200, factors=None):
+    """Test losses on the same masks for all variants, and the metrics with a learning curve."""
+    factors = factors or {"text": 1.0, "author": 0.99, "hashtag": 0.97, "author+hashtag": 0.95}
+    random = np.random.default_rng(0)
+    post = np.sort(random.integers(0, posts, posts * 3)).astype(np.int32)
+    bits = random.gamma(2.0, 2.0, len(post))
+    token = random.integers(0, 1000, len(post)).astype(np.int32)
+    in_hashtag = random.random(len(post)) < 0.2
+    for variant in variants:
+        for seed in seeds:
+            directory = layout.pretrain(variant, seed)
+            directory.mkdir(parents=True)
+            noise = np.random.default_rng([seed, len(variant)]).normal(1, 0.02, len(post))
+            own = (bits * factors[variant] * noise).astype(np.float32)
+            tensors = {"post": post, "token": token, "bits": own, "in_hashtag": in_hashtag}
+            save_file(tensors, directory / "test_losses.safetensors")
+            curve = [4 * factors[variant] + 3 * np.exp(-step / 3) for step in range(8)]
+            history = [
+                {"step": 50 * step, "train_bits": bits + 0.1 if step else None, "validation_bits": bits}
+                for step, bits in enumerate(curve)
+            ]
+            metrics = {"variant": variant, "seed": seed, "perplexity_bits": float(own.mean()), "history": history}
+            write_json(layout.metrics("pretrain", variant, seed), metrics)
+
+
+def write_corpus_metrics(format="synthetic"):
+    """What the report takes from the stage `corpus`."""
+    write_json(layout.metrics("corpus"), {"format": format, "posts": 1000})
+
+
+def write_all(directory: Path, test_posts=300, seeds=(0,), format="synthetic"):
+    """Everything that `evaluate` and `report` read, for three tasks of three families, under `directory`.
+
+    Returns the section `run` of it; the caller changes into `directory` first.
+    """
+    assert Path.cwd() == directory
+    write_corpus_metrics(format)
+    write_embeddings()
+    write_pretrain(seeds=seeds)
+    write_task("topic", {"topic": ("Topic", "map", ["map"], 8)}, test_posts)
+    write_task("hashtag", {"hashtag": ("Hashtag", "recall@10", ["recall@10", "macro_f1"], 40)}, test_posts, seed=1)
+    tweeteval = {
+        "irony": ("TweetEval", "f1_1", ["f1_1", "macro_f1"], 2),
+        "emotion": ("TweetEval", "macro_f1", ["macro_f1"], 4),
+    }
+    write_task("tweeteval", tweeteval, test_posts, seed=2)
+    for task in ("topic", "hashtag", "tweeteval"):
+        write_scores(task, seeds=seeds)
+    return run_of(("topic", "hashtag", "tweeteval"), seeds=seeds)

@@ -1,0 +1,261 @@
+"""The stage `evaluate` on hand-made outputs of the stages before it."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from fake_run import (
+    EVALUATE,
+    run_of,
+    write_all,
+    write_embeddings,
+    write_pretrain,
+    write_scores,
+    write_task,
+)
+from safetensors.numpy import load_file, save_file
+
+from ntulm import evaluate, layout
+from ntulm.comparison import BETTER, NO_DIFFERENCE, TOO_FEW
+from ntulm.coverage import coverage_record, posts_with_known
+from ntulm.errors import UserError
+from ntulm.files import read_json
+from ntulm.metrics import metric
+from ntulm.table import EmbeddingTable
+
+TOPIC = {"topic": ("Topic", "macro_f1", ["macro_f1", "accuracy"], 4)}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def tables():
+    return read_json(layout.EVALUATE / "tables.json")
+
+
+def records(of, **wanted):
+    return [record for record in of if all(record[key] == value for key, value in wanted.items())]
+
+
+def test_the_whole_stage(project):
+    run = write_all(project, seeds=(0, 1))
+    evaluate.run(EVALUATE, run)
+    written = tables()
+    [topic] = records(written["families"], family="Topic", system="author+hashtag", slice="overall")
+    assert topic["verdict"] == BETTER
+    assert topic["low"] < topic["gain"] < topic["high"]
+    assert topic["posts"] == 300
+    assert {record["system"] for record in written["datasets"]} == {
+        "text",
+        "author",
+        "hashtag",
+        "author+hashtag",
+        "post-concat",
+    }
+    [bits] = records(written["perplexity"], system="author+hashtag", tokens="all")
+    assert bits["gain"] == pytest.approx(5, abs=1)
+    assert bits["verdict"] == BETTER
+    assert written["settings"]["seeds"] == [0, 1]
+
+
+def test_slices_add_up_and_the_plot_records_are_the_main_metrics(project):
+    run = write_all(project)
+    evaluate.run(EVALUATE, run)
+    written = tables()
+    sizes = {r["slice"]: r["posts"] for r in records(written["datasets"], dataset="topic", system="text")}
+    assert sizes["overlap"] + sizes["non_overlap"] == sizes["overall"] == 300
+    plot = read_json(layout.EVALUATE / "slices.json")
+    assert len(plot) == 4 * 5 * 3  # data sets, systems, slices
+    assert set(plot[0]) == {"family", "dataset", "system", "slice", "posts", "value", "gain", "low", "high"}
+    headlines = read_json(layout.metrics("evaluate"))
+    assert set(headlines) == {"perplexity_bits", "Topic", "Hashtag", "TweetEval"}
+    assert "gain" not in headlines["Topic"]["text"]
+
+
+def test_values_are_those_of_the_metric_on_the_slice():
+    write_embeddings()
+    write_task("topic", TOPIC)
+    write_scores("topic")
+    evaluate.run(EVALUATE, run_of(["topic"]))
+    rows = [row for row in pq.read_table(layout.task("topic") / "topic.parquet").to_pylist() if row["split"] == "test"]
+    known = np.array(
+        [
+            (row["author"] is not None and int(row["author"][1:]) < 200)
+            or any(int(h[1:]) < 50 for h in row["hashtags"])
+            for row in rows
+        ]
+    )
+    labels = np.eye(4, dtype=bool)[[row["labels"][0] for row in rows]]
+    scores = load_file(layout.scores("author", 0, "topic") / "author.topic.safetensors")["scores"].astype(np.float32)
+    [record] = records(tables()["datasets"], system="author", slice="overlap", metric="macro_f1")
+    assert record["posts"] == known.sum()
+    assert record["value"] == pytest.approx(metric("macro_f1", labels[known], scores[known]))
+
+
+def test_identical_systems_show_no_difference():
+    write_embeddings()
+    write_task("topic", TOPIC)
+    write_scores("topic")
+    for variant in ("author", "hashtag"):
+        same = load_file(layout.scores("text", 0, "topic") / "text.topic.safetensors")
+        save_file(same, layout.scores(variant, 0, "topic") / f"{variant}.topic.safetensors")
+    evaluate.run(EVALUATE, run_of(["topic"]))
+    for record in records(tables()["datasets"], system="author"):
+        assert (record["gain"], record["low"], record["high"], record["verdict"]) == (0, 0, 0, NO_DIFFERENCE)
+
+
+def test_small_slices_get_no_verdict():
+    write_embeddings()
+    write_task("topic", TOPIC, test_posts=40)
+    write_scores("topic")
+    evaluate.run(EVALUATE, run_of(["topic"]))
+    written = tables()
+    for record in records(written["datasets"], system="author+hashtag", metric="macro_f1"):
+        assert (record["verdict"] == TOO_FEW) == (record["posts"] < 30)
+    [family] = records(written["families"], system="author+hashtag", metric="macro_f1", slice="non_overlap")
+    assert family["verdict"] == TOO_FEW
+
+
+def test_a_family_leaves_out_data_sets_whose_slice_is_too_small():
+    write_embeddings()
+    write_task("topic", TOPIC)
+    write_scores("topic")
+    run = run_of(["topic"])
+    [large] = evaluate.read_datasets(run)
+    known = np.ones(300, dtype=bool)
+    known[:5] = False
+    bootstrap = evaluate.Bootstrap(100, 0)
+    small = evaluate.dataset_figures(large, known, bootstrap)
+    half = evaluate.dataset_figures(large, np.arange(300) % 2 == 0, bootstrap)
+    other = evaluate.ScoredDataset(**(large.__dict__ | {"name": "other"}))
+    found = evaluate.family_records([large, other], {("topic", "topic"): small, ("topic", "other"): half}, EVALUATE)
+    [non_overlap] = records(found, system="author", slice="non_overlap", metric="macro_f1")
+    assert (non_overlap["datasets"], non_overlap["of_datasets"], non_overlap["posts"]) == (1, 2, 150)
+
+
+def test_without_text_there_are_scores_but_no_gains():
+    write_embeddings()
+    write_task("topic", TOPIC)
+    write_scores("topic", variants=("author",))
+    write_pretrain(variants=("author",))
+    evaluate.run(EVALUATE, run_of(["topic"], variants=("author",)))
+    written = tables()
+    assert {record["verdict"] for record in written["families"] + written["perplexity"]} == {None}
+    assert all(record["value"] is not None for record in written["families"])
+
+
+def test_perplexity_alone_is_enough():
+    write_embeddings()
+    write_pretrain()
+    evaluate.run(EVALUATE, run_of(["topic"]))
+    written = tables()
+    assert written["families"] == []
+    assert {record["tokens"] for record in written["perplexity"]} == {"all", "in_hashtag", "other"}
+
+
+def test_two_tasks_of_one_family_are_not_averaged():
+    write_embeddings()
+    for task in ("topic", "topic-by-author"):
+        write_task(task, TOPIC)
+        write_scores(task)
+    evaluate.run(EVALUATE, run_of(["topic", "topic-by-author"]))
+    assert {record["family"] for record in tables()["families"]} == {"Topic (topic)", "Topic (topic-by-author)"}
+
+
+def test_a_mixed_family_has_its_official_mean_and_the_shared_metric(project):
+    run = write_all(project)
+    evaluate.run(EVALUATE, run)
+    tweeteval = records(tables()["families"], family="TweetEval", system="text", slice="overall")
+    assert [(record["metric"], record["main"]) for record in tweeteval] == [("official", True), ("macro_f1", False)]
+    irony, emotion = (
+        records(tables()["datasets"], dataset=name, system="text", slice="overall", main=True)[0]["value"]
+        for name in ("irony", "emotion")
+    )
+    assert tweeteval[0]["value"] == pytest.approx((irony + emotion) / 2)
+
+
+def test_an_undefined_metric_is_null():
+    write_embeddings()
+    # f1_1 is undefined where class 1 neither occurs nor is predicted.
+    write_task("sense", {"sense": ("Sense", "f1_1", ["f1_1"], 2)}, test_posts=40)
+    write_scores("sense")
+    table = pq.read_table(layout.task("sense") / "sense.parquet").to_pydict()
+    table["labels"] = [[0]] * len(table["labels"])
+    import pyarrow as pa
+
+    pq.write_table(pa.table(table), layout.task("sense") / "sense.parquet")
+    for path in layout.scores("text", 0, "sense").parent.parent.parent.rglob("*.safetensors"):
+        save_file({"scores": np.tile(np.array([1, 0], np.float16), (40, 1))}, path)
+    evaluate.run(EVALUATE, run_of(["sense"]))
+    assert {record["value"] for record in tables()["datasets"]} == {None}
+    assert {record["verdict"] for record in tables()["datasets"]} == {None}
+    json.loads((layout.EVALUATE / "tables.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_results_do_not_depend_on_what_else_was_run(project):
+    run = write_all(project)
+    evaluate.run(EVALUATE, run)
+    [whole] = records(tables()["families"], family="Topic", system="author", slice="overall")
+    evaluate.run(EVALUATE, run_of(["topic"], variants=("text", "author")))
+    [alone] = records(tables()["families"], family="Topic", system="author", slice="overall")
+    assert whole == alone
+
+
+def test_nothing_was_run():
+    write_embeddings()
+    with pytest.raises(UserError, match="dvc repro"):
+        evaluate.run(EVALUATE, run_of(["topic"]))
+    assert not layout.EVALUATE.exists()
+
+
+def test_other_masks_are_refused():
+    write_embeddings()
+    write_pretrain()
+    path = layout.pretrain("author", 0) / "test_losses.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"token": tensors["token"] + 1}, path)
+    with pytest.raises(UserError, match="masked tokens"):
+        evaluate.run(EVALUATE, run_of(["topic"]))
+
+
+def test_scores_of_another_data_set_are_refused():
+    write_embeddings()
+    write_task("topic", TOPIC)
+    write_scores("topic")
+    path = layout.scores("author", 0, "topic") / "author.topic.safetensors"
+    save_file({"scores": load_file(path)["scores"][:-1].copy()}, path)
+    with pytest.raises(UserError, match="shape"):
+        evaluate.run(EVALUATE, run_of(["topic"]))
+
+
+def test_seeds_that_only_some_systems_have_are_left_out():
+    write_embeddings()
+    write_task("topic", TOPIC)
+    write_scores("topic", seeds=(0, 1))
+    (layout.scores("author", 1, "topic") / "author.topic.safetensors").unlink()
+    evaluate.run(EVALUATE, run_of(["topic"], seeds=(0, 1)))
+    assert {record["seeds"] for record in tables()["datasets"]} == {1}
+
+
+def test_coverage_counts_posts_with_at_least_one_known_ntu():
+    write_embeddings(users=2, hashtags=2)
+    table = EmbeddingTable.load(layout.EMBEDDINGS)
+    authors = ["u0", "u9", None, "u1"]
+    hashtags = [["h0", "h8"], ["h9"], [], ["h9", "h9"]]
+    known = posts_with_known(table, authors, hashtags)
+    assert known["user"].tolist() == [True, False, False, True]
+    assert known["hashtag"].tolist() == [True, False, False, False]
+    ntus = [[("hashtag", tag) for tag in tags] for tags in hashtags]
+    assert coverage_record(known["hashtag"], ntus, {}) == {
+        "posts": 4,
+        "ntus": 3,
+        "share_any": 0.75,
+        "share_known": 0.25,
+        "share_known_of_any": pytest.approx(1 / 3),
+    }
+    none = coverage_record(np.zeros(1, bool), [[]], {})
+    assert none["share_known_of_any"] is None

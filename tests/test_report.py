@@ -1,0 +1,129 @@
+"""The stage `report`: what it writes, and that nothing from data can break it."""
+
+import re
+
+import pytest
+from fake_run import EVALUATE, run_of, write_all, write_corpus_metrics, write_embeddings, write_pretrain
+
+from ntulm import evaluate, layout, report
+from ntulm.config import Report
+from ntulm.errors import UserError
+from ntulm.files import read_json, write_json
+from ntulm.markdown import escaped, results_page, table_2, table_3, table_4, table_5
+from ntulm.result_tables import load_paper, load_results
+
+HOSTILE = "</script><script>alert(1)</script>|`$x$`"
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def rename(old, new):
+    """Rename a family and its data set in what `evaluate` wrote."""
+    path = layout.EVALUATE / "tables.json"
+    tables = read_json(path)
+    for part in ("families", "datasets", "coverage"):
+        for record in tables[part]:
+            if record["family"] == old:
+                record |= {"family": new} | ({"dataset": new} if "dataset" in record else {})
+    write_json(path, tables)
+
+
+@pytest.mark.slow
+def test_the_whole_stage_with_hostile_names(project):
+    run = write_all(project)
+    evaluate.run(EVALUATE, run)
+    rename("Topic", HOSTILE)
+    report.run(Report(min_coverage=0.05))
+    assert {path.name for path in layout.REPORTS.iterdir()} == {
+        "results.md",
+        "coverage.html",
+        "figure3.png",
+        "figure4.png",
+        "figure5.png",
+        "perplexity.png",
+        "learning_curves.png",
+    }
+    markdown = (layout.REPORTS / "results.md").read_text()
+    assert "<script" not in markdown
+    assert "SYNTHETIC" in markdown
+    page = (layout.REPORTS / "coverage.html").read_text()
+    assert "script><script>alert" not in page
+    assert "SYNTHETIC" in page
+    # Opens offline: nothing is loaded from elsewhere.
+    assert re.findall(r"<script[^>]+src=|<link[^>]+href=|<img[^>]+src=.http|url\(.?https?:", page) == []
+
+
+@pytest.mark.slow
+def test_low_coverage_is_a_warning(project):
+    from evidently.legacy.tests.base_test import TestStatus
+
+    from ntulm.evidently_report import coverage_snapshot
+
+    run = write_all(project)
+    evaluate.run(EVALUATE, run)
+    high, low = (coverage_snapshot(load_results(), share) for share in (0.9, 0.05))
+    assert [test.status for test in high.tests_results] == [TestStatus.WARNING] * 4
+    assert [test.status for test in low.tests_results] == [TestStatus.SUCCESS] * 4
+
+
+@pytest.mark.slow
+def test_a_run_without_tasks_still_has_a_report():
+    write_corpus_metrics("table")
+    write_embeddings()
+    write_pretrain(variants=("text", "author"))
+    evaluate.run(EVALUATE, run_of([], variants=("text", "author")))
+    report.run(Report(min_coverage=0.05))
+    names = {path.name for path in layout.REPORTS.iterdir()}
+    assert names == {"results.md", "perplexity.png", "learning_curves.png"}
+    assert "SYNTHETIC" not in (layout.REPORTS / "results.md").read_text()
+
+
+def test_nothing_was_evaluated():
+    with pytest.raises(UserError, match="dvc repro"):
+        report.run(Report(min_coverage=0.05))
+    assert not layout.REPORTS.exists()
+
+
+def test_the_paper_stands_beside_ours_where_it_measured_the_same(project):
+    run = write_all(project)
+    evaluate.run(EVALUATE, run)
+    results, paper = load_results(), load_paper()
+    header, _, text, *_ = table_2(results, paper).splitlines()
+    columns = [cell.split("<br>")[0].strip() for cell in header.split("|")]
+    cells = dict(zip(columns, text.split("|"), strict=True))
+    assert "paper 4.425" in cells["Perplexity (bits)"]
+    assert "paper 0.327" in cells["Topic (map)"]
+    assert "paper 0.577" in cells["TweetEval (macro\\_f1)"]
+    assert "paper" not in cells["TweetEval (official)"]
+    assert "paper" not in cells["Hashtag (macro\\_f1)"]
+    assert "paper 0.388" in table_3(results, paper)
+    assert "+34.7 %" in table_4(results, paper)  # post-concat, Topic, overlap
+    assert "(paper 14.2 %)" in table_5(results, paper)  # users of the topic test posts
+
+
+def test_tables_have_as_many_cells_in_each_row(project):
+    run = write_all(project)
+    evaluate.run(EVALUATE, run)
+    rename("Topic", HOSTILE)
+    for table in re.split(r"\n\n", results_page(load_results(), load_paper(), [])):
+        if table.startswith("|"):
+            assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+def test_escaped():
+    assert escaped("a|b\n<i>*c*</i>") == "a\\|b &lt;i&gt;\\*c\\*&lt;/i&gt;"
+
+
+def test_the_papers_tables_agree_with_one_another():
+    paper = load_paper()
+    for family in ("Topic", "Hashtag", "TweetEval", "SemEval 1", "SocialMediaIE"):
+        datasets = paper["table3"][family].values()
+        means = {s: sum(of[s] for of in datasets) / len(datasets) for s in ("text", "author+hashtag", "post-concat")}
+        assert paper["table2"]["families"][family]["text"] == pytest.approx(means["text"], abs=0.001)
+        for system in ("author+hashtag", "post-concat"):
+            gain = 100 * (means[system] - means["text"]) / means["text"]
+            assert paper["table4"][family]["overall"][system] == pytest.approx(gain, abs=0.15)
