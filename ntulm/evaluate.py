@@ -9,10 +9,12 @@ A *record* is one figure: what it is about, `posts`, `value` with its interval, 
 `gain` in % of it with the interval `low` to `high` and a `verdict`. Undefined figures are null.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +29,14 @@ from ntulm.comparison import (
     relative_gain,
     verdict,
 )
-from ntulm.config import Evaluate, Run
 from ntulm.coverage import coverage_record, posts_with_known
 from ntulm.errors import UserError
 from ntulm.files import whole_directory, write_json
 from ntulm.scored import SPLITS, ScoredDataset, SplitPosts, TestLosses, in_order, read_datasets, read_test_losses
 from ntulm.table import EmbeddingTable
+
+if TYPE_CHECKING:
+    from ntulm.config import Evaluate, Run
 
 BASELINE = "text"
 SLICES = ("overall", "overlap", "non_overlap")

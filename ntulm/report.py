@@ -5,11 +5,17 @@ to 5 with the paper's figures), PNG figures and `coverage.html` (an Evidently pa
 Command: `ntulm report`.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from ntulm import layout
-from ntulm.config import Report
 from ntulm.files import read_json, whole_directory
 from ntulm.markdown import results_page
 from ntulm.result_tables import Record, load_paper, load_results
+
+if TYPE_CHECKING:
+    from ntulm.config import Report
 
 
 def run(config: Report) -> None:

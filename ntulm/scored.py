@@ -4,11 +4,13 @@ Reads `data/tasks/TASK/`, `data/probe/VARIANT/SEED/TASK/` and `data/pretrain/VAR
 A variant, seed or task that was not run is left out; outputs that do not fit together are a `UserError`.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,9 +18,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from ntulm import layout
-from ntulm.config import Run
 from ntulm.errors import UserError
 from ntulm.files import read_json
+
+if TYPE_CHECKING:
+    from ntulm.config import Run
 
 SYSTEM_ORDER = ("text", "author", "hashtag", "author+hashtag", "post-concat")
 SPLITS = ("train", "validation", "test")

@@ -7,6 +7,8 @@ everything in order of time, so the same file gives the same records.
     ntulm inspect worlds/quickstart.yaml
 """
 
+from __future__ import annotations
+
 import re
 from bisect import bisect
 from collections import deque
@@ -15,16 +17,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from ntulm.config import TableMapping
 from ntulm.errors import UserError
 from ntulm.sources import RAW_SCHEMA
 from ntulm.sources.lines import export_files
 from ntulm.sources.world import INVENTED_SYLLABLES, TOP_KEY, Kind, World, load_world
+
+if TYPE_CHECKING:
+    from ntulm.config import TableMapping
 
 BATCH_ROWS = 4096
 FAVOURITE_HASHTAGS = 3

@@ -1,0 +1,97 @@
+"""Adapt the backbone: fine-tune it with its MLM head on the texts of training posts, without NTUs.
+
+Reads `data/corpus/` and the backbone. Writes `data/adapt/` (a model directory of the variant `text`) and
+`metrics/adapt.json`. Run: `ntulm adapt`.
+
+The paper starts each variant from a pretrained head. Where the head starts fresh, learning it would eat the budget in
+which variants differ; so it is learnt here once, and `pretrain` starts every variant from the result.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ntulm import layout
+from ntulm.backbone import load_backbone, save_model
+from ntulm.batches import Masking, Tokens, tokenise
+from ntulm.checkpoint import Checkpoint
+from ntulm.device import choose_device
+from ntulm.errors import UserError
+from ntulm.files import whole_directory, write_json
+from ntulm.model import NtulmForMaskedLM
+from ntulm.samples import FIXED_SEED, sample_posts
+from ntulm.training import Job, Outcome, Posts, train_model
+
+if TYPE_CHECKING:
+    from ntulm.config import Adapt, Batches
+
+
+def run(adapt: "Adapt", batches: "Batches") -> None:
+    """Adapt the backbone; `max_posts: 0` keeps it as it is.
+
+    Raises:
+        UserError: no corpus, no such backbone, or posts longer than it can read.
+    """
+    model, tokenizer, fresh_head = load_backbone(adapt.backbone, adapt.seed, choose_device())
+    check_length(model, batches.max_length)
+    trained = Outcome(0, 0.0, [])
+    train_posts = 0
+    checkpoint = layout.checkpoint("adapt")
+    if adapt.max_posts:
+        train = sample_posts("train", adapt.max_posts, adapt.seed).texts
+        validation = sample_posts("validation", adapt.max_validation_posts, FIXED_SEED).texts
+        train_posts, train_tokens = len(train), tokenise(train, tokenizer, batches)
+        if fresh_head:
+            model.start_head(_token_counts(train_tokens, model))
+        job = Job(
+            name="adapt",
+            model=model,
+            train=Posts(train_tokens, None),
+            validation=Posts(tokenise(validation, tokenizer, batches), None),
+            masking=Masking(tokenizer, adapt.mask_share, batches.max_length),
+            settings=adapt,
+            seed=adapt.seed,
+            slot_learning_rate_factor=1.0,
+            checkpoint=checkpoint,
+        )
+        trained = train_model(job)
+    _write(model, tokenizer, trained, train_posts)
+    Checkpoint(checkpoint, "").remove()
+
+
+def check_length(model: NtulmForMaskedLM, max_length: int) -> None:
+    """Refuse posts that are longer than the backbone's positions reach.
+
+    Raises:
+        UserError: names the longest length that works.
+    """
+    embeddings = model.encoder.embeddings
+    reserved = embeddings.padding_idx + 1 if hasattr(embeddings, "padding_idx") else 0  # RoBERTa counts from there
+    longest = embeddings.position_embeddings.num_embeddings - reserved
+    if max_length > longest:
+        raise UserError(f"batches.max_length: {max_length} is more than the backbone's {longest} positions")
+
+
+def _token_counts(tokens: Tokens, model: NtulmForMaskedLM) -> Tensor:
+    size = int(model.encoder.embeddings.word_embeddings.num_embeddings)
+    return torch.from_numpy(np.bincount(tokens.ids, minlength=size))
+
+
+def _write(model: NtulmForMaskedLM, tokenizer: PreTrainedTokenizerBase, trained: Outcome, train_posts: int) -> None:
+    with whole_directory(layout.ADAPT) as directory:
+        save_model(model, tokenizer, directory)
+    write_json(
+        layout.metrics("adapt"),
+        {
+            "train_posts": train_posts,
+            "steps": trained.steps,
+            "posts_per_second": trained.posts_per_second,
+            "validation_bits": min((entry["validation_bits"] for entry in trained.history), default=None),
+            "history": trained.history,
+        },
+    )
+    print(f"adapt: {train_posts} posts, {trained.steps} steps -> {layout.ADAPT}", file=sys.stderr)

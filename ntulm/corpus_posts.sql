@@ -1,0 +1,96 @@
+-- `record` to posts, engagements and labels: each usable record is a post, a repost or a duplicate.
+-- Variable by_text: posts with the same text are duplicates too. Whatever is chosen among equals is chosen by order of the files or of time, so that the same input gives the same rows.
+
+-- The first record of each id; later ones are duplicates.
+CREATE TABLE kept AS
+SELECT min(ordinal) AS ordinal FROM record WHERE reject IS NULL AND NOT filtered GROUP BY record_id;
+
+-- One candidate a post id: its own record if there is one, else the first repost that embeds it.
+CREATE TABLE candidate AS
+SELECT
+    post_id,
+    coalesce(min(ordinal) FILTER (NOT is_repost), min(ordinal)) AS ordinal,
+    bool_and(is_repost) AS recovered
+FROM record SEMI JOIN kept USING (ordinal)
+WHERE NOT by_text
+GROUP BY post_id;
+
+-- Of posts with the same text the earliest survives; it takes over the engagements of the others.
+CREATE TABLE survivor AS
+SELECT
+    c.post_id,
+    c.ordinal,
+    c.recovered,
+    r.text_key,
+    r.created_at,
+    CASE WHEN getvariable('by_text') AND r.comparable
+        THEN first_value(c.post_id) OVER (PARTITION BY r.comparable, r.text_key ORDER BY r.created_at, c.post_id)
+        ELSE c.post_id END AS survivor_id
+FROM candidate c JOIN record r USING (ordinal);
+
+-- Originals known by their text alone: the earliest post with that text, else one recovered from the earliest repost.
+CREATE TABLE original AS
+WITH known AS (
+    SELECT text_key, first(post_id ORDER BY created_at, post_id) AS post_id
+    FROM survivor WHERE post_id = survivor_id GROUP BY text_key
+), reposted AS (
+    SELECT text_key, first(ordinal ORDER BY created_at, ordinal) AS ordinal
+    FROM record SEMI JOIN kept USING (ordinal) WHERE by_text GROUP BY text_key
+)
+SELECT
+    text_key,
+    ordinal,
+    known.post_id IS NULL AS recovered,
+    coalesce(known.post_id, derived_id(NULL, NULL::TIMESTAMPTZ, text_key)) AS post_id
+FROM reposted LEFT JOIN known USING (text_key);
+
+CREATE TABLE post AS
+WITH chosen AS (
+    SELECT post_id, ordinal, recovered FROM survivor WHERE post_id = survivor_id
+    UNION ALL
+    SELECT post_id, ordinal, true FROM original WHERE recovered
+)
+SELECT c.post_id, r.created_at, r.lang, r.text, r.author, r.mentions, r.hashtags, r.urls, r.places, c.recovered
+FROM chosen c JOIN record r USING (ordinal)
+ORDER BY r.created_at, c.post_id;
+
+-- Each usable record and the post it ended up with; of later copies of a record the favorites still count.
+CREATE TABLE target AS
+SELECT r.ordinal, coalesce(o.post_id, s.survivor_id) AS post_id, k.ordinal IS NOT NULL AS is_kept
+FROM record r
+LEFT JOIN kept k ON r.ordinal = k.ordinal
+LEFT JOIN original o ON r.by_text AND r.text_key = o.text_key
+LEFT JOIN survivor s ON NOT r.by_text AND r.post_id = s.post_id
+WHERE r.reject IS NULL AND NOT r.filtered;
+
+CREATE TABLE engagement AS
+SELECT r.actor AS "user", t.post_id, 'reposted' AS kind, r.acted_at AS created_at
+FROM record r JOIN target t USING (ordinal)
+WHERE r.is_repost AND t.is_kept
+UNION ALL
+SELECT DISTINCT fan, post_id, 'favorited', NULL::TIMESTAMPTZ
+FROM (SELECT unnest(r.favorited_by) AS fan, t.post_id FROM record r JOIN target t USING (ordinal))
+WHERE fan <> '' AND post_id IS NOT NULL;
+
+-- The labels of copies with the same id are labels of the post; those of another post with the same text are not.
+CREATE TABLE label AS
+SELECT DISTINCT post_id, label.field AS field, label."value" AS "value"
+FROM (SELECT r.post_id, unnest(r.labels) AS label FROM record r JOIN target t USING (ordinal)
+      WHERE NOT r.is_repost AND r.post_id = t.post_id)
+WHERE label.field IS NOT NULL AND label."value" <> '';
+
+CREATE VIEW fates AS
+SELECT
+    (SELECT count(*) FROM record) AS read,
+    (SELECT count(*) FROM post WHERE NOT recovered) AS posts,
+    (SELECT count(*) FROM target JOIN record USING (ordinal) WHERE is_kept AND is_repost) AS reposts,
+    (SELECT count(*) FROM target WHERE NOT is_kept)
+        + (SELECT count(*) FROM survivor WHERE NOT recovered AND post_id <> survivor_id) AS duplicates,
+    (SELECT count(*) FROM record WHERE filtered) AS filtered,
+    (SELECT count(*) FROM record WHERE reject IS NOT NULL) AS rejects,
+    (SELECT count(*) FROM post WHERE recovered) AS recovered;
+
+CREATE VIEW figures AS
+SELECT min(created_at), max(created_at), count(DISTINCT author), count(*) FILTER (author IS NULL),
+    (SELECT count(DISTINCT tag) FROM (SELECT unnest(hashtags) AS tag FROM post))
+FROM post;

@@ -1,0 +1,37 @@
+"""What the machine offers, asked at run time: device, arithmetic, attention kernel.
+
+Library only; `ntulm/training.py` and `ntulm/encode.py` use it. Nothing here changes what is computed beyond rounding.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def choose_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 products are faster than float32 ones there; emulated ones (AVX2) are slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def mixed_precision(device: torch.device) -> AbstractContextManager:
+    """Autocast to bfloat16 where the hardware has it; weights, losses and the optimizer stay in float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if has_bf16(device) else nullcontext()
+
+
+def attention_kernel(device: torch.device) -> str:
+    """The attention implementation: on a CPU plain products are a little ahead of the fused kernel at post lengths."""
+    return "sdpa" if device.type == "cuda" else "eager"
+
+
+def to_device(array: Tensor, device: torch.device) -> Tensor:
+    """Copy without waiting for the device."""
+    return array.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else array

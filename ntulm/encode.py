@@ -1,0 +1,149 @@
+"""Encode the posts of a task with one frozen variant: a vector a post (§3.3).
+
+Reads `data/pretrain/VARIANT/SEED/`, `data/embeddings/`, `data/tasks/TASK/`. Writes one `DATASET.safetensors` a data set
+into `data/encode/VARIANT/SEED/TASK/`: `vectors` [N, H] in the order of the data set's rows and, for the variant `text`,
+`ntu` [N, D], the mean NTU vector of author and hashtags, for the probe's `post-concat` (§5.3).
+Run: `ntulm encode --variant VARIANT --seed SEED --task TASK`.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ntulm import layout
+from ntulm.backbone import load_model
+from ntulm.batches import Slots, Tokens, padded_batches, tokenise
+from ntulm.device import choose_device, mixed_precision, to_device
+from ntulm.errors import UserError
+from ntulm.files import read_json, whole_directory
+from ntulm.model import NtulmForMaskedLM
+from ntulm.table import EmbeddingTable, ntu_names, ntu_rows
+
+if TYPE_CHECKING:
+    from ntulm.config import Batches, Encode
+
+POSTS_AT_ONCE = 32768  # read, sorted by length and written together; bounds the memory whatever the file's size
+BOTH = ntu_names("author+hashtag")
+_CODES = {np.dtype(np.float16): "F16", np.dtype(np.float32): "F32"}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen variant with what it needs to read posts."""
+
+    model: NtulmForMaskedLM
+    tokenizer: PreTrainedTokenizerBase
+    table: EmbeddingTable
+    names: tuple[str, ...]  # which NTUs feed the slot; none for `text`
+    batches: "Batches"
+    batch_size: int
+    dtype: np.dtype
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The tensors of an output file and the length of their rows."""
+        width = int(self.model.encoder.config.hidden_size)
+        return {"vectors": width} if self.names else {"vectors": width, "ntu": self.table.dimension}
+
+
+def run(encode: "Encode", batches: "Batches", variant: str, seed: int, task: str) -> None:
+    """Encode every data set of `task` with `variant` and `seed`.
+
+    Raises:
+        UserError: an unknown variant, or an earlier stage has not run.
+    """
+    names = ntu_names(variant)
+    datasets = read_json(layout.task(task) / "datasets.json")
+    model, tokenizer = load_model(layout.pretrain(variant, seed), f"pretrain@{variant}-{seed}", choose_device())
+    table = EmbeddingTable.load(layout.EMBEDDINGS)
+    encoder = Encoder(model.eval(), tokenizer, table, names, batches, encode.batch_size, np.dtype(encode.dtype))
+    with whole_directory(layout.vectors(variant, seed, task)) as directory:
+        for dataset in sorted(datasets):
+            encode_file(encoder, layout.task(task) / f"{dataset}.parquet", directory / f"{dataset}.safetensors")
+
+
+def encode_file(encoder: Encoder, source: Path, target: Path) -> None:
+    """Encode the rows of one Parquet file, a part at a time.
+
+    Raises:
+        UserError: the file is missing, or a vector is not a number.
+    """
+    if not source.is_file():
+        raise UserError(f"{source}: not found; run `dvc repro` first, which writes it")
+    started, start = time.monotonic(), 0
+    with pq.ParquetFile(source) as file:
+        shapes = {name: (file.metadata.num_rows, width) for name, width in encoder.widths.items()}
+        with open_tensors(target, shapes, encoder.dtype) as tensors:
+            for part in file.iter_batches(POSTS_AT_ONCE, columns=["text", "author", "hashtags"]):
+                columns = {name: part[name].to_pylist() for name in ("text", "author", "hashtags")}
+                rows = slice(start, start + len(part))
+                tensors["vectors"][rows] = _finite(encode_posts(encoder, **columns), source)
+                if "ntu" in tensors:
+                    tensors["ntu"][rows] = _slots(encoder, columns["author"], columns["hashtags"], BOTH).vectors(
+                        np.arange(len(part))
+                    )
+                start += len(part)
+    rate = start / max(time.monotonic() - started, 1e-9)
+    print(f"encode: {source.stem}: {start} posts, {rate:.0f} posts/s", file=sys.stderr)
+
+
+@torch.inference_mode()
+def encode_posts(
+    encoder: Encoder, text: list[str], author: list[str | None], hashtags: list[list[str] | None]
+) -> np.ndarray:
+    """The post embeddings of N posts (§3.3): float32 [N, H]."""
+    model, device = encoder.model, encoder.model.device
+    tokens: Tokens = tokenise(text, encoder.tokenizer, encoder.batches)
+    slots = _slots(encoder, author, hashtags, encoder.names) if encoder.names else None
+    vectors = torch.empty(len(text), encoder.widths["vectors"], device=device)
+    padding = int(encoder.tokenizer.pad_token_id or 0)
+    for posts, batch in padded_batches(tokens, padding, encoder.batch_size, encoder.batches.max_length):
+        slot = None if slots is None else to_device(torch.from_numpy(slots.vectors(posts)), device)
+        input_ids, attention_mask = to_device(batch.input_ids, device), to_device(batch.attention_mask, device)
+        with mixed_precision(device):
+            embedded = model.post_embedding(input_ids, attention_mask, slot)
+        vectors[to_device(torch.from_numpy(posts), device)] = embedded
+    return vectors.cpu().numpy()
+
+
+def _slots(
+    encoder: Encoder, authors: list[str | None], hashtags: list[list[str] | None], names: tuple[str, ...]
+) -> Slots:
+    return Slots(encoder.table, *ntu_rows(encoder.table, authors, hashtags, names))
+
+
+def _finite(vectors: np.ndarray, source: Path) -> np.ndarray:
+    if not np.isfinite(vectors).all():
+        raise UserError(f"{source}: a post's vector is not a number; the model of `pretrain` is broken")
+    return vectors
+
+
+@contextmanager
+def open_tensors(path: Path, shapes: Mapping[str, tuple[int, int]], dtype: np.dtype) -> Iterator[dict[str, np.ndarray]]:
+    """Create a safetensors file and yield its tensors, mapped for writing, so that it may be larger than memory."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        start, end = end, end + shape[0] * shape[1] * dtype.itemsize
+        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    if end == 0:  # nothing to map
+        yield {name: np.empty(shape, dtype) for name, shape in shapes.items()}
+        return
+    mapped = np.memmap(path, np.uint8, "r+", offset=8 + len(text))
+    views = {name: mapped[slice(*header[name]["data_offsets"])].view(dtype).reshape(shapes[name]) for name in shapes}
+    yield views
+    mapped.flush()

@@ -1,0 +1,121 @@
+"""What an export holds, before a corpus is made of it: format, counts, and what would be rejected and why.
+
+Reads the export with the code of the stage corpus, writes nothing.
+
+    ntulm inspect PATH
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ntulm import corpus, sources
+from ntulm.config import TableMapping
+from ntulm.errors import UserError
+from ntulm.sources.lines import export_files
+
+# Names under which tables have these columns, the likelier first.
+COLUMN_NAMES = {
+    "post_id": ("post_id", "tweet_id", "id_str", "id", "status_id"),
+    "created_at": ("created_at", "publish_date", "timestamp", "datetime", "date", "time", "tweet_time", "created_utc"),
+    "text": ("text", "full_text", "content", "tweet_text", "tweet", "body", "message"),
+    "author": ("author", "author_id", "user_id", "userid", "user", "username", "screen_name", "user_screen_name"),
+    "lang": ("lang", "language", "tweet_language"),
+    "repost_flag": ("retweet", "is_retweet", "is_repost", "repost"),
+    "reposted_id": ("retweeted_id", "retweet_tweetid", "retweeted_status_id", "reposted_id"),
+    "reposted_author": ("retweeted_user_id", "retweet_userid", "reposted_author"),
+    "favorited_by": ("favorited_by", "liked_by"),
+    "hashtags": ("hashtags", "tags"),
+    "mentions": ("mentions", "user_mentions"),
+}
+REQUIRED = ("created_at", "text", "author")
+
+
+@dataclass(frozen=True)
+class Reason:
+    reason: str
+    records: int
+    example: str  # FILE:LINE of the first
+
+
+@dataclass(frozen=True)
+class Inspection:
+    path: str
+    format: str
+    files: int
+    columns: tuple[str, ...]  # of a table
+    mapping: TableMapping | None  # guessed, of a table
+    counts: dict[
+        str, int
+    ]  # fates of the records, authors, hashtags, engagements; empty where no mapping could be guessed
+    first: str | None
+    last: str | None
+    rejects: tuple[Reason, ...]
+
+
+def run(path: Path, format: str) -> None:
+    """Print what the file or folder holds; `format` is a name or `auto`."""
+    print(format_inspection(inspect(path, format)))
+
+
+def inspect(path: Path, format: str = "auto") -> Inspection:
+    """Read the whole export and count. Duplicates are those by id, and no language is filtered."""
+    files = export_files(path)
+    if format not in ("auto", *sources.FORMATS):
+        raise UserError(f"--format: {format!r} is no format; expected auto, {', '.join(sorted(sources.FORMATS))}")
+    name = sources.detect(path) if format == "auto" else format
+    columns: tuple[str, ...] = ()
+    mapping = None
+    if name == "table":
+        columns = tuple(sources.source(name).columns(path))
+        mapping = guess_mapping(columns)
+        if mapping is None:
+            return Inspection(str(path), name, len(files), columns, None, {}, None, None, ())
+    with tempfile.TemporaryDirectory() as spill, corpus.workspace(Path(spill)) as connection:
+        corpus.add_records(connection, sources.read(path, name, mapping), [], mapping is not None)
+        counts = corpus.resolve(connection, "id")
+        first, last, counts["authors"], _, counts["hashtags"] = corpus.row(connection, "SELECT * FROM figures")
+        (counts["engagements"],) = corpus.row(connection, "SELECT count(*) FROM engagement")
+        reasons = corpus.reject_reasons(connection)
+    rejects = tuple(Reason(reason, records, f"{file}:{line}") for reason, records, file, line in reasons)
+    dates = [None if moment is None else moment.isoformat() for moment in (first, last)]
+    return Inspection(str(path), name, len(files), columns, mapping, counts, dates[0], dates[1], rejects)
+
+
+def guess_mapping(columns: tuple[str, ...]) -> TableMapping | None:
+    """A mapping from the usual names of columns; None where text, author or time has no usual name."""
+    by_name = {column.strip().casefold(): column for column in columns}
+    found = {
+        field: next((by_name[name] for name in names if name in by_name), None) for field, names in COLUMN_NAMES.items()
+    }
+    if any(found[field] is None for field in REQUIRED):
+        return None
+    return TableMapping.model_validate({**found, "time_format": None, "casefold_users": True, "labels": []})
+
+
+def format_inspection(inspection: Inspection) -> str:
+    """The lines to print. Names and counts only: no text and no author of a post."""
+    lines = [f"{inspection.path}: format {inspection.format}, {inspection.files} file(s)"]
+    if inspection.format == "table":
+        lines.append("  columns: " + ", ".join(inspection.columns))
+        lines += _mapping_lines(inspection.mapping)
+    counts = inspection.counts
+    if not counts:
+        return "\n".join(lines)
+    names = ("read", "posts", "reposts", "duplicates", "rejects", "recovered", "authors", "hashtags", "engagements")
+    said = {"read": "records", "recovered": "originals recovered from reposts"}
+    lines += [f"  {said.get(name, name)}: {counts[name]:,}" for name in names]
+    if inspection.first:
+        lines.append(f"  from {inspection.first} to {inspection.last}")
+    lines += [f"  rejected: {item.reason}: {item.records:,}, first at {item.example}" for item in inspection.rejects]
+    return "\n".join(lines)
+
+
+def _mapping_lines(mapping: TableMapping | None) -> list[str]:
+    if mapping is None:
+        return [
+            "  no column mapping could be guessed: text, author or time has no usual name; "
+            "say which column is what in corpus.table of params.yaml"
+        ]
+    pairs = {field: column for field, column in mapping.model_dump().items() if field in COLUMN_NAMES and column}
+    return ["  guessed for corpus.table: " + ", ".join(f"{field}: {column}" for field, column in pairs.items())]

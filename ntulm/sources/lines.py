@@ -1,0 +1,180 @@
+"""Files of an export, whatever they are packed with, and the lines of a text file as Arrow batches.
+
+Compression is told by the first bytes, never by the name. A file that is cut off, damaged or empty is a UserError: a
+stage that went on would look complete. A line that is not UTF-8 or holds NUL bytes is a row with a reason.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import zstandard
+
+from ntulm.errors import UserError
+
+READ_BYTES = 1 << 20  # compressed bytes a read
+BLOCK_BYTES = 1 << 24  # text bytes a batch of lines
+MAX_LINE_BYTES = 1 << 26  # no post is longer: a file without line breaks must not fill the memory
+PARALLEL_ROWS = 2048  # rows a record batch: DuckDB scans the batches of a table in parallel
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+Item = TypeVar("Item")
+
+
+def export_files(path: Path) -> list[Path]:
+    """The files of an export in the order of their names; hidden ones are left out."""
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise UserError(f"{path}: not found; `corpus.path` names a file or a folder of raw exports")
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
+    if not files:
+        raise UserError(f"{path}: the folder has no files; `corpus.path` names a file or a folder of raw exports")
+    return files
+
+
+def head(file: Path, size: int) -> bytes:
+    """The first `size` decompressed bytes of a file."""
+    start = b""
+    for part in decompressed(file):
+        start += part
+        if len(start) >= size:
+            break
+    return start[:size]
+
+
+def decompressed(file: Path) -> Iterator[bytes]:
+    """The content of a file in parts; a UserError where it is empty, cut off, damaged or UTF-16."""
+    lines = 0
+    empty = True
+    try:
+        for part in _unpacked(file):
+            if empty and part[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise UserError(f"{file}: UTF-16 text; expected UTF-8, convert it with `iconv -f UTF-16 -t UTF-8`")
+            empty = False
+            lines += part.count(b"\n")
+            yield part
+    except (zlib.error, zstandard.ZstdError, EOFError) as error:
+        raise UserError(
+            f"{file}:{lines + 1}: compressed file damaged or cut off here ({error}); copy it again"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
+    if empty:
+        raise UserError(f"{file}: empty file; expected posts (remove it if there are none)")
+
+
+def _unpacked(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as stream:
+        part = stream.read(READ_BYTES)
+        decoder: Any = None
+        fresh: Callable[[], Any] | None = (lambda: zlib.decompressobj(31)) if part[:2] == GZIP else None
+        if part[:4] == ZSTD:
+            fresh = zstandard.ZstdDecompressor().decompressobj
+        while part:
+            if fresh is None:
+                yield part
+            while fresh is not None and part:
+                decoder = decoder or fresh()
+                if content := decoder.decompress(part):
+                    yield content
+                part = decoder.unused_data if decoder.eof else b""
+                decoder = None if decoder.eof else decoder  # a file may hold several members, one after the other
+                part = part.lstrip(b"\0") if decoder is None else part  # tapes pad with NUL bytes
+            part = stream.read(READ_BYTES)
+        if decoder is not None:
+            raise EOFError("end of file before the end of the data")
+
+
+def line_tables(file: Path) -> Iterator[pa.Table]:
+    """The lines of a UTF-8 file that are not blank: `line` (from 1), `content` and `reject`, one of the two null.
+
+    The next block is unpacked while the caller works on one.
+    """
+    first = 1
+    for block in ahead(blocks(file)):
+        table, count = _lines(block, first)
+        first += count
+        yield table
+
+
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, the next one made in a thread while the caller works on one."""
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(next, items, end)
+        while (item := future.result()) is not end:
+            future = pool.submit(next, items, end)
+            yield item  # type: ignore[misc]
+
+
+def blocks(file: Path) -> Iterator[bytes]:
+    """Whole lines, about BLOCK_BYTES at a time, each with its line break."""
+    parts: list[bytes] = []
+    size = 0
+    line = 1
+    for part in decompressed(file):
+        parts.append(part)
+        size += len(part)
+        if size < BLOCK_BYTES:
+            continue
+        joined = b"".join(parts)
+        cut = joined.rfind(b"\n") + 1
+        if cut == 0 and size > MAX_LINE_BYTES:
+            raise UserError(f"{file}:{line}: line of more than {MAX_LINE_BYTES >> 20} MB; expected one record a line")
+        if cut:
+            yield joined[:cut]
+            line += joined.count(b"\n", 0, cut)
+        parts, size = [joined[cut:]], len(joined) - cut
+    if rest := b"".join(parts):
+        yield rest if rest.endswith(b"\n") else rest + b"\n"
+
+
+def _lines(block: bytes, first: int) -> tuple[pa.Table, int]:
+    """The lines of a block, numbered from `first`, and how many they were with the blank ones."""
+    if first == 1 and block.startswith(BYTE_ORDER_MARK):
+        block = block[len(BYTE_ORDER_MARK) :]
+    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
+    offsets = np.concatenate([[0], ends]).astype(np.int32)
+    numbers = pa.array(np.arange(first, first + len(ends)))
+    if b"\0" not in block and _is_utf8(block):
+        content = pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(block))
+        reject = pa.nulls(len(ends), pa.string())
+    else:
+        content, reject = _checked(block)
+    batch = pa.record_batch([numbers, content, reject], names=["line", "content", "reject"])
+    short = np.flatnonzero(np.diff(offsets) <= 2)
+    blank = [i for i in short if not block[offsets[i] : offsets[i + 1]].strip()]
+    if blank:
+        kept = np.ones(len(ends), bool)
+        kept[blank] = False
+        batch = batch.filter(pa.array(kept))
+    parts = [batch.slice(start, PARALLEL_ROWS) for start in range(0, batch.num_rows, PARALLEL_ROWS)]
+    return pa.Table.from_batches(parts, batch.schema), len(ends)
+
+
+def _is_utf8(block: bytes) -> bool:
+    try:
+        str(block, "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _checked(block: bytes) -> tuple[pa.Array, pa.Array]:
+    """The slow way, for a block with a fault somewhere: each line is judged by itself."""
+    content: list[str | None] = []
+    reject: list[str | None] = []
+    for line in block.split(b"\n")[:-1]:
+        reason = "NUL byte" if b"\0" in line else None if _is_utf8(line) else "not UTF-8"
+        content.append(line.decode() if reason is None else None)
+        reject.append(reason)
+    return pa.array(content, pa.string()), pa.array(reject, pa.string())

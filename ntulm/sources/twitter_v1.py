@@ -1,0 +1,110 @@
+"""Twitter API v1.1 objects, one JSON object a line (.gz and .zst too), as the API and twarc write them.
+
+DuckDB parses the lines with a given schema, never a guessed one: a line that is not as it should be costs itself and
+nothing else. The long text and its entities are taken where the object carries them (`extended_tweet`, `full_text`).
+
+A retweet is an object with `retweeted_status`. An old-style one ("RT @x: …" typed by hand) stays a post: its author may
+have added or cut words, the original's id is unknown, and its text is what that author published.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from ntulm.sources import RAW_SCHEMA
+from ntulm.sources.lines import export_files, line_tables
+
+if TYPE_CHECKING:
+    from ntulm.config import TableMapping
+
+_ENTITIES = {
+    "hashtags": [{"text": "VARCHAR"}],
+    "urls": [{"expanded_url": "VARCHAR", "url": "VARCHAR"}],
+    "user_mentions": [{"id_str": "VARCHAR", "id": "VARCHAR"}],
+}
+_TWEET: dict[str, Any] = {
+    "id_str": "VARCHAR",
+    "id": "VARCHAR",
+    "created_at": "VARCHAR",
+    "lang": "VARCHAR",
+    "text": "VARCHAR",
+    "full_text": "VARCHAR",
+    "user": {"id_str": "VARCHAR", "id": "VARCHAR"},
+    "place": {"id": "VARCHAR", "full_name": "VARCHAR"},
+    "entities": _ENTITIES,
+    "extended_tweet": {"full_text": "VARCHAR", "entities": _ENTITIES},
+}
+STRUCTURE = json.dumps({**_TWEET, "retweeted_status": _TWEET})
+TIME_FORMAT = "%a %b %d %H:%M:%S %z %Y"
+
+# Mentions are user ids. Where a tweet has no entities its hashtags and links are taken from the text, but not its
+# mentions: the text has handles, which would be a second key for the same user.
+_MACROS = f"""
+CREATE MACRO entities(tweet) AS coalesce(tweet.extended_tweet.entities, tweet.entities);
+CREATE MACRO content(tweet) AS struct_pack(
+    post_id := coalesce(tweet.id_str, tweet.id),
+    created_at := try_strptime(tweet.created_at, '{TIME_FORMAT}'),
+    lang := tweet.lang,
+    text := coalesce(tweet.extended_tweet.full_text, tweet.full_text, tweet.text),
+    author := coalesce(tweet.user.id_str, tweet.user.id),
+    mentions := coalesce(
+        list_transform(entities(tweet).user_mentions, lambda mention: coalesce(mention.id_str, mention.id)), []),
+    hashtags := list_transform(entities(tweet).hashtags, lambda tag: tag.text),
+    urls := list_transform(entities(tweet).urls, lambda link: coalesce(link.expanded_url, link.url)),
+    places := list_filter([coalesce(tweet.place.id, tweet.place.full_name)], lambda place: place IS NOT NULL)
+);
+"""
+_READ = """
+WITH parsed AS (
+    SELECT line, content AS raw, reject AS unreadable, TRY(from_json(content, $structure)) AS tweet FROM lines
+), judged AS (
+    SELECT line, tweet, CASE
+        WHEN unreadable IS NOT NULL THEN unreadable
+        WHEN tweet IS NULL AND NOT json_valid(raw) THEN 'invalid JSON'
+        WHEN tweet IS NULL OR (tweet.user IS NULL AND content(tweet).text IS NULL) THEN 'not a post object'
+        WHEN tweet.created_at IS NOT NULL AND content(tweet).created_at IS NULL THEN 'impossible date'
+    END AS reject FROM parsed
+), readable AS (
+    SELECT line, reject, CASE WHEN reject IS NULL THEN content(tweet) END AS own,
+        CASE WHEN reject IS NULL AND content(tweet.retweeted_status).text IS NOT NULL
+            THEN content(tweet.retweeted_status) END AS reposted
+    FROM judged
+)
+SELECT $file AS file, line, reject, own.post_id, own.created_at, own.lang, own.text, own.author,
+    own.mentions, own.hashtags, own.urls, own.places,
+    CASE WHEN reject IS NULL THEN reposted IS NOT NULL END AS is_repost, reposted,
+    NULL::VARCHAR[] AS favorited_by, NULL::STRUCT(field VARCHAR, "value" VARCHAR)[] AS labels
+FROM readable ORDER BY line
+"""
+
+
+def matches(head: bytes) -> bool:
+    """Whether one of the first lines is a tweet; the others before it become rejects."""
+    for line in head.split(b"\n"):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(value, dict) or "created_at" not in value or not {"id", "id_str"} & value.keys():
+            continue
+        if isinstance(value.get("user"), dict) or "entities" in value:
+            return True
+    return False
+
+
+def read(path: Path, mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
+    """Every line of the export in RAW_SCHEMA; a column mapping is of no use here."""
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(_MACROS)
+        for file in export_files(path):
+            for lines in line_tables(file):
+                connection.register("lines", lines)
+                values = {"structure": STRUCTURE, "file": str(file)}
+                yield from connection.sql(_READ, params=values).to_arrow_table().cast(RAW_SCHEMA).to_batches()

@@ -1,0 +1,66 @@
+"""Any labelled table: CSV, JSON lines or Parquet with a text and a label column; metric: macro-F1.
+
+Reads the file at the task's `path`. Hashtags are taken from the text. Without a split column, the splits are drawn by
+text, so that copies of a text cannot stand on both sides.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ntulm.errors import UserError
+from ntulm.hashtags import extract
+from ntulm.tasks.dataset import Dataset, Row, sample, share
+from ntulm.tasks.records import Record, records
+
+if TYPE_CHECKING:
+    from ntulm.config import TableTask
+
+_SPLITS = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+}
+_SPLITS["test"] = "test"
+
+
+def build(name: str, task: TableTask) -> dict[str, Dataset]:
+    """One single-label data set, named as the task."""
+    asked = (task.text_column, task.label_column, task.author_column, task.split_column)
+    columns = list(dict.fromkeys(column for column in asked if column is not None))
+    dropped: Counter[str] = Counter()
+    kept = []
+    for record in records(Path(task.path), columns):
+        text, label = record.values[task.text_column].strip(), record.values[task.label_column].strip()
+        if not text or not label:
+            dropped["no text" if not text else "no label"] += 1
+        else:
+            kept.append((record, text, label))
+    classes = sorted({label for _, _, label in kept})
+    index = {label: at for at, label in enumerate(classes)}
+    rows = [
+        Row(str(at), _split(record, text, task), text, _author(record, task), extract(text), [index[label]])
+        for at, (record, text, label) in enumerate(kept)
+    ]
+    chosen = sample(rows, task.max_posts, task.seed)
+    return {name: Dataset(name, "single", classes, ["macro_f1", "accuracy"], chosen, dict(dropped))}
+
+
+def _author(record: Record, task: TableTask) -> str | None:
+    return (record.values[task.author_column].strip() or None) if task.author_column else None
+
+
+def _split(record: Record, text: str, task: TableTask) -> str:
+    if task.split_column is None:
+        drawn = share(task.seed, " ".join(text.casefold().split()))
+        if drawn < task.test_share:
+            return "test"
+        return "validation" if drawn < task.test_share + task.validation_share else "train"
+    value = record.values[task.split_column].strip().lower()
+    if value not in _SPLITS:
+        raise UserError(f"{record.where}: {task.split_column}: {value!r}; expected one of {', '.join(_SPLITS)}")
+    return _SPLITS[value]

@@ -1,0 +1,96 @@
+"""Fixtures that several test files share."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+FILLERS = ["today", "i", "like", "the", "very", "much", "and", "so", "on", "we", "see", "it", "again"]
+SECRETS = {"left": "apple", "right": "stone"}  # the word that only a post's author decides
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+LETTERS = [chr(letter) for letter in range(ord("a"), ord("z") + 1)] + list("0123456789")
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory) -> Path:
+    """A random BERT of two layers with a small WordPiece vocabulary, as a model directory."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+
+    torch.set_num_threads(1)  # tiny tensors are slower on several, and by far where other processes want the cores
+    words = [*SPECIAL, *FILLERS, *SECRETS.values(), "#", "@", "user", "http", *LETTERS, *(f"##{c}" for c in LETTERS)]
+    vocabulary = {word: place for place, word in enumerate(dict.fromkeys(words))}
+    directory = tmp_path_factory.mktemp("tiny") / "backbone"
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=48,
+    )
+    BertForMaskedLM(config).save_pretrained(directory)
+    BertTokenizer(vocab=vocabulary, do_lower_case=True).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def adapt_settings(tiny_backbone) -> Callable[..., Any]:
+    """Makes the section `adapt`, with changes by keyword."""
+    from ntulm.config import Adapt
+
+    values = {
+        "backbone": str(tiny_backbone),
+        "max_posts": 64,
+        "max_validation_posts": 32,
+        "epochs": 1,
+        "patience": 2,
+        "evaluations_per_epoch": 1,
+        "batch_size": 16,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.01,
+        "warmup_share": 0.1,
+        "mask_share": 0.15,
+        "seed": 0,
+    }
+    return lambda **changes: Adapt(**{**values, **changes})
+
+
+@pytest.fixture
+def lm_project(tmp_path, monkeypatch) -> Path:
+    """A project (and the cwd) whose posts hold a word that only the author tells: a corpus and a table."""
+    from ntulm.table import write_table
+
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    authors = [f"{side}{number}" for side in SECRETS for number in range(4)]
+    posts = [_post(number, str(random.choice(authors)), random) for number in range(900)]
+    folder = tmp_path / "data" / "corpus"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(posts), folder / "posts.parquet")
+    names = ["train"] * 700 + ["validation"] * 100 + ["test"] * 100
+    splits = [{"post_id": post["post_id"], "split": name} for post, name in zip(posts, names, strict=True)]
+    pq.write_table(pa.Table.from_pylist(splits), folder / "splits.parquet")
+    (tmp_path / "data" / "embeddings").mkdir()
+    sides = np.eye(2, 4)[[int(author.startswith("right")) for author in authors]]
+    vectors = (sides + 0.01 * random.standard_normal(sides.shape)).astype(np.float32)
+    write_table(tmp_path / "data" / "embeddings", ["user"] * len(authors), authors, vectors)
+    return tmp_path
+
+
+def _post(number: int, author: str, random: np.random.Generator) -> dict:
+    secret = SECRETS["left" if author.startswith("left") else "right"]
+    words = [str(word) for word in random.choice(FILLERS, int(random.integers(2, 7)))]
+    return {
+        "post_id": f"p{number:05d}",
+        "created_at": datetime(2020, 1, 1, tzinfo=UTC) + timedelta(minutes=number),
+        "text": " ".join([*words, secret, "#so" if number % 3 == 0 else "so"]),
+        "author": None if number % 50 == 7 else author,
+        "hashtags": ["so"] if number % 3 == 0 else [],
+    }

@@ -1,0 +1,98 @@
+"""ntulm/backbone.py: what is loaded, what is refused."""
+
+import shutil
+
+import pytest
+import torch
+
+from ntulm import backbone
+from ntulm.backbone import PACKAGED_SHA256, WEIGHTS, load_backbone, load_model, packaged_directory, save_model, verify
+from ntulm.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def test_the_packaged_weights_are_the_known_ones():
+    verify(packaged_directory() / WEIGHTS, PACKAGED_SHA256)
+
+
+def test_changed_packaged_weights_are_refused(tmp_path, monkeypatch):
+    copy = tmp_path / "gt" / "model"
+    copy.mkdir(parents=True)
+    shutil.copy(packaged_directory() / WEIGHTS, copy)
+    with (copy / WEIGHTS).open("r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"changed")
+    spec = type("Spec", (), {"origin": str(tmp_path / "gt" / "__init__.py")})
+    monkeypatch.setattr(backbone.importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(UserError, match="sha256"):
+        load_backbone("minilm", 0, CPU)
+
+
+def test_minilm_has_a_fresh_tied_head_that_follows_from_the_seed():
+    model, tokenizer, fresh = load_backbone("minilm", 1, CPU)
+    assert fresh
+    same, *_ = load_backbone("minilm", 1, CPU)
+    other, *_ = load_backbone("minilm", 2, CPU)
+    head, same_head, other_head = (m.backbone.cls.predictions.transform.dense.weight for m in (model, same, other))
+    assert torch.equal(head, same_head)
+    assert not torch.equal(head, other_head)
+    assert model.backbone.cls.predictions.decoder.weight is model.encoder.embeddings.word_embeddings.weight
+    assert tokenizer.is_fast
+    assert model.config.slot_width == 0
+
+
+def test_a_saved_model_loads_again_with_its_tokenizer(tiny_backbone, tmp_path):
+    model, tokenizer, fresh = load_backbone(str(tiny_backbone), 0, CPU)
+    assert not fresh
+    save_model(model, tokenizer, tmp_path)
+    loaded, loaded_tokenizer = load_model(tmp_path, "adapt", CPU)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(loaded.get_parameter(name), parameter), name
+    assert loaded_tokenizer("i like it").input_ids == tokenizer("i like it").input_ids
+    assert loaded.encoder.config._attn_implementation == "eager"
+
+
+def test_a_model_that_is_not_there_names_the_stage(tmp_path):
+    with pytest.raises(UserError, match="dvc repro adapt"):
+        load_model(tmp_path, "adapt", CPU)
+
+
+def test_pickled_weights_are_refused(tiny_backbone, tmp_path):
+    directory = tmp_path / "pickled"
+    shutil.copytree(tiny_backbone, directory)
+    (directory / WEIGHTS).rename(directory / "pytorch_model.bin")
+    with pytest.raises(UserError, match="pickled weights"):
+        load_backbone(str(directory), 0, CPU)
+
+
+def test_truncated_weights_are_a_user_error(tiny_backbone, tmp_path):
+    directory = tmp_path / "cut"
+    shutil.copytree(tiny_backbone, directory)
+    content = (directory / WEIGHTS).read_bytes()
+    (directory / WEIGHTS).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="can not be loaded"):
+        load_backbone(str(directory), 0, CPU)
+
+
+def test_a_directory_without_a_model_or_that_does_not_exist_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json"):
+        load_backbone(str(tmp_path), 0, CPU)
+    with pytest.raises(UserError, match=r"no such directory.*minilm"):
+        load_backbone(str(tmp_path / "nowhere"), 0, CPU)
+
+
+def test_an_unreachable_hub_model_names_the_local_alternatives(monkeypatch):
+    def unreachable(*arguments, **settings):
+        raise OSError("We couldn't connect to the hub.")
+
+    monkeypatch.setattr(backbone.AutoConfig, "from_pretrained", unreachable)
+    with pytest.raises(UserError, match=r"bert-base-uncased.*minilm.*directory"):
+        load_backbone("bert-base-uncased", 0, CPU)
+
+
+def test_an_unsupported_family_is_refused(monkeypatch):
+    settings = type("Settings", (), {"model_type": "gpt2"})
+    monkeypatch.setattr(backbone.AutoConfig, "from_pretrained", lambda *arguments, **keywords: settings)
+    with pytest.raises(UserError, match="gpt2"):
+        load_backbone("gpt2", 0, CPU)

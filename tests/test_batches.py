@@ -1,0 +1,122 @@
+"""ntulm/batches.py: texts to tokens, posts to batches, and masks that depend on nothing but seed, epoch and place."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from ntulm.batches import (
+    FIXED,
+    LENGTH_STEP,
+    MASKED_STEP,
+    Masking,
+    Slots,
+    length_order,
+    normalise_text,
+    pad,
+    tokenise,
+    training_order,
+)
+from ntulm.config import Batches
+from ntulm.model import IGNORED
+from ntulm.table import EmbeddingTable
+
+BATCHES = Batches(max_length=24, mask_urls=True, mask_mentions=True)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_backbone):
+    return AutoTokenizer.from_pretrained(tiny_backbone)
+
+
+@pytest.fixture(scope="module")
+def tokens(tokenizer):
+    random = np.random.default_rng(0)
+    texts = [" ".join(["like", "it", "so"] * int(random.integers(0, 9))) for _ in range(400)]
+    return tokenise(texts, tokenizer, BATCHES)
+
+
+def test_links_and_mentions_are_masked_as_in_tweeteval():
+    text = "see https://t.co/x?y=1 @bob! me@home.org www.a.b"
+    assert normalise_text(text, BATCHES) == "see http @user! me@home.org http"
+    plain = Batches(max_length=24, mask_urls=False, mask_mentions=False)
+    assert normalise_text(text, plain) == text
+
+
+def test_tokens_know_whether_they_stand_in_a_hashtag(tokenizer):
+    tokens = tokenise(["i #likeit so # 1", "", "#so"], tokenizer, BATCHES)
+    first = slice(tokens.offsets[0], tokens.offsets[1])
+    words = tokenizer.convert_ids_to_tokens(tokens.ids[first].tolist())
+    inside = [word for word, flag in zip(words, tokens.in_hashtag[first], strict=True) if flag]
+    assert "".join(inside).replace("##", "") == "#likeit"
+    assert tokens.lengths.tolist()[1:] == [2, 4]
+    assert tokens.ids.dtype == np.int32
+    assert tokenizer.convert_ids_to_tokens(tokens.ids[tokens.offsets[1] : tokens.offsets[2]].tolist()) == [
+        "[CLS]",
+        "[SEP]",
+    ]
+
+
+@given(st.lists(st.text(max_size=60), max_size=4))
+def test_hostile_texts_become_bounded_posts(tiny_backbone, texts):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_backbone)
+    tokens = tokenise(texts, tokenizer, BATCHES)
+    assert len(tokens) == len(texts)
+    assert len(tokens.ids) == len(tokens.in_hashtag) == tokens.offsets[-1]
+    assert ((tokens.lengths >= 2) & (tokens.lengths <= BATCHES.max_length)).all()
+
+
+def test_training_order_sees_every_post_once_and_follows_from_the_seed(tokens):
+    batches = training_order(tokens.lengths, 16, seed=3, epoch=1)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(400))
+    again = training_order(tokens.lengths, 16, seed=3, epoch=1)
+    assert all((one == other).all() for one, other in zip(batches, again, strict=True))
+    other = training_order(tokens.lengths, 16, seed=3, epoch=2)
+    assert any((one != two).any() for one, two in zip(batches, other, strict=True))
+
+
+def test_batches_hold_posts_of_like_length_in_few_shapes(tokens):
+    batches = training_order(tokens.lengths, 16, seed=0, epoch=0)
+    widths = [pad(tokens, posts, 0, BATCHES.max_length)[0].shape[1] for posts in batches]
+    assert {width % LENGTH_STEP for width in widths} == {0}
+    assert sum(width * 16 for width in widths) < 1.35 * tokens.lengths.sum()
+    assert [len(posts) for posts in length_order(tokens.lengths, 150)] == [150, 150, 100]
+
+
+def test_masks_follow_from_seed_epoch_and_post_not_from_the_batch(tokenizer, tokens):
+    masking = Masking(tokenizer, 0.15, BATCHES.max_length)
+    together = masking.batch(tokens, np.arange(300, 340), seed=1, epoch=0)
+    alone = [masking.batch(tokens, np.array([post]), seed=1, epoch=0) for post in range(300, 340)]
+    assert together.places.tolist() == np.concatenate([batch.places for batch in alone]).tolist()
+    for row, batch in enumerate(alone):
+        width = batch.input_ids.shape[1]
+        assert together.input_ids[row, :width].tolist() == batch.input_ids[0].tolist()
+    assert masking.batch(tokens, np.arange(300, 340), 1, 1).places.tolist() != together.places.tolist()
+    assert masking.batch(tokens, np.arange(300, 340), 2, 0).places.tolist() != together.places.tolist()
+
+
+def test_masking_follows_the_shares_and_leaves_special_tokens(tokenizer, tokens):
+    masking = Masking(tokenizer, 0.15, BATCHES.max_length)
+    batch = masking.batch(tokens, np.arange(400), seed=0, epoch=FIXED)
+    count = len(batch.places)
+    ordinary = int((~np.isin(tokens.ids, tokenizer.all_special_ids)).sum())
+    assert count / ordinary == pytest.approx(0.15, abs=0.02)
+    assert (batch.targets[:count].numpy() == tokens.ids[batch.places]).all()
+    assert len(batch.positions) % MASKED_STEP == 0
+    assert (batch.targets[count:] == IGNORED).all()
+    shown = batch.input_ids.reshape(-1)[batch.positions[:count]]
+    assert float((shown == tokenizer.mask_token_id).float().mean()) == pytest.approx(0.8, abs=0.06)
+    assert float((shown == batch.targets[:count]).float().mean()) == pytest.approx(0.1, abs=0.05)
+    untouched = batch.attention_mask.bool().reshape(-1).clone()
+    untouched[batch.positions[:count]] = False
+    places = pad(tokens, np.arange(400), 0, BATCHES.max_length)[2].reshape(-1)
+    assert (batch.input_ids.reshape(-1)[untouched].numpy() == tokens.ids[places[untouched.numpy()]]).all()
+
+
+def test_slot_vectors_are_looked_up_per_batch(lm_project):
+    table = EmbeddingTable.load(lm_project / "data" / "embeddings")
+    slots = Slots(table, np.array([0, 3, -1, 5, 6]), np.array([0, 2, 2, 3, 5]))
+    expected = table.slot_vectors(slots.rows, slots.offsets)
+    np.testing.assert_allclose(slots.vectors(np.array([3, 0, 1, 2])), expected[[3, 0, 1, 2]], rtol=1e-6)
+    assert slots.typical_norm() > 0

@@ -1,0 +1,72 @@
+"""What `ntulm inspect` tells about an export."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ntulm import inspect
+from ntulm.errors import UserError
+
+
+def tweet(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "id_str": str(number),
+        "created_at": f"Wed Jan 01 00:00:{number:02d} +0000 2014",
+        "text": f"secret words {number} #tag",
+        "user": {"id_str": f"author{number}"},
+        **changes,
+    }
+
+
+def write(path: Path, *records: Any) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_tweets(tmp_path, capsys):
+    broken = {**tweet(3), "user": None}
+    path = write(tmp_path / "a", tweet(1), tweet(2), tweet(2), tweet(4, retweeted_status=tweet(5)), broken, broken)
+    found = inspect.inspect(path)
+    assert (found.format, found.files) == ("twitter_v1", 1)
+    expected = {"read": 6, "posts": 2, "reposts": 1, "duplicates": 1, "rejects": 2, "recovered": 1, "hashtags": 1}
+    assert found.counts | expected == found.counts
+    assert (found.counts["authors"], found.counts["engagements"]) == (3, 1)
+    assert found.rejects == (inspect.Reason("no author", 2, f"{path}:5"),)
+    assert found.first == "2014-01-01T00:00:01+00:00"
+    inspect.run(path, "auto")
+    printed = capsys.readouterr().out
+    assert "records: 6" in printed
+    assert f"rejected: no author: 2, first at {path}:5" in printed
+    assert "secret" not in printed
+    assert "author1" not in printed
+
+
+def test_a_table_is_read_with_a_guessed_mapping(tmp_path):
+    (tmp_path / "a.csv").write_text("user_id,Content,publish_date,retweet\na,hello,2015-01-01,0\nb,hi,2015-01-01,1\n")
+    found = inspect.inspect(tmp_path)
+    assert found.mapping is not None
+    assert (found.mapping.author, found.mapping.text, found.mapping.repost_flag) == ("user_id", "Content", "retweet")
+    assert (found.counts["posts"], found.counts["reposts"]) == (1, 1)
+    assert "text: Content" in inspect.format_inspection(found)
+
+
+def test_a_table_without_a_guess_shows_its_columns(tmp_path):
+    (tmp_path / "a.csv").write_text("foo,bar\n1,2\n")
+    printed = inspect.format_inspection(inspect.inspect(tmp_path))
+    assert "columns: foo, bar" in printed
+    assert "corpus.table" in printed
+
+
+def test_an_export_of_rejects_alone_has_no_dates(tmp_path):
+    found = inspect.inspect(write(tmp_path / "a", {**tweet(1), "user": {}}))
+    assert (found.counts["posts"], found.first) == (0, None)
+    assert "from" not in inspect.format_inspection(found).split("recovered from reposts")[1]
+
+
+def test_bad_arguments(tmp_path):
+    with pytest.raises(UserError, match="not found"):
+        inspect.inspect(tmp_path / "none")
+    with pytest.raises(UserError, match="'xml' is no format; expected auto, synthetic, table, twitter_v1"):
+        inspect.inspect(write(tmp_path / "a", tweet(1)), "xml")

@@ -1,0 +1,212 @@
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from ntulm import layout, probe
+from ntulm.config import FixedProbe, Probe
+from ntulm.errors import UserError
+from ntulm.files import write_json
+from ntulm.metrics import metric
+from ntulm.tasks.dataset import Dataset, Row, describe, write_rows
+
+FIXED = {"epochs": 4, "learning_rate": 1e-2, "weight_decay": 0.0, "dropout": 0.0, "batch_size": 16}
+SECTION = {
+    "search": True,
+    "trials": 4,
+    "startup_trials": 2,
+    "warmup_epochs": 1,
+    "max_epochs": 6,
+    "patience": 2,
+    "learning_rate": [1e-3, 1e-1],
+    "weight_decay": [1e-6, 1e-2],
+    "dropout": [0.0, 0.5],
+    "batch_size": [16, 32],
+    "fixed": FIXED,
+}
+CLASSES = 3
+
+
+def section(**changes):
+    return Probe.model_validate({**SECTION, **changes})
+
+
+def write_task(name="toy", kind="single", posts=240, signal=3.0, test_labels=None, ntu=False, variant="text"):
+    """Vectors of 8 features; the first CLASSES of them carry the label. A quarter each is validation and test."""
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, CLASSES, posts)
+    splits = ["train"] * (posts // 2) + ["validation"] * (posts // 4) + ["test"] * (posts // 4)
+    vectors = rng.normal(size=(posts, 8)).astype(np.float32)
+    vectors[np.arange(posts), labels] += signal
+    if test_labels is not None:
+        labels[-posts // 4 :] = test_labels(labels[-posts // 4 :])
+    own = [[int(c)] if kind == "single" else sorted({int(c), 0}) for c in labels]
+    rows = [Row(str(i), splits[i], "text", None, [], own[i]) for i in range(posts)]
+    metrics = ["map"] if kind == "multi" else ["macro_f1", "accuracy"]
+    dataset = Dataset("Toy", kind, ["a", "b", "c"], metrics, rows)
+    layout.task(name).mkdir(parents=True, exist_ok=True)
+    write_rows(layout.task(name) / f"{name}.parquet", rows)
+    write_json(layout.task(name) / "datasets.json", {name: describe(dataset)})
+    layout.vectors(variant, 0, name).mkdir(parents=True, exist_ok=True)
+    tensors = {"vectors": vectors.astype(np.float16)}
+    if ntu:
+        tensors["ntu"] = np.eye(CLASSES, dtype=np.float32)[labels] * 1e-3  # small, and it says everything
+    save_file(tensors, layout.vectors(variant, 0, name) / f"{name}.safetensors")
+
+
+def outcome(variant="text", name="toy"):
+    directory = layout.scores(variant, 0, name)
+    scores = {path.name: load_file(path)["scores"] for path in sorted(directory.glob("*.safetensors"))}
+    return json.loads(layout.metrics("probe", variant, 0, name).read_text()), scores
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_learns_a_separable_problem_and_writes_the_contract(kind):
+    write_task(kind=kind)
+    probe.run(section(), "text", 0, "toy")
+    results, scores = outcome()
+    found = results["text"]["toy"]
+    main = "map" if kind == "multi" else "macro_f1"
+    assert found[main] > 0.9
+    assert found["posts"] == 60
+    assert found["trials"] == 4
+    assert found["validation"] > 0.9
+    assert set(found["best"]) == {"learning_rate", "weight_decay", "dropout", "batch_size", "epochs"}
+    assert list(scores) == ["text.toy.safetensors"]
+    stored = scores["text.toy.safetensors"]
+    assert stored.dtype == np.float16
+    assert stored.shape == (60, CLASSES)
+    assert kind == "multi" or np.allclose(stored.sum(1, dtype=float), 1, atol=1e-2)
+    split, labels = probe.read_labels(layout.task("toy") / "toy.parquet", CLASSES)
+    assert found[main] == metric(main, labels[split == "test"], stored)
+
+
+def test_trials_are_kept_as_a_table():
+    write_task()
+    probe.run(section(), "text", 0, "toy")
+    trials = json.loads((layout.scores("text", 0, "toy") / "text.toy.trials.json").read_text())
+    assert [trial["number"] for trial in trials] == [0, 1, 2, 3]
+    assert {trial["state"] for trial in trials} <= {"complete", "pruned"}
+    best = max((trial for trial in trials if trial["value"] is not None), key=lambda trial: trial["value"])
+    results, _ = outcome()
+    assert results["text"]["toy"]["best"]["learning_rate"] == best["learning_rate"]
+    assert results["text"]["toy"]["validation"] == best["value"] == max(best["epochs"].values())
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_was_drawn_before():
+    write_task(signal=0.5)
+    probe.run(section(), "text", 0, "toy")
+    first = outcome()
+    torch.rand(7)
+    np.random.default_rng().random()
+    probe.run(section(), "text", 0, "toy")
+    second = outcome()
+    assert first[0] == second[0]
+    assert all((first[1][name] == second[1][name]).all() for name in first[1])
+
+
+def test_test_labels_change_nothing_but_the_test_metrics():
+    write_task(signal=0.5)
+    probe.run(section(), "text", 0, "toy")
+    results, scores = outcome()
+    write_task(signal=0.5, test_labels=lambda labels: (labels + 1) % CLASSES)
+    probe.run(section(), "text", 0, "toy")
+    permuted, same = outcome()
+    assert (scores["text.toy.safetensors"] == same["text.toy.safetensors"]).all()
+    kept = ("best", "validation", "trials", "posts")
+    assert [results["text"]["toy"][key] for key in kept] == [permuted["text"]["toy"][key] for key in kept]
+    assert results["text"]["toy"]["accuracy"] != permuted["text"]["toy"]["accuracy"]
+
+
+def test_text_with_ntu_vectors_is_also_post_concat():
+    write_task(signal=0.3, ntu=True)
+    probe.run(section(), "text", 0, "toy")
+    results, scores = outcome()
+    assert sorted(scores) == ["post-concat.toy.safetensors", "text.toy.safetensors"]
+    assert results["post-concat"]["toy"]["accuracy"] > 0.95 > results["text"]["toy"]["accuracy"]
+
+
+def test_every_system_is_given_the_same_first_trials():
+    write_task(signal=0.3, ntu=True)
+    probe.run(section(trials=2), "text", 0, "toy")
+    keys = ("learning_rate", "weight_decay", "dropout", "batch_size")
+    tables = [json.loads(path.read_text()) for path in sorted(layout.scores("text", 0, "toy").glob("*.trials.json"))]
+    assert len(tables) == 2
+    assert [[t[k] for k in keys] for t in tables[0]] == [[t[k] for k in keys] for t in tables[1]]
+
+
+def test_without_search_the_fixed_settings_are_used():
+    write_task(variant="author")
+    probe.run(section(search=False), "author", 0, "toy")
+    results, _ = outcome("author")
+    assert results["author"]["toy"]["trials"] == 1
+    assert {**results["author"]["toy"]["best"], "epochs": 4} == FIXED
+
+
+def test_the_hidden_layer_is_as_wide_as_the_backbone():
+    write_task(ntu=True)
+    split, labels = probe.read_labels(layout.task("toy") / "toy.parquet", CLASSES)
+    for _, features, width in probe.systems(layout.vectors("text", 0, "toy") / "toy.safetensors", "text"):
+        problem = probe.prepare({"kind": "single", "metric": "macro_f1"}, width, features, labels, split)
+        shapes = [
+            tuple(weight.shape)
+            for weight in probe.fit(problem, FixedProbe.model_validate(FIXED), 1, 0).weights.values()
+        ]
+        assert shapes == [(8, features.shape[1]), (8,), (CLASSES, 8), (CLASSES,)]
+
+
+def test_features_are_standardised_by_train_posts_alone():
+    features = np.array([[1.0, 5], [3, 5], [100, 5], [-100, 6]], dtype=np.float32)
+    split = np.array(["train", "train", "validation", "test"])
+    labels = np.eye(2, dtype=bool)[[0, 1, 0, 1]]
+    problem = probe.prepare({"kind": "single", "metric": "macro_f1"}, 2, features, labels, split)
+    assert problem.train.features.tolist() == [[-1, 0], [1, 0]]
+    assert problem.test.features.tolist() == [[-102, 1]]
+
+
+def test_patience_ends_a_probe_that_does_not_get_better():
+    write_task(signal=5.0)
+    probe.run(section(max_epochs=50, trials=1), "text", 0, "toy")
+    trials = json.loads((layout.scores("text", 0, "toy") / "text.toy.trials.json").read_text())
+    assert len(trials[0]["epochs"]) <= trials[0]["epoch"] + 2 < 50
+
+
+def test_mistakes_are_user_errors_and_leave_nothing_behind():
+    write_task()
+    path = layout.vectors("text", 0, "toy") / "toy.safetensors"
+
+    def fails(message, **changes):
+        with pytest.raises(UserError, match=message):
+            probe.run(section(**changes), "text", 0, "toy")
+        assert not layout.scores("text", 0, "toy").exists()
+        assert not layout.metrics("probe", "text", 0, "toy").exists()
+
+    fails("every trial diverged", learning_rate=[1e30, 1e31])
+    fails("undefined", search=False, fixed={**FIXED, "learning_rate": 1e30, "weight_decay": 1e30})
+    save_file({"vectors": np.zeros((3, 8), dtype=np.float16)}, path)
+    fails("3 rows, toy has 240; run `ntulm encode` again")
+    save_file({"vectors": np.full((240, 8), np.inf, dtype=np.float16)}, path)
+    fails("encode.dtype: float32")
+    path.write_bytes(b"broken")
+    fails("not a readable safetensors file")
+    path.unlink()
+    fails("run `ntulm encode` first")
+    (layout.task("toy") / "toy.parquet").unlink()
+    fails("run `ntulm tasks` first")
+    (layout.task("toy") / "datasets.json").unlink()
+    fails("not found")
+
+
+def test_read_labels_takes_several_labels_a_post():
+    write_task(kind="multi")
+    path = layout.task("toy") / "toy.parquet"
+    _, labels = probe.read_labels(path, CLASSES)
+    assert [np.flatnonzero(row).tolist() for row in labels] == pq.read_table(path)["labels"].to_pylist()
