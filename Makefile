@@ -1,4 +1,6 @@
-# make repro: the whole pipeline on the embedded sample.  make test: lint, types, tests.  Both create .venv first.
+# make repro: the whole pipeline on the embedded sample.  make test: lint, types, tests.
+# make up, make down: a local Prefect with its UI.  make e2e: the slow tests, which start the real thing.
+# All but `down` create .venv first.
 PYTHON ?= python3.11
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -6,7 +8,7 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: env repro test clean
+.PHONY: env repro test e2e up down clean
 
 env: .venv/.ready
 
@@ -25,6 +27,15 @@ test: env
 	ruff format --check .
 	mypy
 	pytest
+
+e2e: env
+	pytest tests/e2e
+
+up: env
+	python deploy/local.py up
+
+down:
+	python deploy/local.py down
 
 clean:
 	rm -rf data metrics reports

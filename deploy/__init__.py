@@ -1,0 +1,1 @@
+"""Where the flows run: deployments, pools, images, templates."""
