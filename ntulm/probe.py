@@ -199,7 +199,7 @@ def search(probe: Probe, problem: Problem, seed: int, where: str) -> tuple[Fit, 
 
 def suggest(probe: Probe, trial: optuna.Trial) -> FixedProbe:
     """One point of the search space."""
-    return FixedProbe(
+    return type(probe.fixed)(
         epochs=probe.max_epochs,
         learning_rate=trial.suggest_float("learning_rate", *probe.learning_rate, log=True),
         weight_decay=trial.suggest_float("weight_decay", *probe.weight_decay, log=True),
