@@ -127,6 +127,15 @@ def test_files_of_a_folder_are_read_in_order_and_hidden_ones_left_out(tmp_path):
     ]
 
 
+def test_the_wrong_encoding_of_the_first_line_hides_neither_the_format_nor_the_columns(tmp_path):
+    latin = json_lines(tweet(1, "caf.")).replace(b"caf.", b"caf\xe9")
+    (tmp_path / "tweets").write_bytes(latin)
+    assert sources.detect(tmp_path / "tweets") == "twitter_v1"
+    (tmp_path / "table").write_bytes(b'{"time": "2014-01-01", "text": "caf\xe9", "author": "a"}\n')
+    with pytest.raises(UserError, match="it has time, text, author"):
+        rows(tmp_path / "table", "table")
+
+
 # twitter_v1
 
 

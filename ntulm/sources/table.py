@@ -273,7 +273,7 @@ def _json_keys(start: bytes) -> list[str]:
     keys: dict[str, None] = {}
     for line in start.splitlines()[:HEAD_LINES]:
         try:
-            value = json.loads(line)
+            value = json.loads(line.decode("utf-8", "replace"))
         except (ValueError, RecursionError):
             continue
         keys |= dict.fromkeys(value) if isinstance(value, dict) else {}

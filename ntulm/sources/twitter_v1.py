@@ -88,7 +88,7 @@ def matches(head: bytes) -> bool:
     """Whether one of the first lines is a tweet; the others before it become rejects."""
     for line in head.split(b"\n"):
         try:
-            value = json.loads(line)
+            value = json.loads(line.decode("utf-8", "replace"))
         except (ValueError, RecursionError):
             continue
         if not isinstance(value, dict) or "created_at" not in value or not {"id", "id_str"} & value.keys():
