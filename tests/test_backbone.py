@@ -86,13 +86,20 @@ def test_an_unreachable_hub_model_names_the_local_alternatives(monkeypatch):
     def unreachable(*arguments, **settings):
         raise OSError("We couldn't connect to the hub.")
 
-    monkeypatch.setattr(backbone.AutoConfig, "from_pretrained", unreachable)
+    monkeypatch.setattr(backbone, "snapshot_download", unreachable)
     with pytest.raises(UserError, match=r"bert-base-uncased.*minilm.*directory"):
         load_backbone("bert-base-uncased", 0, CPU)
 
 
-def test_an_unsupported_family_is_refused(monkeypatch):
+def test_a_model_of_the_hub_is_loaded_from_its_local_copy(monkeypatch, tiny_backbone):
+    monkeypatch.setattr(backbone, "snapshot_download", lambda name, **settings: str(tiny_backbone))
+    from_hub, local = load_backbone("some/model", 0, CPU), load_backbone(str(tiny_backbone), 0, CPU)
+    for one, other in zip(from_hub.model.parameters(), local.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_unsupported_family_is_refused(monkeypatch, tiny_backbone):
     settings = type("Settings", (), {"model_type": "gpt2"})
     monkeypatch.setattr(backbone.AutoConfig, "from_pretrained", lambda *arguments, **keywords: settings)
     with pytest.raises(UserError, match="gpt2"):
-        load_backbone("gpt2", 0, CPU)
+        load_backbone(str(tiny_backbone), 0, CPU)
