@@ -22,6 +22,7 @@ from typing import Annotated, Any
 
 import gto.api
 import typer
+from dvc.repo import Repo
 from gto.exceptions import GTOException
 from ruamel.yaml import YAML
 
@@ -146,6 +147,12 @@ def corpus_md5(root: Path, commit: str) -> str:
     lock = YAML(typ="safe", pure=True).load(git(root, "show", f"{commit}:./{LOCK_FILE}"))
     outs = [out for stage in lock["stages"].values() for out in stage.get("outs", [])]
     return next((str(out["md5"]) for out in outs if out["path"] == CORPUS), "unknown")
+
+
+def model_path(root: Path, commit: str) -> str:
+    """Where the model lies in a commit: the path of the artifact in its `dvc.yaml`."""
+    with Repo(str(root)) as repo, repo.switch(commit):
+        return str(repo.artifacts.get_path(MODEL))
 
 
 def git(root: Path, *arguments: str, check: bool = True, environment: Mapping[str, str] | None = None) -> str:

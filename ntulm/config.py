@@ -348,6 +348,26 @@ def check_params(values: Any, where: str) -> Params:
         raise UserError("; ".join(_explain(where, dict(item)) for item in error.errors())) from error
 
 
+def check_challenge(params: Params) -> None:
+    """Refuse a section `challenge` that does not fit the pipeline, before anything is built.
+
+    Raises:
+        UserError: its model is not built, or the test posts of a task are not the newest ones.
+    """
+    wanted, run = params.challenge, params.run
+    if wanted.variant not in run.variants or wanted.seed not in run.seeds:
+        raise UserError(f"challenge: {wanted.variant}, seed {wanted.seed}: not among run.variants and run.seeds")
+    for task in wanted.tasks:
+        if task not in run.tasks:
+            raise UserError(f"challenge.tasks: {task!r} is not among run.tasks ({', '.join(run.tasks)})")
+        split = getattr(params.tasks[task], "split", None)
+        if split != "corpus" or params.corpus.splits.by != "time":
+            raise UserError(
+                f"challenge.tasks: the test posts of {task!r} are not the newest ones; "
+                f"expected tasks.{task}.split: corpus and corpus.splits.by: time"
+            )
+
+
 def _explain(where: str, item: dict[str, Any]) -> str:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""The registry on a real git and DVC repository: tags that GTO and DVC read, rollback, nothing of the user's touched."""
+"""The registry on a real git and DVC repository: tags that GTO and DVC read, rollback, the user's files untouched."""
 
 import os
 import subprocess
