@@ -43,10 +43,9 @@ class Records:
 
     def without(self, known: Records) -> Records:
         """What `known` does not hold: posts by id, rejects by file and line."""
-        return Records(
-            self.posts.join(known.posts.select(["post_id"]), "post_id", join_type="left anti"),
-            self.rejects.join(known.rejects, ["file", "line"], join_type="left anti"),
-        )
+        held = pc.is_in(self.posts["post_id"], known.posts["post_id"].combine_chunks())
+        rejects = self.rejects.join(known.rejects, ["file", "line"], join_type="left anti")
+        return Records(self.posts.filter(pc.invert(held)), rejects)
 
 
 def read_records(project: Path, split: str | None = None) -> Records:
