@@ -90,6 +90,7 @@ def decided(workspace: Workspace, champion: Version | None, side_by_side: int) -
         why = str(challenge["reason"])
         if not challenge["promote"]:
             return Decision(f"not promoted: {why}; {stays(champion)}")
+    refuse_edits(workspace)
     if has_remote(workspace.root):
         workspace.run(dvc("push"), logger.info)  # first: what is in production can be fetched
     return Decision(f"promoted {promote(workspace.root, why)}: {why}")
@@ -98,6 +99,18 @@ def decided(workspace: Workspace, champion: Version | None, side_by_side: int) -
 def again(workspace: Workspace) -> Workspace:
     """The workspace for one more pipeline: each sets the request to stop when it ends."""
     return replace(workspace, stop=threading.Event())
+
+
+def refuse_edits(workspace: Workspace) -> None:
+    """A promotion commits the files as they are now: they have to be those that built the model.
+
+    Raises:
+        CommandError: code, parameters or data were changed while the run was building.
+    """
+    try:
+        workspace.run(dvc("status", "--quiet"), get_run_logger().info)
+    except CommandError as failure:
+        raise CommandError("files were edited while the model was built; `dvc status` names them") from failure
 
 
 def stays(champion: Version | None) -> str:

@@ -26,6 +26,8 @@ from evidently import Report as EvidentlyReport
 from evidently.core.metric_types import Metric
 from evidently.core.report import Snapshot
 from evidently.metrics import CategoryCount, MeanValue, ValueDrift
+from evidently.sdk.models import PanelMetric
+from evidently.sdk.panels import line_plot_panel
 from evidently.tests import gte, lte
 from evidently.ui.workspace import Workspace
 
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
 
 HISTORY = "arriving posts"  # the name of the project in the Evidently workspace
 DRIFT = "wasserstein"  # in standard deviations of the reference; does not grow with the number of posts
+PANELS = [
+    ("Share of arriving posts", "MeanValue", ["has_hashtag", "knows_any"]),
+    ("Drift in standard deviations of the training window", "ValueDrift", ["length", "common_words"]),
+]
 
 
 @dataclass(frozen=True)
@@ -153,7 +159,12 @@ def line(check: dict[str, Any]) -> str:
 def keep(snapshot: Snapshot) -> None:
     """Add the run to the history."""
     workspace = Workspace.create(str(layout.MONITORING))
-    project = next(iter(workspace.search_project(HISTORY)), None) or workspace.create_project(HISTORY)
+    project = next(iter(workspace.search_project(HISTORY)), None)
+    if project is None:
+        project = workspace.create_project(HISTORY)
+        for title, metric, columns in PANELS:
+            lines = [PanelMetric(metric=metric, metric_labels={"column": name}, legend=name) for name in columns]
+            project.dashboard.add_panel(line_plot_panel(title=title, values=lines))
     workspace.add_run(project.id, snapshot)
 
 

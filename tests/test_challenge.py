@@ -121,7 +121,7 @@ def test_tasks_whose_test_posts_are_not_the_newest_do_not_decide(built):
 
 
 def compared(skill, posts=400, seed=0):
-    """A data set whose champion is right in 60 % of the posts, the challenger in 60 % + `skill`: of the same, or any."""
+    """A champion that is right in 60 % of the posts, a challenger in 60 % + `skill`: of the same posts, or of any."""
     random = np.random.default_rng(seed)
     labels = np.eye(2, dtype=bool)[random.integers(0, 2, posts)]
     luck = random.random(posts)

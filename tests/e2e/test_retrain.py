@@ -19,7 +19,8 @@ from test_end_to_end import ROOT, call
 IRA = Path(os.environ.get("NTULM_DATA", ROOT.parent / "shared/data")) / "ira/posts"
 MONTHS = ["2015-08", "2015-09", "2015-10", "2015-11", "2015-12"]
 ARRIVING, BROKEN = "2016-01", "2016-02"
-ROWS = 2500  # of a month
+ROWS = 2000  # of a month
+PATIENCE = 1500  # seconds
 TASK = (
     "{kind: hashtag, path: data/corpus, classes: 40, balanced: true, split: corpus, seed: 0, remove_target: true, "
     "max_posts: {train: 1500, validation: 300, test: 600}}"
@@ -35,6 +36,7 @@ SETTINGS = [
     "corpus.splits.validation_from=0.7",
     "corpus.splits.test_from=0.82",
     "embeddings.dimension=32",
+    "embeddings.epochs=5",
     "adapt.max_posts=300",
     "adapt.max_validation_posts=100",
     "pretrain.max_posts=300",
@@ -103,7 +105,8 @@ def retrain(api, tiny_backbone):
     settings = ["data=.", *SETTINGS, f"adapt.backbone={tiny_backbone}"]
 
     def start(*changes):
-        run, state = api.run("retrain/retrain", {"recipe": "ira", "changes": [*settings, *changes]})
+        run = api.start("retrain/retrain", {"recipe": "ira", "changes": [*settings, *changes]})
+        state = api.wait(run, patience=PATIENCE)
         return api.artifacts(run), state, api.log(run)
 
     return start
@@ -216,7 +219,8 @@ def test_monitor_says_whether_a_month_fits_and_trains_nothing(name, arrived, api
     write_month(tmp_path, BROKEN, change)
     if damage:
         damage(tmp_path / f"{BROKEN}.csv.gz")
-    run, state = api.run("monitor/monitor", {"exports": str(tmp_path)})
+    run = api.start("monitor/monitor", {"exports": str(tmp_path)})
+    state = api.wait(run, patience=PATIENCE)
     assert state["type"] == ("FAILED" if name else "COMPLETED"), f"{state['message']}\n{api.log(run)[-3000:]}"
     assert reason in state["message"]
     assert "v2.0.0" in api.artifacts(run)["decision"]
