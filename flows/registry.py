@@ -52,19 +52,24 @@ class Version:
 
 
 def production(root: Path) -> Version | None:
-    """The model in production, or None where nothing was promoted yet."""
+    """The model in production, or None where nothing was promoted yet, or somebody took it out with `gto unassign`."""
     assigned = history(root)
-    return assigned[-1] if assigned else None
+    return assigned[-1] if assigned and stage_events(root)[-1]["event"] == "assignment" else None
 
 
 def history(root: Path) -> list[Version]:
     """What was put into production, the oldest first; a version that was rolled back to stands there again."""
-    events = gto.api.history(str(root), MODEL, ascending=True)
-    chosen = [event for event in events if event["event"] == "assignment" and event["stage"] == STAGE]
     return [
         Version(event["version"], event["commit"], _moment(event["timestamp"]), corpus_md5(root, event["commit"]))
-        for event in chosen
+        for event in stage_events(root)
+        if event["event"] == "assignment"
     ]
+
+
+def stage_events(root: Path) -> list[Mapping[str, Any]]:
+    """What GTO knows of the stage, the oldest first: assignments and unassignments."""
+    events = gto.api.history(str(root), MODEL, ascending=True)
+    return [event for event in events if event["stage"] == STAGE]
 
 
 def promote(root: Path, reason: str) -> Version:
@@ -144,8 +149,8 @@ def commit_of_the_run(root: Path, reason: str) -> str:
 
 def corpus_md5(root: Path, commit: str) -> str:
     """The md5 of `data/corpus` in the `dvc.lock` of a commit."""
-    lock = YAML(typ="safe", pure=True).load(git(root, "show", f"{commit}:./{LOCK_FILE}"))
-    outs = [out for stage in lock["stages"].values() for out in stage.get("outs", [])]
+    lock = YAML(typ="safe", pure=True).load(git(root, "show", f"{commit}:./{LOCK_FILE}", check=False)) or {}
+    outs = [out for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])]
     return next((str(out["md5"]) for out in outs if out["path"] == CORPUS), "unknown")
 
 
@@ -200,9 +205,9 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] 
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    typer.echo(f"in production: {assigned[-1]}" if assigned else "in production: nothing yet")
-    for place, row in enumerate(rows):
-        typer.echo("  ".join([*row.values(), "in production" if place == 0 else ""]).rstrip())
+    typer.echo(f"in production: {production(Path.cwd()) or 'nothing'}")
+    for row in rows:
+        typer.echo("  ".join(row.values()))
 
 
 @app.command(name="rollback")

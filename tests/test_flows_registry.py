@@ -115,6 +115,12 @@ def test_one_command_rolls_back_and_show_says_so(project, promoted):
     assert wrong.stderr.count("\n") == 1
 
 
+def test_a_model_that_is_taken_out_is_no_champion(project, promoted):
+    gto.api.unassign(str(project), "ntulm", version="v2.0.0", stage="production", author="t", author_email="t@e.org")
+    assert registry.production(project) is None
+    assert registry.assign(project, "v2.0.0", "back again").version == "v2.0.0"
+
+
 @pytest.mark.parametrize(
     ("assigned", "expected"),
     [("", None), ("1", None), ("12", "1"), ("121", None), ("123", "2"), ("1232", "1"), ("12324", "2"), ("11", None)],

@@ -18,8 +18,7 @@ from flows.workspace import Workspace
 
 CHAMPION = Version("v3.0.0", "c" * 40, datetime(2026, 1, 2, tzinfo=UTC), "md5.dir")
 PIPELINE = Pipeline({"corpus": frozenset(), "graph": frozenset({"corpus"}), "report": frozenset({"graph"})})
-NOT_LAST = ["status --quiet", "push"]
-WORSE = {"promote": True, "reason": "+1.0 %: a loss of more than 5 % is ruled out", "overall": {}, "datasets": []}
+NOT_WORSE = {"promote": True, "reason": "+1.0 %: a loss of more than 5 % is ruled out", "overall": {}, "datasets": []}
 LAST = ["status --quiet", "push"]
 WORSE = {"promote": False, "reason": "-9.0 %: worse", "overall": {}, "datasets": []}
 
