@@ -10,8 +10,10 @@ import gto.api
 import pytest
 
 from flows import registry
+from flows.champion import fetch
 from flows.failure import CommandError
 from flows.registry import Version, before, git
+from flows.workspace import open_workspace
 
 ROOT = Path(__file__).parent.parent
 PIPELINE = """
@@ -20,6 +22,10 @@ stages:
     cmd: mkdir -p data/corpus && cp posts data/corpus/posts
     deps: [posts]
     outs: [data/corpus]
+  embeddings:
+    cmd: mkdir -p data/embeddings && cp posts data/embeddings/table
+    deps: [data/corpus]
+    outs: [data/embeddings]
   pretrain:
     cmd: mkdir -p data/pretrain/author && cp posts data/pretrain/author/model
     deps: [data/corpus]
@@ -97,6 +103,20 @@ def test_dvc_gets_the_model_of_a_stage_and_of_a_version(project, promoted, tmp_p
     assert (tmp_path / "now/model").read_text() == "second"
     call("dvc", "artifacts", "get", str(project), "ntulm", "--rev", "v1.0.0", "-o", "then", cwd=tmp_path)
     assert (tmp_path / "then/model").read_text() == "first"
+
+
+def test_the_champion_is_fetched_as_a_folder_like_the_project(project, promoted):
+    first, _ = promoted
+    with open_workspace(project, "test", lambda line: None) as workspace:
+        folder = project / fetch(workspace, first, lambda line: None, with_model=True)
+    found = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert found == {
+        "params.yaml": "challenge: {variant: author}\n",
+        "data/corpus/posts": "first",
+        "data/embeddings/table": "first",
+        "data/pretrain/author/model": "first",
+    }
+    assert (project / "data/corpus/posts").read_text() == "second"
 
 
 def test_one_command_rolls_back_and_show_says_so(project, promoted):
