@@ -15,7 +15,7 @@ from flows.workspace import Workspace
 CHECKS = Path("data/check/checks.json")
 PAGE = Path("data/check/checks.html")
 CHALLENGE = Path("data/challenge/challenge.json")
-MONITORING_ADDRESS = "NTULM_MONITORING_ADDRESS"  # where the folder data/check is served
+CHECKS_ADDRESS = "NTULM_CHECKS_ADDRESS"  # where the folder data/check is served
 
 
 def publish_checks(workspace: Workspace) -> None:
@@ -24,7 +24,7 @@ def publish_checks(workspace: Workspace) -> None:
         return
     rows = json.loads((workspace.root / CHECKS).read_text(encoding="utf-8"))
     create_table_artifact(rows, key="checks", description="Arriving posts against the training window in production")
-    address = os.environ.get(MONITORING_ADDRESS, (workspace.root / PAGE.parent).as_uri()).rstrip("/")
+    address = os.environ.get(CHECKS_ADDRESS, (workspace.root / PAGE.parent).as_uri()).rstrip("/")
     create_link_artifact(f"{address}/{PAGE.name}", link_text="arriving posts (Evidently)", key="checks-page")
 
 
