@@ -146,7 +146,7 @@ def test_monitor_trains_nothing_and_fails_where_a_check_fails(monkeypatch, tmp_p
         state = monitor_module.monitor.fn()
     assert fakes.calls == ["fetch", "check data/champion --exports=exports"]
     assert state.is_failed() == failed
-    assert ("drift of language: 2" in state.message) == failed
+    assert ("drift of language: 2" in str(state.message)) == failed
 
 
 def test_monitor_without_a_model_says_so(monkeypatch):
