@@ -54,4 +54,5 @@ def stage_choices() -> list[str]:
 Recipe = Annotated[str, OneOf("recipe", recipe_choices)]
 FromStage = Annotated[str, OneOf("from_stage", stage_choices)]
 Change = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_-]+)*=[^\x00-\x1f]*$", max_length=2000)]
+Exports = Annotated[str, Field(pattern=r"^[^\x00-\x1f]*$", max_length=1000)]
 SideBySide = Annotated[int, Field(ge=1, le=64)]

@@ -38,6 +38,14 @@ class Pipeline:
                 chosen.add(name)
         return Pipeline({name: needed & chosen for name, needed in self.upstream.items() if name in chosen})
 
+    def up_to(self, stage: str) -> "Pipeline":
+        """The part that `dvc repro STAGE` would run: the stage and all that it needs."""
+        chosen = {stage}
+        for name in reversed(self.stages):  # backwards, so that a stage comes before what it needs
+            if name in chosen:
+                chosen |= self.upstream[name]
+        return Pipeline({name: needed for name, needed in self.upstream.items() if name in chosen})
+
 
 def family(stage: str) -> str:
     """The name in `dvc.yaml` of an instance of a stage: `pretrain` of `pretrain@author-0`."""

@@ -31,6 +31,9 @@ Variant = Annotated[str, typer.Option(help="One of run.variants in params.yaml."
 Seed = Annotated[int, typer.Option(help="One of run.seeds in params.yaml.")]
 Task = Annotated[str, typer.Option(help="A key of the section `tasks` in params.yaml.")]
 STAGE = "Stages (run by `dvc repro`)"
+PRODUCTION = "A model in production (run by the flows `retrain` and `monitor`)"
+IN_PRODUCTION = "A folder laid out like this one, with the params.yaml and data of the model in production."
+Project = Annotated[Path | None, typer.Argument(help=IN_PRODUCTION)]
 
 
 def _params() -> "Params":
@@ -137,6 +140,27 @@ def report() -> None:
     from ntulm import report as stage
 
     stage.run(params.report)
+
+
+@app.command(rich_help_panel=PRODUCTION)
+def check(
+    project: Project = None,
+    exports: Annotated[Path | None, typer.Option(help="Raw exports, instead of the posts of data/corpus.")] = None,
+) -> None:
+    """Test the arriving posts against the training window: number, rejects, coverage, drift."""
+    params = _params()
+    from ntulm.check import run
+
+    run(params, project, exports)
+
+
+@app.command(rich_help_panel=PRODUCTION)
+def challenge(project: Annotated[Path, typer.Argument(help=IN_PRODUCTION)]) -> None:
+    """Compare the model just built with the one in production on the newest labelled posts."""
+    params = _params()
+    from ntulm.challenge import run
+
+    run(params, project)
 
 
 @app.command()

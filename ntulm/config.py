@@ -17,7 +17,7 @@ Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Cut = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?$")] | Share
-NtuName = Literal["author", "hashtag"]
+Variant = Literal["text", "author", "hashtag", "author+hashtag"]
 
 
 class Section(BaseModel):
@@ -27,7 +27,7 @@ class Section(BaseModel):
 
 
 class Run(Section):
-    variants: Annotated[list[Literal["text", "author", "hashtag", "author+hashtag"]], Field(min_length=1)]
+    variants: Annotated[list[Variant], Field(min_length=1)]
     seeds: Annotated[list[Count], Field(min_length=1)]
     tasks: list[str]
 
@@ -281,6 +281,24 @@ class Report(Section):
     min_coverage: Share
 
 
+class Check(Section):
+    min_posts: Positive
+    min_rate: Share
+    max_reject_share: Share
+    min_known_share: Share
+    min_hashtag_ratio: Share
+    max_length_drift: Rate
+    max_language_drift: Rate
+    common_words: Positive
+
+
+class Challenge(Section):
+    variant: Variant
+    seed: Count
+    tasks: Annotated[list[str], Field(min_length=1)]
+    max_loss: Annotated[float, Field(ge=0)]
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -296,6 +314,8 @@ class Params(Section):
     probe: Probe
     evaluate: Evaluate
     report: Report
+    check: Check
+    challenge: Challenge
 
     @model_validator(mode="after")
     def _tasks_are_defined(self) -> "Params":
@@ -326,6 +346,26 @@ def check_params(values: Any, where: str) -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         raise UserError("; ".join(_explain(where, dict(item)) for item in error.errors())) from error
+
+
+def check_challenge(params: Params) -> None:
+    """Refuse a section `challenge` that does not fit the pipeline, before anything is built.
+
+    Raises:
+        UserError: its model is not built, or the test posts of a task are not the newest ones.
+    """
+    wanted, run = params.challenge, params.run
+    if wanted.variant not in run.variants or wanted.seed not in run.seeds:
+        raise UserError(f"challenge: {wanted.variant}, seed {wanted.seed}: not among run.variants and run.seeds")
+    for task in wanted.tasks:
+        if task not in run.tasks:
+            raise UserError(f"challenge.tasks: {task!r} is not among run.tasks ({', '.join(run.tasks)})")
+        split = getattr(params.tasks[task], "split", None)
+        if split != "corpus" or params.corpus.splits.by != "time":
+            raise UserError(
+                f"challenge.tasks: the test posts of {task!r} are not the newest ones; "
+                f"expected tasks.{task}.split: corpus and corpus.splits.by: time"
+            )
 
 
 def _explain(where: str, item: dict[str, Any]) -> str:

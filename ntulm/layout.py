@@ -24,6 +24,11 @@ ADAPT = Path("data/adapt")
 EVALUATE = Path("data/evaluate")
 REPORTS = Path("reports")
 
+# Not of stages: written by `ntulm check` and `ntulm challenge` for whoever decides.
+CHECK = Path("data/check")
+CHALLENGE = Path("data/challenge")
+MONITORING = Path("monitoring")  # an Evidently workspace: what every check found, over time
+
 
 def pretrain(variant: str, seed: int) -> Path:
     """The model directory of one variant and seed."""

@@ -24,6 +24,8 @@ def ntulm(*arguments, cwd):
         (["configure", "x; rm -rf /"], "recipe 'x; rm -rf /': unknown"),
         (["inspect", "nowhere.jsonl"], "nowhere.jsonl"),
         (["results"], "dvc repro"),
+        (["check", "production", "--exports=nowhere.csv"], "nowhere.csv"),
+        (["challenge", "production"], "production/params.yaml: not found"),
     ],
 )
 def test_a_user_error_is_one_line_and_exit_code_1(tmp_path, monkeypatch, arguments, message):
