@@ -111,7 +111,7 @@ def send(name: str, pool: str, handover: Handover, workspace: Workspace, warn: C
         state = wait(name, pool, run.id, workspace, warn)
         if state.is_completed():
             return state.message or ""
-        problem = f"{name}: {state.name.lower()} in {pool}: {state.message}"
+        problem = f"{name}: {str(state.name).lower()} in {pool}: {state.message}"
         if not state.is_crashed() or attempt == ATTEMPTS:
             break
         warn(f"{problem}; sending it again")
@@ -145,7 +145,9 @@ def wait(name: str, pool: str, run: UUID, workspace: Workspace, warn: Callable[[
                 raise StageError(f"{name}: no worker of {pool} is online, for {patience:.0f} s now; start one")
             if now - reminded > REMIND_SECONDS:
                 reminded = now
-                warn(f"{name}: {state.name.lower()} in {pool}" + ("" if now == online else ", no worker is online"))
+                warn(
+                    f"{name}: {str(state.name).lower()} in {pool}" + ("" if now == online else ", no worker is online")
+                )
         client.set_flow_run_state(run, Cancelling(message="the build that asked for it ended"))
     raise StoppedError
 

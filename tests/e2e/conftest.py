@@ -46,12 +46,12 @@ def processes_in(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def local(action: str, folder: Path, port: int) -> str:
+def local(action: str, folder: Path, port: int, settings: dict[str, str] | None = None) -> str:
     """`make up` and `make down` in the environment of the tests."""
     done = subprocess.run(
         [sys.executable, "deploy/local.py", action],
         cwd=folder,
-        env=ENVIRONMENT | {"NTULM_PORT": str(port)},
+        env=ENVIRONMENT | {"NTULM_PORT": str(port)} | (settings or {}),
         capture_output=True,
         text=True,
     )
