@@ -9,7 +9,8 @@ mkdir -p .dvc/tmp
 
 bring_the_code() {
     rm -rf ntulm flows deploy worlds
-    tar --create --exclude=./params.yaml --exclude=./dvc.lock --exclude=./.image --directory="$source" . | tar --extract
+    tar --create --exclude=./params.yaml --exclude=./dvc.lock --exclude=./.image --directory="$source" . |
+        tar --extract --no-overwrite-dir # the workspace itself may belong to root, and be ours by its group alone
     for file in params.yaml dvc.lock; do
         [ -e "$file" ] || [ ! -e "$source/$file" ] || cp "$source/$file" "$file"
     done

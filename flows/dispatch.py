@@ -134,7 +134,7 @@ def wait(name: str, pool: str, run: UUID, workspace: Workspace, warn: Callable[[
                 assert state is not None
                 if state.is_final():
                     return state
-                if not state.is_scheduled() or works(client, pool):
+                if not (state.is_scheduled() or state.is_pending()) or works(client, pool):
                     online = time.monotonic()
             except httpx.TransportError as error:  # the server restarts; the run goes on without it
                 warn(f"{name}: the Prefect server does not answer: {error}")
