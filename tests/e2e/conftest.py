@@ -90,8 +90,8 @@ def api(project):
         assert f"http://127.0.0.1:{port}" in printed
         yield PrefectApi(f"http://127.0.0.1:{port}")
     finally:
+        local("down", project, port)  # first: what goes wrong below must not leave it running
         keep = os.environ.get("NTULM_E2E_LOGS")
         if keep:
             shutil.copytree(project / ".prefect/logs", keep, dirs_exist_ok=True)
-        local("down", project, port)
     assert processes_in(project) == []

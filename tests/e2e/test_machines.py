@@ -122,12 +122,12 @@ def machines(tmp_path_factory):
         machines.start_worker()
         yield machines
     finally:
-        keep = os.environ.get("NTULM_E2E_LOGS")
-        if keep:
-            shutil.copytree(build / ".prefect/logs", keep, dirs_exist_ok=True)
-            shutil.copy(gpu / "worker.log", keep)
         machines.end()
         local("down", build, port)
+        keep = os.environ.get("NTULM_E2E_LOGS")
+        if keep:
+            for log in [*build.glob(".prefect/logs/*.log"), *gpu.glob("worker.log")]:
+                shutil.copy(log, keep)
     assert processes_in(folder) == []
 
 
