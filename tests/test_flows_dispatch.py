@@ -107,8 +107,10 @@ def test_without_a_worker_the_build_gives_up_and_takes_the_run_back(sent, state)
 
 
 def test_a_run_that_started_is_not_given_up_and_a_silent_server_is_waited_for(sent):
-    long = [Running()] * 30
-    server = FakeServer([*long, httpx.ConnectError("refused"), Completed(message="ran")], worker=WorkerStatus.OFFLINE)
+    server = FakeServer(
+        [*(Running() for _ in range(30)), httpx.ConnectError("refused"), Completed(message="ran")],
+        worker=WorkerStatus.OFFLINE,
+    )
     done, warned = sent(server)
     assert done == "ran"
     assert warned == ["pretrain@0: the Prefect server does not answer: refused"]
@@ -123,12 +125,11 @@ def test_a_build_that_ends_cancels_its_stage(sent):
     assert server.set == ["Cancelling"]
 
 
-def test_a_missing_deployment_is_named(sent):
-    server = FakeServer([Running()])
-
-    def missing(name, **settings):
+class WithoutDeployments(FakeServer):
+    def run_deployment(self, name, **settings):
         raise ObjectNotFound(Exception())
 
-    server.run_deployment = missing
+
+def test_a_missing_deployment_is_named(sent):
     with pytest.raises(StageError, match="there is no deployment stage/gpu-pool"):
-        sent(server)
+        sent(WithoutDeployments())
