@@ -4,7 +4,8 @@
     python deploy/local.py down    # `make down`: end exactly what `up` started
 
 State lives in `.prefect/` in the root of the project, which keeps itself out of git. NTULM_PORT moves the UI from 4200;
-the reports are served on the next port.
+the reports are served on the next port. NTULM_WORKERS says which workers run here: "cpu gpu", or "cpu" where the GPU is
+in another machine.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".prefect"
 HOST = "127.0.0.1"
 START_SECONDS = 180
+KINDS = ["cpu", "gpu"]  # of pools, and of the workers that `up` starts
 
 
 def main() -> int:
@@ -60,7 +62,7 @@ def up() -> None:
 
 def down() -> None:
     """End the services that `up` started, workers first, with all that they started."""
-    for service in reversed(local_services()):
+    for service in reversed(local_services(everything=True)):
         services.end(service, HOME)
 
 
@@ -69,8 +71,11 @@ def port() -> int:
     return services.recorded_port(HOME) or int(os.environ.get("NTULM_PORT", "4200"))
 
 
-def local_services() -> list[Service]:
+def local_services(everything: bool = False) -> list[Service]:
     """What runs, in the order of starting."""
+    workers = KINDS if everything else os.environ.get("NTULM_WORKERS", " ".join(KINDS)).split()
+    if not set(workers) <= set(KINDS):
+        raise services.ServiceError(f"NTULM_WORKERS={' '.join(workers)}: there are {', '.join(KINDS)}")
     python = sys.executable
     prefect = [python, "-m", "prefect"]
     web = [python, "-m", "http.server", "--bind", HOST, "--directory", str(ROOT / "reports"), str(port() + 1)]
@@ -81,7 +86,7 @@ def local_services() -> list[Service]:
         *(
             Service(f"{kind}-worker", [*prefect, "worker", "start", "--pool", f"{kind}-pool", "--type", "process",
                                        "--name", f"{kind}-worker"])
-            for kind in ("cpu", "gpu")
+            for kind in workers
         ),
     ]  # fmt: skip
 

@@ -17,8 +17,9 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.artifacts import Progress, publish_results
+from flows.dispatch import pooled_task
 from flows.parameters import AS_IT_STANDS, WHOLE_PIPELINE, Change, FromStage, Recipe, SideBySide
-from flows.pipeline import Pipeline, read_pipeline
+from flows.pipeline import Pipeline, has_remote, read_pipeline
 from flows.stage import Outcome, StageError, stage_task
 from flows.workspace import Workspace, ntulm, open_workspace
 
@@ -30,6 +31,7 @@ def build(
     from_stage: FromStage = WHOLE_PIPELINE,
     force: bool = False,
     side_by_side: SideBySide = 2,
+    by_pool: bool = False,
 ) -> State[Any]:
     """Bring the pipeline up to date: what changed runs, the rest stays. The same results as `dvc repro`.
 
@@ -39,14 +41,22 @@ def build(
         from_stage: Run this stage and what follows it only, like `dvc repro --downstream`.
         force: Run the stages even if nothing changed.
         side_by_side: How many stages may run at once where neither needs the other.
+        by_pool: Send each stage to the work pool that dvc.yaml names for it, and fetch its results from the DVC remote.
     """
     logger = get_run_logger()
+    if force and by_pool:
+        raise ValueError(
+            "force does not go with by_pool: of a stage that runs again, the run cache keeps the old result"
+        )
     if changes and recipe == AS_IT_STANDS:
         raise ValueError(f"changes need a recipe to apply to; recipe is {AS_IT_STANDS!r}")
     with open_workspace(Path.cwd(), f"flow run {flow_run.get_name()}", logger.info) as workspace:
         if recipe != AS_IT_STANDS:
             workspace.run(ntulm("configure", recipe, *changes), logger.info)
-        pipeline = read_pipeline(workspace.root)
+        if by_pool and not has_remote(workspace.root):
+            logger.warning("no DVC remote to hand results over: every stage runs in this workspace")
+            by_pool = False
+        pipeline = read_pipeline(workspace.root, by_pool)
         if from_stage != WHOLE_PIPELINE:
             pipeline = pipeline.starting_at(from_stage)
         outcomes = run_pipeline(pipeline, workspace, force, side_by_side)
@@ -77,7 +87,7 @@ def run_pipeline(pipeline: Pipeline, workspace: Workspace, force: bool, side_by_
             while ready and running < side_by_side and not failures:
                 name = ready.pop(0)
                 needed = [futures[other] for other in pipeline.upstream[name]]
-                futures[name] = stage_task(name).submit(name, force, workspace, wait_for=needed)
+                futures[name] = _submit(name, pipeline, workspace, force, needed)
                 futures[name].add_done_callback(partial(_report, finished, name))
                 running += 1
             name = finished.get()
@@ -94,6 +104,15 @@ def run_pipeline(pipeline: Pipeline, workspace: Workspace, force: bool, side_by_
     if failures:
         raise StageError("; ".join(failures))
     return outcomes
+
+
+def _submit(
+    name: str, pipeline: Pipeline, workspace: Workspace, force: bool, needed: list[PrefectFuture[Any]]
+) -> PrefectFuture[Any]:
+    """Start the task of a stage: in its pool, or here."""
+    if name in pipeline.pools:
+        return pooled_task(name).submit(name, pipeline.pools[name], workspace, wait_for=needed)
+    return stage_task(name).submit(name, force, workspace, wait_for=needed)
 
 
 def _report(finished: queue.SimpleQueue[str], name: str, future: PrefectFuture[Any]) -> None:

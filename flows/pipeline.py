@@ -1,7 +1,7 @@
 """The stages and their order, read from `dvc.yaml` through DVC. There is no second list of stages."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dvc.exceptions import DvcException
@@ -16,9 +16,13 @@ PIPELINE_FILE = "dvc.yaml"
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Stages by name, matrix spelled out (`pretrain@author-0`), in an order that respects what each reads."""
+    """Stages by name, matrix spelled out (`pretrain@author-0`), in an order that respects what each reads.
+
+    `pools` has the work pool of each stage that is to run in one; the others run where the flow runs.
+    """
 
     upstream: dict[str, frozenset[str]]
+    pools: dict[str, str] = field(default_factory=dict)
 
     @property
     def stages(self) -> Sequence[str]:
@@ -36,7 +40,8 @@ class Pipeline:
         for name, needed in self.upstream.items():  # in order, so that what follows comes after what it follows
             if needed & chosen:
                 chosen.add(name)
-        return Pipeline({name: needed & chosen for name, needed in self.upstream.items() if name in chosen})
+        upstream = {name: needed & chosen for name, needed in self.upstream.items() if name in chosen}
+        return Pipeline(upstream, {name: pool for name, pool in self.pools.items() if name in chosen})
 
     def up_to(self, stage: str) -> "Pipeline":
         """The part that `dvc repro STAGE` would run: the stage and all that it needs."""
@@ -52,8 +57,8 @@ def family(stage: str) -> str:
     return stage.partition("@")[0]
 
 
-def read_pipeline(root: Path) -> Pipeline:
-    """Ask DVC for the stages and what each of them needs.
+def read_pipeline(root: Path, by_pool: bool = False) -> Pipeline:
+    """Ask DVC for the stages and what each of them needs; by pool, where `meta.pool` in dvc.yaml sends each, too.
 
     Raises:
         CommandError: DVC does not accept the pipeline or its parameters.
@@ -61,15 +66,24 @@ def read_pipeline(root: Path) -> Pipeline:
     try:
         with Repo(str(root)) as repo:
             graph = repo.index.graph  # an edge leads from a stage to one that it needs
-            needs = {_name(stage): {_name(needed) for needed in graph.successors(stage)} for stage in graph}
-            listed = [_name(stage) for stage in repo.index.stages]
+            needs = {stage_name(stage): {stage_name(needed) for needed in graph.successors(stage)} for stage in graph}
+            listed = [stage_name(stage) for stage in repo.index.stages]
+            pools = {
+                stage_name(stage): stage.meta["pool"] for stage in repo.index.stages if "pool" in (stage.meta or {})
+            }
     except DvcException as error:
         detail = f"{error}; {error.__cause__}" if error.__cause__ else str(error)
         raise CommandError(f"dvc.yaml: {' '.join(detail.split())}") from error
-    return Pipeline(_in_order(needs, listed))
+    return Pipeline(_in_order(needs, listed), pools if by_pool else {})
 
 
-def _name(stage: Stage) -> str:
+def has_remote(root: Path) -> bool:
+    """Whether results can be handed to another workspace: DVC has a default remote."""
+    with Repo(str(root)) as repo:
+        return bool(repo.config["core"].get("remote"))
+
+
+def stage_name(stage: Stage) -> str:
     """What `dvc repro` in the root calls the stage; data tracked by a `.dvc` file is a stage without a name."""
     name: str | None = getattr(stage, "name", None)
     if name is None:

@@ -20,6 +20,7 @@ class Outcome(StrEnum):
     """What DVC did with a stage."""
 
     RAN = "ran"
+    RAN_IN_POOL = "ran in their pool"
     RESTORED = "restored from the run cache"
     UNCHANGED = "unchanged"
 
@@ -28,7 +29,7 @@ class StageError(Exception):
     """A stage failed; the message is the stage and its own reason."""
 
 
-async def _heals_by_itself(task: Task[..., Any], run: Any, state: State[Any]) -> bool:
+async def heals_by_itself(task: Task[..., Any], run: Any, state: State[Any]) -> bool:
     """Only another DVC process in the workspace is worth waiting for."""
     return isinstance(await state.aresult(raise_on_failure=False), BusyError)
 
@@ -37,7 +38,7 @@ async def _heals_by_itself(task: Task[..., Any], run: Any, state: State[Any]) ->
     task_run_name="{name}",
     retries=BUSY_RETRIES,
     retry_delay_seconds=BUSY_RETRY_SECONDS,
-    retry_condition_fn=_heals_by_itself,
+    retry_condition_fn=heals_by_itself,
     cache_policy=NO_CACHE,  # DVC caches results; a second cache would only disagree with it
     persist_result=False,
 )

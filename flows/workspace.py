@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,8 +44,13 @@ class Workspace:
     lock: int
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, command: Sequence[str], log: Log) -> list[str]:
+    def run(self, command: Sequence[str], log: Log, settings: Mapping[str, str] | None = None) -> list[str]:
         """Run a command in the root, log its lines, and return the last of them.
+
+        Args:
+            command: Program and arguments.
+            log: Called with each line.
+            settings: Environment variables that differ for this command.
 
         Raises:
             CommandError: the command failed; the message is its own reason.
@@ -59,7 +64,8 @@ class Workspace:
             lines.append(line)
             log(line)
 
-        code = run_supervised(command, self.root, command_environment(os.environ), keep, self.stop, [self.lock])
+        environment = command_environment(os.environ) | dict(settings or {})
+        code = run_supervised(command, self.root, environment, keep, self.stop, [self.lock])
         if code:
             raise failure_of(list(lines), code)
         return list(lines)

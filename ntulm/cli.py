@@ -175,6 +175,17 @@ def configure(
 
 
 @app.command()
+def params(
+    path: Annotated[Path, typer.Argument(help="A parameter file.")] = layout.PARAMS,
+) -> None:
+    """Check a parameter file: every key known and there, every value of the right type."""
+    from ntulm.config import load_params
+
+    load_params(path)
+    typer.echo(f"{path}: fine")
+
+
+@app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="A file or a folder of raw exports.")],
     format: Annotated[str, typer.Option(help="auto, twitter_v1, table or synthetic.")] = "auto",

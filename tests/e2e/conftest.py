@@ -46,12 +46,12 @@ def processes_in(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def local(action: str, folder: Path, port: int) -> str:
+def local(action: str, folder: Path, port: int, settings: dict[str, str] | None = None) -> str:
     """`make up` and `make down` in the environment of the tests."""
     done = subprocess.run(
         [sys.executable, "deploy/local.py", action],
         cwd=folder,
-        env=ENVIRONMENT | {"NTULM_PORT": str(port)},
+        env=ENVIRONMENT | {"NTULM_PORT": str(port)} | (settings or {}),
         capture_output=True,
         text=True,
     )
@@ -90,8 +90,8 @@ def api(project):
         assert f"http://127.0.0.1:{port}" in printed
         yield PrefectApi(f"http://127.0.0.1:{port}")
     finally:
+        local("down", project, port)  # first: what goes wrong below must not leave it running
         keep = os.environ.get("NTULM_E2E_LOGS")
         if keep:
             shutil.copytree(project / ".prefect/logs", keep, dirs_exist_ok=True)
-        local("down", project, port)
     assert processes_in(project) == []
