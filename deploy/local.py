@@ -23,6 +23,8 @@ from deploy.services import Service
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".prefect"
+SITE = HOME / "site"
+SERVED = {"reports": ROOT / "reports", "check": ROOT / "data/check"}  # what the report server shows, nothing else
 HOST = "127.0.0.1"
 START_SECONDS = 180
 KINDS = ["cpu", "gpu"]  # of pools, and of the workers that `up` starts
@@ -47,6 +49,7 @@ def up() -> None:
     os.environ.update({name: value for name, value in environment.items() if name.startswith("PREFECT")})
     HOME.mkdir(exist_ok=True)
     (HOME / ".gitignore").write_text("*\n", encoding="utf-8")
+    link_site()
     server, reports, *workers = local_services()
     services.start(reports, HOME, ROOT, environment)
     services.start(server, HOME, ROOT, environment)
@@ -58,6 +61,14 @@ def up() -> None:
         services.start(worker, HOME, ROOT, environment)
     print(f"UI       http://{HOST}:{port()}\nreports  http://{HOST}:{port() + 1}")
     print(f"logs     {HOME.name}/logs\nend it   make down")
+
+
+def link_site() -> None:
+    """A folder with a link to each folder that the report server shows; they may not exist yet."""
+    SITE.mkdir(exist_ok=True)
+    for name, folder in SERVED.items():
+        (SITE / name).unlink(missing_ok=True)
+        (SITE / name).symlink_to(folder)
 
 
 def down() -> None:
@@ -78,7 +89,7 @@ def local_services(everything: bool = False) -> list[Service]:
         raise services.ServiceError(f"NTULM_WORKERS={' '.join(workers)}: there are {', '.join(KINDS)}")
     python = sys.executable
     prefect = [python, "-m", "prefect"]
-    web = [python, "-m", "http.server", "--bind", HOST, "--directory", str(ROOT / "reports"), str(port() + 1)]
+    web = [python, "-m", "http.server", "--bind", HOST, "--directory", str(SITE), str(port() + 1)]
     server = [*prefect, "server", "start", "--host", HOST, "--port", str(port())]
     return [
         Service("server", server, port()),
@@ -99,7 +110,8 @@ def local_environment() -> dict[str, str]:
         "PATH": f"{tools}{os.pathsep}{kept.get('PATH', os.defpath)}",
         "DO_NOT_TRACK": "1",
         "NTULM_WORKSPACE": str(ROOT),
-        "NTULM_REPORTS_ADDRESS": f"http://{HOST}:{port() + 1}",
+        "NTULM_REPORTS_ADDRESS": f"http://{HOST}:{port() + 1}/reports",
+        "NTULM_CHECKS_ADDRESS": f"http://{HOST}:{port() + 1}/check",
         "PREFECT_HOME": str(HOME),
         "PREFECT_PROFILES_PATH": str(HOME / "profiles.toml"),
         "PREFECT_API_URL": f"http://{HOST}:{port()}/api",
