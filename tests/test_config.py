@@ -12,7 +12,7 @@ def write(path, changes=(), replace=("", "")):
 
 def test_params_are_frozen_and_typed(tmp_path):
     params = load_params(write(tmp_path / "params.yaml"))
-    assert params.pretrain.learning_rate == 5e-5
+    assert params.pretrain.learning_rate == 3e-4
     with pytest.raises(ValueError, match="frozen"):
         params.pretrain.epochs = 3
 
