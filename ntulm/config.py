@@ -263,6 +263,7 @@ class Probe(Section):
     warmup_epochs: Count
     max_epochs: Positive
     patience: Positive
+    averaged_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     learning_rate: Range
     weight_decay: Range
     dropout: Range

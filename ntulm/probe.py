@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ntulm import layout
 from ntulm.errors import UserError
@@ -155,7 +156,7 @@ def solve(
         best, settings, trials = search(probe, problem, seed, where)
     else:
         settings = probe.fixed
-        best = fit(problem, settings, probe.patience, seed)
+        best = fit(problem, probe, settings, seed)
         trials = [{"number": 0, "state": "complete", "value": best.value, "epoch": best.epoch, **settings.model_dump()}]
     if not np.isfinite(best.value):
         raise UserError(f"probe: {where}: {problem.metric} is undefined on the validation posts; give them more posts")
@@ -185,7 +186,7 @@ def search(probe: Probe, problem: Problem, seed: int, where: str) -> tuple[Fit, 
     def objective(trial: optuna.Trial) -> float:
         nonlocal best
         settings = suggest(probe, trial)
-        found = fit(problem, settings, probe.patience, seed, trial)
+        found = fit(problem, probe, settings, seed, trial)
         epochs[trial.number] = found.epoch
         if best is None or found.value > best[0].value:
             best = found, settings
@@ -215,9 +216,11 @@ def _describe(trial: optuna.trial.FrozenTrial, epoch: int | None) -> dict[str, A
     return {"number": trial.number, "state": state, "value": value, "epoch": epoch, "epochs": steps, **trial.params}
 
 
-def fit(problem: Problem, settings: FixedProbe, patience: int, seed: int, trial: optuna.Trial | None = None) -> Fit:
+def fit(problem: Problem, probe: Probe, settings: FixedProbe, seed: int, trial: optuna.Trial | None = None) -> Fit:
     """Train one probe and keep the epoch that is best on validation posts; stop `patience` epochs after it.
 
+    Judged and kept is a running average of the weights over about `averaged_epochs` epochs: the weights of one moment
+    lean to the batches just seen, by more than systems differ where classes are rare (docs/decisions/0004).
     Every trial starts from the same weights and sees the same batches for a seed: settings are all that differs.
 
     Raises:
@@ -225,12 +228,15 @@ def fit(problem: Problem, settings: FixedProbe, patience: int, seed: int, trial:
     """
     train = problem.train
     targets, count = train.targets(problem.kind), len(train.labels)
+    steps = -(-count // settings.batch_size)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = _model(problem, settings.dropout)
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
+        kept = 1 - 1 / max(1.0, probe.averaged_epochs * steps)  # of the average, at each step
+        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(kept))
         best = Fit(float("nan"), 0, {})
         for epoch in range(1, settings.epochs + 1):
             model.train()
@@ -238,13 +244,14 @@ def fit(problem: Problem, settings: FixedProbe, patience: int, seed: int, trial:
                 optimizer.zero_grad()
                 loss(problem.kind, model(train.features[rows]), targets[rows]).backward()
                 optimizer.step()
-            value = evaluate(problem, model)
+                averaged.update_parameters(model)
+            value = evaluate(problem, averaged.module)
             if not best.epoch or value > best.value:
-                weights = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+                weights = {name: weight.detach().clone() for name, weight in averaged.module.state_dict().items()}
                 best = Fit(value, epoch, weights)
             if trial is not None:
                 _report(trial, value, epoch)
-            if np.isnan(value) or epoch - best.epoch >= patience:
+            if np.isnan(value) or epoch - best.epoch >= probe.patience:
                 break
     return best
 

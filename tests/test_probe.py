@@ -21,6 +21,7 @@ SECTION = {
     "warmup_epochs": 1,
     "max_epochs": 6,
     "patience": 2,
+    "averaged_epochs": 1.0,
     "learning_rate": [1e-3, 1e-1],
     "weight_decay": [1e-6, 1e-2],
     "dropout": [0.0, 0.5],
@@ -158,7 +159,7 @@ def test_the_hidden_layer_is_as_wide_as_the_backbone():
         problem = probe.prepare({"kind": "single", "metric": "macro_f1"}, width, features, labels, split)
         shapes = [
             tuple(weight.shape)
-            for weight in probe.fit(problem, FixedProbe.model_validate(FIXED), 1, 0).weights.values()
+            for weight in probe.fit(problem, section(), FixedProbe.model_validate(FIXED), 0).weights.values()
         ]
         assert shapes == [(8, features.shape[1]), (8,), (CLASSES, 8), (CLASSES,)]
 
@@ -170,6 +171,18 @@ def test_features_are_standardised_by_train_posts_alone():
     problem = probe.prepare({"kind": "single", "metric": "macro_f1"}, 2, features, labels, split)
     assert problem.train.features.tolist() == [[-1, 0], [1, 0]]
     assert problem.test.features.tolist() == [[-102, 1]]
+
+
+def test_averaged_weights_are_steadier_from_epoch_to_epoch():
+    write_task(signal=0.5)
+    fast = {"learning_rate": [0.05, 0.051], "max_epochs": 20, "patience": 20, "trials": 1}
+    swings = {}
+    for epochs in (0.0, 5.0):
+        probe.run(section(averaged_epochs=epochs, **fast), "text", 0, "toy")
+        (trial,) = json.loads((layout.scores("text", 0, "toy") / "text.toy.trials.json").read_text())
+        values = [trial["epochs"][str(epoch)] for epoch in range(10, 21)]
+        swings[epochs] = np.abs(np.diff(values)).mean()
+    assert swings[5.0] < 0.75 * swings[0.0]
 
 
 def test_patience_ends_a_probe_that_does_not_get_better():
