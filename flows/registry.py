@@ -36,6 +36,7 @@ LOCK_FILE, PARAMS_FILE = "dvc.lock", "params.yaml"
 CORPUS = "data/corpus"
 AUTHOR = "ntulm retrain"
 ADDRESS = "retrain@localhost"
+LONGEST_WAIT = 60.0  # seconds: clocks of two machines differ by less, or something is wrong
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,12 @@ def before(assigned: list[Version]) -> Version | None:
 
 
 def assign(root: Path, version: str, reason: str) -> Version:
-    """Tag a registered version as the one in production."""
-    current = production(root)
-    while current is not None and datetime.now(UTC).replace(microsecond=0) <= current.since:
-        time.sleep(0.1)  # tags are told apart by their second
+    """Tag a registered version as the one in production.
+
+    Raises:
+        CommandError: GTO refuses, or the last change of the stage lies in the future.
+    """
+    wait_past(stage_events(root))
     try:
         gto.api.assign(
             str(root), MODEL, STAGE, version=version, message=reason, force=True, author=AUTHOR, author_email=ADDRESS
@@ -126,6 +129,19 @@ def assign(root: Path, version: str, reason: str) -> Version:
     assigned = production(root)
     assert assigned is not None
     return assigned
+
+
+def wait_past(events: list[Mapping[str, Any]]) -> None:
+    """Until the clock has left the second of the last event: GTO orders its tags by their second.
+
+    Raises:
+        CommandError: that event lies further ahead than clocks differ.
+    """
+    last = _moment(events[-1]["timestamp"]) if events else datetime.min.replace(tzinfo=UTC)
+    if (ahead := (last - datetime.now(UTC)).total_seconds()) > LONGEST_WAIT:
+        raise CommandError(f"registry: the last change of {STAGE} is {ahead:.0f} s ahead of this machine's clock")
+    while datetime.now(UTC).replace(microsecond=0) <= last:
+        time.sleep(0.1)
 
 
 def commit_of_the_run(root: Path, reason: str) -> str:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import gto.api
@@ -136,9 +136,16 @@ def test_one_command_rolls_back_and_show_says_so(project, promoted):
 
 
 def test_a_model_that_is_taken_out_is_no_champion(project, promoted):
+    registry.wait_past(registry.stage_events(project))
     gto.api.unassign(str(project), "ntulm", version="v2.0.0", stage="production", author="t", author_email="t@e.org")
     assert registry.production(project) is None
     assert registry.assign(project, "v2.0.0", "back again").version == "v2.0.0"
+
+
+def test_a_change_in_the_future_is_refused_not_waited_for():
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    with pytest.raises(CommandError, match="ahead of this machine's clock"):
+        registry.wait_past([{"timestamp": ahead}])
 
 
 @pytest.mark.parametrize(
