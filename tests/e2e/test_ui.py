@@ -1,0 +1,79 @@
+"""`build` by the button: a real browser opens the deployment, fills the form, and sees the run complete.
+
+NTULM_E2E_LOGS=FOLDER keeps the screenshots there.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+from test_end_to_end import metrics
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PATIENCE = 400_000  # milliseconds that a build may take
+NAME = "pressed-by-hand"
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture
+def page(tmp_path):
+    """A tab of a headless Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        tab = browser.new_page(viewport={"width": 1400, "height": 1100})
+        tab.set_default_timeout(60_000)
+        yield tab
+        browser.close()
+
+
+def look(page: Page, name: str) -> None:
+    """Keep a screenshot where the environment asks for it."""
+    if folder := os.environ.get("NTULM_E2E_LOGS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def open_form(page: Page, address: str) -> None:
+    page.goto(f"{address}/deployments")
+    page.get_by_text("build-cpu", exact=True).first.click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Custom run").click()
+
+
+def choose(page: Page, shown: str, wanted: str) -> None:
+    """Choose from the list that shows this value; the arrow opens it, as in any list."""
+    page.get_by_role("button", name=shown).press("ArrowDown")
+    page.get_by_role("option", name=wanted, exact=True).click()
+
+
+def test_the_button_runs_a_build_and_shows_its_results(page, api, project, changes, undisturbed):
+    open_form(page, api.address)
+    choose(page, "params.yaml as it stands", "quickstart")
+    for number, change in enumerate(changes):
+        page.get_by_role("button", name="Add item").click()
+        page.locator("textarea").nth(number).fill(change)
+    page.locator("input[type=text]").first.fill(NAME)
+    look(page, "form")
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_role("link", name=NAME).first.click()
+    expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=PATIENCE)
+    look(page, "run")
+    page.get_by_text("Task Runs", exact=True).first.click()
+    expect(page.get_by_text("pretrain@text-0").first).to_be_visible()
+    page.get_by_text("Artifacts", exact=True).first.click()
+    expect(page.get_by_text("coverage-report").first).to_be_visible()
+    look(page, "artifacts")
+    assert metrics(project) == undisturbed
+
+
+def test_the_form_offers_recipes_and_stages_and_says_what_they_do(page, api):
+    open_form(page, api.address)
+    page.get_by_role("button", name="params.yaml as it stands").press("ArrowDown")
+    offered = [option.inner_text() for option in page.get_by_role("option").all()]
+    assert {"quickstart", "stocknet", "ira", "paper"} < set(offered)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="the whole pipeline").press("ArrowDown")
+    assert "embeddings" in [option.inner_text() for option in page.get_by_role("option").all()]
+    assert "Values that differ from the recipe" in page.inner_text("body")
