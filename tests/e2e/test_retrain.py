@@ -76,9 +76,9 @@ def write_month(folder, month, change=None):
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, tiny_backbone):
+def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("months")
-    copy_with_flows(folder, tiny_backbone)
+    copy_with_flows(folder, "minilm")
     (folder / "posts").mkdir()
     for month in MONTHS:
         write_month(folder / "posts", month)
@@ -100,9 +100,9 @@ def api(project):
 
 
 @pytest.fixture(scope="module")
-def retrain(api, tiny_backbone):
+def retrain(api):
     """Runs the deployment with the small settings; more of them by argument."""
-    settings = ["data=.", *SETTINGS, f"adapt.backbone={tiny_backbone}"]
+    settings = ["data=.", *SETTINGS]
 
     def start(*changes):
         run = api.start("retrain/retrain", {"recipe": "ira", "changes": [*settings, *changes]})
@@ -119,9 +119,9 @@ def first(retrain):
 
 @pytest.fixture(scope="module")
 def arrived(first, retrain, project):
-    """The next month, first with a challenger that reads two words of a post, then with one like the champion."""
+    """The next month, first with a challenger that reads one word of a post, then with one like the champion."""
     write_month(project / "posts", ARRIVING)
-    return retrain("challenge.variant=text", "batches.max_length=4"), retrain()
+    return retrain("challenge.variant=text", "batches.max_length=3", "challenge.max_loss=5"), retrain()
 
 
 def registered(project):
