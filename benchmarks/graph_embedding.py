@@ -25,7 +25,7 @@ from ntulm.files import write_json
 from ntulm.link_prediction import Edges, Model, link_prediction
 
 HELD_OUT = 0.02
-TOLERANCE = 0.97  # of PBG's MRR; about twice the spread of seeds
+TOLERANCE = 0.9  # of PBG's MRR: two standard deviations of our seeds on real graphs (decision 0030)
 RANKED = 2000
 
 
