@@ -86,7 +86,7 @@ class Graph(Section):
 
 
 class Embeddings(Section):
-    engine: Literal["pbg"]
+    engine: Literal["pbg", "torch"]
     dimension: Positive
     epochs: Positive
     learning_rate: Rate

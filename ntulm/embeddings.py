@@ -5,8 +5,9 @@ Writes data/embeddings/table.safetensors (ntulm/table.py), data/embeddings/relat
 [R, D], the relations' names in its metadata) and metrics/embeddings.json.
 Command: `ntulm embeddings`, or `dvc repro embeddings`.
 
-Training starts clean, always: an unfinished attempt is thrown away, never resumed, so that one worker gives the same
-bytes for the same input and settings.
+The engine is PyTorch-BigGraph (ntulm/pbg.py) or our own (ntulm/torch_engine.py): the same objective and parameters.
+Training starts clean, always: an unfinished attempt is thrown away, never resumed, so that one worker of PBG, and the
+engine `torch` on one CPU, give the same bytes for the same input and settings.
 """
 
 from __future__ import annotations
@@ -82,9 +83,14 @@ def _train(config: Embeddings, out: Path) -> tuple[Model, list[float]]:
     def report(epoch: int, loss: float) -> None:
         print(f"embeddings: epoch {epoch} of {config.epochs}, loss {loss:.4f}", flush=True)
 
-    # Inside the unfinished output, so that a kill leaves one thing to remove.
-    with tempfile.TemporaryDirectory(prefix="work-", dir=out) as work:
-        model, losses = pbg.train(config, layout.PBG_INPUT, Path(work), report)
+    if config.engine == "torch":
+        from ntulm import torch_engine
+
+        model, losses = torch_engine.train(config, layout.PBG_INPUT, report)
+    else:
+        # Inside the unfinished output, so that a kill leaves one thing to remove.
+        with tempfile.TemporaryDirectory(prefix="work-", dir=out) as work:
+            model, losses = pbg.train(config, layout.PBG_INPUT, Path(work), report)
     if not np.isfinite(losses[-1]):
         raise UserError(f"embeddings.learning_rate: training diverged at {config.learning_rate}; lower it")
     return model, losses

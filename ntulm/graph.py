@@ -2,7 +2,7 @@
 
 Reads data/corpus/{posts,engagements,splits}.parquet.
 Writes data/graph/nodes.parquet, data/graph/edges.parquet, data/graph/pbg/ and metrics/graph.json.
-Command: `ntulm graph`, or `dvc repro graph`. The SQL stands in graph.sql.
+Command: `ntulm graph`, or `dvc repro graph`. The SQL stands in graph.sql and graph_nodes.sql.
 
 data/graph/pbg/ is what PyTorch-BigGraph 1.0.0 trains from, in one partition:
     entity_count_{user,hashtag}_0.txt   number of nodes of a type; node ids count from 0 within each type here
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 1 << 17  # rows of a Parquet row group and of a write to HDF5
 PBG_FORMAT_VERSION = 1
+POST_FACTS = """SELECT (SELECT count(*) FROM splits WHERE graph) AS posts,
+    (SELECT count(*) FROM tagged) AS posts_with_hashtags"""
 NODES = pa.schema([("id", pa.int64()), ("type", pa.string()), ("key", pa.string()), ("degree", pa.int64())])
 EDGES = pa.schema(
     [
@@ -54,18 +56,14 @@ def run(config: Graph) -> None:
     """
     with files.whole_directory(layout.GRAPH) as out, _database(config.memory_limit, out) as database:
         extract(database, config)
-        facts = _facts(database)
+        facts = _facts(database, POST_FACTS) | _facts(database, "FROM key_facts")
         _check_edges(facts, config)
-        relations = _relations(database, config)
-        write_nodes(database, out / layout.NODES.name)
-        (out / layout.PBG_INPUT.name).mkdir()
-        _write_counts(facts, relations, out / layout.PBG_INPUT.name)
-        write_edges(database, config, facts, out)
+        relations = write(database, config, out)
     files.write_json(layout.metrics("graph"), summarise(facts, relations))
 
 
 def extract(database: duckdb.DuckDBPyConnection, config: Graph) -> None:
-    """Fill the tables nodes, edges and facts of `database` from the corpus files (graph.sql says what they hold).
+    """Fill the tables tagged, nodes, edges and key_facts of `database` from the corpus files.
 
     Raises:
         UserError: a file of the corpus is missing, or memory_limit does not suffice.
@@ -74,8 +72,19 @@ def extract(database: duckdb.DuckDBPyConnection, config: Graph) -> None:
         if not path.is_file():
             raise UserError(f"{path}: not found; run `dvc repro corpus` first, which writes it")
         database.read_parquet(str(path)).create_view(name)
+    database.execute("SET VARIABLE relations = $value", {"value": _ordered(config)})
+    with _memory_errors(config):
+        database.execute(resources.files("ntulm").joinpath("graph.sql").read_text(encoding="utf-8"))
+    number_nodes(database, config)
+
+
+def number_nodes(database: duckdb.DuckDBPyConnection, config: Graph) -> None:
+    """From the table raw_edges to nodes, edges and key_facts (graph_nodes.sql).
+
+    Raises:
+        UserError: memory_limit does not suffice.
+    """
     variables = {
-        "relations": _ordered(config),
         "min_degree_user": config.min_degree.user,
         "min_degree_hashtag": config.min_degree.hashtag,
         "held_out_share": config.held_out_share,
@@ -84,7 +93,18 @@ def extract(database: duckdb.DuckDBPyConnection, config: Graph) -> None:
     for name, value in variables.items():
         database.execute(f"SET VARIABLE {name} = $value", {"value": value})
     with _memory_errors(config):
-        database.execute(resources.files("ntulm").joinpath("graph.sql").read_text(encoding="utf-8"))
+        database.execute(resources.files("ntulm").joinpath("graph_nodes.sql").read_text(encoding="utf-8"))
+
+
+def write(database: duckdb.DuckDBPyConnection, config: Graph, out: Path) -> list[dict[str, Any]]:
+    """Write nodes.parquet, edges.parquet and PBG's files into an empty folder; what there is of each relation."""
+    facts = _facts(database, "FROM key_facts")
+    relations = _relations(database, config)
+    write_nodes(database, out / layout.NODES.name)
+    (out / layout.PBG_INPUT.name).mkdir()
+    _write_counts(facts, relations, out / layout.PBG_INPUT.name)
+    write_edges(database, config, facts, out)
+    return relations
 
 
 def write_nodes(database: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -184,8 +204,8 @@ def _memory_errors(config: Graph) -> Iterator[None]:
         raise UserError(f"graph.memory_limit: {config.memory_limit} is too small; raise it ({reason})") from error
 
 
-def _facts(database: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    (facts,) = pa.Table.from_batches(_reader(database, "FROM facts")).to_pylist()
+def _facts(database: duckdb.DuckDBPyConnection, query: str) -> dict[str, int]:
+    (facts,) = pa.Table.from_batches(_reader(database, query)).to_pylist()
     return dict(facts)
 
 

@@ -5,11 +5,13 @@ Every source and every task uses these functions, so that a hashtag means the sa
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _SIGNS = "#＃"
 _SIGN = re.compile(f"[{_SIGNS}]")
 
 
+@lru_cache(1 << 16)  # few hashtags are most of those used
 def normalise(tag: str) -> str:
     """The form that posts, graph and tasks compare: NFKC, casefolded, without the sign; idempotent."""
     while (form := unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).casefold())) != tag:

@@ -138,6 +138,19 @@ def test_one_worker_gives_the_same_bytes(trained, monkeypatch, capfd):
     assert printed.err == ""
 
 
+def test_the_engine_torch_writes_the_same_table(trained, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / layout.GRAPH).symlink_to(trained / layout.GRAPH)
+    embeddings.run(config(engine="torch"))
+    ours, reference = (EmbeddingTable.load(folder / layout.EMBEDDINGS) for folder in (tmp_path, trained))
+    assert ours.vectors.shape == reference.vectors.shape
+    assert ours.rows("user", ["u0-0", "u1-7"]).tolist() == reference.rows("user", ["u0-0", "u1-7"]).tolist()
+    files = (folder / layout.metrics("embeddings") for folder in (tmp_path, trained))
+    mrr, expected = (json.loads(file.read_text())["mrr"] for file in files)
+    assert mrr > 0.9 * expected
+
+
 @pytest.mark.slow
 def test_two_workers_and_another_seed_train_as_well(trained, monkeypatch, tmp_path):
     monkeypatch.chdir(trained)

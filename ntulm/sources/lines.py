@@ -119,21 +119,22 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
 def blocks(file: Path) -> Iterator[bytes]:
     """Whole lines, about BLOCK_BYTES at a time, each with its line break."""
     parts: list[bytes] = []
-    size = 0
+    size = unfinished = 0  # bytes waiting, and those of them behind the last line break
     line = 1
     for part in decompressed(file):
-        parts.append(part)
+        cut = part.rfind(b"\n") + 1
         size += len(part)
-        if size < BLOCK_BYTES:
-            continue
-        joined = b"".join(parts)
-        cut = joined.rfind(b"\n") + 1
-        if cut == 0 and size > MAX_LINE_BYTES:
+        unfinished = len(part) - cut if cut else unfinished + len(part)
+        if unfinished > MAX_LINE_BYTES:
+            line += sum(one.count(b"\n") for one in [*parts, part])
             raise UserError(f"{file}:{line}: line of more than {MAX_LINE_BYTES >> 20} MB; expected one record a line")
-        if cut:
-            yield joined[:cut]
-            line += joined.count(b"\n", 0, cut)
-        parts, size = [joined[cut:]], len(joined) - cut
+        if size < BLOCK_BYTES or not cut:
+            parts.append(part)
+            continue
+        block = b"".join([*parts, memoryview(part)[:cut]])
+        yield block
+        line += block.count(b"\n")
+        parts, size = [part[cut:]], unfinished
     if rest := b"".join(parts):
         yield rest if rest.endswith(b"\n") else rest + b"\n"
 

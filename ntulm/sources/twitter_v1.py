@@ -60,27 +60,32 @@ CREATE MACRO content(tweet) AS struct_pack(
     places := list_filter([coalesce(tweet.place.id, tweet.place.full_name)], lambda place: place IS NOT NULL)
 );
 """
+# Each value is made once: DuckDB evaluates both sides of AND, and what two levels name twice, twice.
 _READ = """
 WITH parsed AS (
     SELECT line, content AS raw, reject AS unreadable, TRY(from_json(content, $structure)) AS tweet FROM lines
+), contents AS (
+    SELECT line, raw, unreadable, tweet IS NULL AS empty, tweet.user IS NULL AS anonymous, tweet.created_at AS written,
+        content(tweet) AS own, content(tweet.retweeted_status) AS reposted
+    FROM parsed
 ), judged AS (
-    SELECT line, tweet, CASE
+    SELECT line, own, reposted, CASE
         WHEN unreadable IS NOT NULL THEN unreadable
-        WHEN tweet IS NULL AND NOT json_valid(raw) THEN 'invalid JSON'
-        WHEN tweet IS NULL OR (tweet.user IS NULL AND content(tweet).text IS NULL) THEN 'not a post object'
-        WHEN tweet.created_at IS NOT NULL AND content(tweet).created_at IS NULL THEN 'impossible date'
-    END AS reject FROM parsed
+        WHEN empty THEN CASE WHEN json_valid(raw) THEN 'not a post object' ELSE 'invalid JSON' END
+        WHEN anonymous AND own.text IS NULL THEN 'not a post object'
+        WHEN written IS NOT NULL AND own.created_at IS NULL THEN 'impossible date'
+    END AS reject
+    FROM contents
 ), readable AS (
-    SELECT line, reject, CASE WHEN reject IS NULL THEN content(tweet) END AS own,
-        CASE WHEN reject IS NULL AND content(tweet.retweeted_status).text IS NOT NULL
-            THEN content(tweet.retweeted_status) END AS reposted
+    SELECT line, reject, CASE WHEN reject IS NULL THEN own END AS own,
+        CASE WHEN reject IS NULL AND reposted.text IS NOT NULL THEN reposted END AS reposted
     FROM judged
 )
 SELECT $file AS file, line, reject, own.post_id, own.created_at, own.lang, own.text, own.author,
     own.mentions, own.hashtags, own.urls, own.places,
     CASE WHEN reject IS NULL THEN reposted IS NOT NULL END AS is_repost, reposted,
     NULL::VARCHAR[] AS favorited_by, NULL::STRUCT(field VARCHAR, "value" VARCHAR)[] AS labels
-FROM readable ORDER BY line
+FROM readable
 """
 
 
@@ -107,4 +112,11 @@ def read(path: Path, mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
             for lines in line_tables(file):
                 connection.register("lines", lines)
                 values = {"structure": STRUCTURE, "file": str(file)}
-                yield from connection.sql(_READ, params=values).to_arrow_table().cast(RAW_SCHEMA).to_batches()
+                table = connection.sql(_READ, params=values).to_arrow_table().cast(RAW_SCHEMA)
+                yield from in_order(table).to_batches()
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """The table by line, as DuckDB gives it back; sorting it there would cost a third of the reading."""
+    lines = table["line"].to_numpy()
+    return table if (lines[1:] > lines[:-1]).all() else table.sort_by("line")

@@ -1,0 +1,55 @@
+"""Link prediction of both engines on a finished graph over some seeds: is their MRR the same, within its spread?
+
+    python -m benchmarks.seed_spread PROJECT [dimension=200 batch_negatives=500 …]
+
+PROJECT holds params.yaml and data/graph. One Markdown row an engine: MRR by seed, its mean and standard deviation,
+and Hits@10. Decision 0030 has the rows of `ira` and `stocknet`.
+"""
+
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ntulm import embeddings, files, layout, pbg, torch_engine
+from ntulm.config import Embeddings, load_params
+from ntulm.link_prediction import link_prediction
+
+SEEDS = range(3)
+
+
+def main() -> None:
+    """Train with every engine and seed; the seed of the drawn questions stays the same."""
+    project = Path(sys.argv[1])
+    changes = {name: int(value) for name, _, value in (argument.partition("=") for argument in sys.argv[2:])}
+    settings = load_params(project / "params.yaml").embeddings.model_dump() | changes
+    for engine in ("pbg", "torch"):
+        found = [figures(project, Embeddings(**settings | {"engine": engine, "seed": seed})) for seed in SEEDS]
+        mrr = [one["mrr"] for one in found]
+        hits = statistics.mean(one["hits@10"] for one in found)
+        each = ", ".join(f"{value:.4f}" for value in mrr)
+        print(
+            f"| {project.name} {changes} | {engine} | {each} | {statistics.mean(mrr):.4f} ± "
+            f"{statistics.stdev(mrr):.4f} | {hits:.4f} |",
+            flush=True,
+        )
+
+
+def figures(project: Path, config: Embeddings) -> dict:
+    """The link prediction figures of one training."""
+    graph = project / layout.GRAPH
+    if config.engine == "torch":
+        model, _ = torch_engine.train(config, graph / layout.PBG_INPUT.name, lambda *_: None)
+    else:
+        with tempfile.TemporaryDirectory() as work:
+            model, _ = pbg.train(config, graph / layout.PBG_INPUT.name, Path(work), lambda *_: None)
+    names = files.read_json(graph / layout.PBG_INPUT.name / "relations.json")
+    edges, held_out = embeddings.read_edges(graph / layout.EDGES.name, names, len(model.hashtags))
+    asked = embeddings.sample(np.flatnonzero(held_out), config.ranked_edges, seed=0)
+    return link_prediction(model, edges, held_out, asked, names)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""A seeded graph with communities and popular nodes, for the benchmarks of the graph."""
+
+import numpy as np
+
+RELATIONS = ["authored", "co_mentioned", "reposted"]
+COMMUNITY = 100  # hashtags of a community
+STRAY = 0.2  # of the edges leave their community
+SKEW = 2.0  # a node's share of the edges falls with its place to the power of 1/SKEW - 1
+
+
+def synthetic_edges(size: int, seed: int = 0) -> np.ndarray:
+    """int64 [3, size]: user, relation, hashtag of distinct edges, sorted; ids need not be dense.
+
+    Users are a twentieth of the edges, hashtags a fiftieth. A user's community is its id modulo their number.
+    """
+    random = np.random.default_rng(seed)
+    communities = max(2, size // 50 // COMMUNITY)
+    users, hashtags = max(size // 20, 10 * communities), communities * COMMUNITY
+    codes = np.empty(0, np.int64)
+    while len(codes) < size:  # popular pairs are drawn more than once
+        drawn = size // 4
+        user = (users * random.random(drawn) ** SKEW).astype(np.int64)
+        own = (COMMUNITY * random.random(drawn) ** SKEW).astype(np.int64) * communities + user % communities
+        any_hashtag = (hashtags * random.random(drawn) ** SKEW).astype(np.int64)
+        hashtag = np.where(random.random(drawn) < STRAY, any_hashtag, own)
+        relation = random.integers(len(RELATIONS), size=drawn)
+        codes = np.union1d(codes, (user * len(RELATIONS) + relation) * hashtags + hashtag)
+    codes = np.sort(random.choice(codes, size, replace=False))
+    return np.stack([codes // hashtags // len(RELATIONS), codes // hashtags % len(RELATIONS), codes % hashtags])

@@ -1,0 +1,236 @@
+"""The engine against autograd and against PyTorch-BigGraph's own loss, and what it learns of planted communities."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ntulm import torch_engine
+from ntulm.config import Embeddings
+from ntulm.files import write_json
+from ntulm.link_prediction import Edges, Model, link_prediction
+
+USERS, HASHTAGS, COMMUNITIES = 60, 40, 4
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def config(**changes: Any) -> Embeddings:
+    values: dict[str, Any] = {
+        "engine": "torch",
+        "dimension": 16,
+        "epochs": 12,
+        "learning_rate": 0.2,
+        "batch_size": 200,
+        "batch_negatives": 20,
+        "uniform_negatives": 20,
+        "workers": 1,
+        "ranked_edges": 1000,
+        "seed": 0,
+    }
+    return Embeddings(**values | changes)
+
+
+def planted() -> tuple[Edges, np.ndarray]:
+    """Users use the hashtags of their community, now and then another; a tenth of the pairs is held out."""
+    random = np.random.default_rng(0)
+    users = random.integers(USERS, size=2500)
+    hashtags = random.integers(HASHTAGS // COMMUNITIES, size=2500) * COMMUNITIES + users % COMMUNITIES
+    stray = random.random(2500) < 0.05
+    hashtags[stray] = random.integers(HASHTAGS, size=stray.sum())
+    lhs, rel, rhs = np.unique(np.stack([users, random.integers(2, size=2500), hashtags]), axis=1)
+    held_out = random.random((USERS, HASHTAGS))[lhs, rhs] < 0.1
+    return Edges(lhs, rel, rhs), held_out
+
+
+@pytest.fixture(scope="module")
+def pbg_input(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pbg")
+    edges, held_out = planted()
+    write_pbg_input(folder, edges.take(~held_out))
+    return folder
+
+
+def write_pbg_input(folder: Path, edges: Edges) -> None:
+    (folder / "train").mkdir()
+    with h5py.File(folder / "train" / "edges_0_0.h5", "w") as file:
+        file.attrs["format_version"] = 1
+        for name, column in (("lhs", edges.given), ("rel", edges.rel), ("rhs", edges.answer)):
+            file[name] = column
+    (folder / "entity_count_user_0.txt").write_text(f"{USERS}\n")
+    (folder / "entity_count_hashtag_0.txt").write_text(f"{HASHTAGS}\n")
+    write_json(folder / "relations.json", ["authored", "reposted"])
+
+
+def engine(dtype: torch.dtype, **changes: Any) -> torch_engine.Engine:
+    """A small engine with vectors far from zero, its tables in the given precision."""
+    made = torch_engine.new_engine(config(dimension=8, **changes), [30, 20], 2, CPU, dtype)
+    random = torch.Generator().manual_seed(3)
+
+    def table(rows: int) -> torch_engine.Table:
+        vectors = torch.randn(rows, 8, generator=random, dtype=torch.float64)
+        squares = torch.rand(rows, generator=random, dtype=torch.float64)
+        return torch_engine.Table(vectors.to(dtype), squares.to(dtype))
+
+    relations = torch.randn(2, 8, generator=random, dtype=torch.float64).to(dtype)
+    squares = torch.rand(2, 8, generator=random, dtype=torch.float64).to(dtype)
+    return torch_engine.Engine(table(30), table(20), relations, squares, made.config, dtype, made.random)
+
+
+def plain_loss(users: Tensor, hashtags: Tensor, relation: Tensor, batch: Any, drawn: tuple[Tensor, Tensor]) -> Tensor:
+    """The loss of the module's docstring, edge by edge; chunks of 4 edges, 3 uniform negatives each."""
+    total = torch.zeros((), dtype=users.dtype)
+    for edge in range(len(batch.lhs)):
+        chunk = edge // 4
+        u, v = users[batch.lhs[edge]], hashtags[batch.rhs[edge]] + relation
+        total = total + 2 * F.softplus(-(u @ v))
+        others = [place for place in range(4 * chunk, min(4 * chunk + 4, len(batch.lhs))) if place != edge]
+        uniform = range(3 * chunk, 3 * chunk + 3)
+        wrong_users = [*(users[batch.lhs[place]] for place in others), *(users[drawn[0][place]] for place in uniform)]
+        wrong_tags = [*(batch.rhs[place] for place in others), *(drawn[1][place] for place in uniform)]
+        negatives = [wrong @ v for wrong in wrong_users] + [u @ (hashtags[wrong] + relation) for wrong in wrong_tags]
+        total = total + F.softplus(torch.stack(negatives)).sum() / 7
+    return total
+
+
+def draws(made: torch_engine.Engine, chunks: int) -> tuple[Tensor, Tensor]:
+    """The uniform negatives that the next step will draw."""
+    random = torch.Generator()
+    random.set_state(made.random.get_state())
+    users, hashtags = (torch.randint(rows, (3 * chunks,), generator=random) for rows in (30, 20))
+    return users, hashtags
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("size", [3, 8, 10])
+def test_a_step_equals_autograd_and_plain_row_wise_adagrad(dtype, tolerance, size):
+    made = engine(dtype, batch_size=12, batch_negatives=4, uniform_negatives=3)
+    random = torch.Generator().manual_seed(size)
+    batch = torch_engine.Batch(1, *(torch.randint(rows, (size,), generator=random) for rows in (6, 5)))
+    users, hashtags = made.users.vectors.clone().requires_grad_(), made.hashtags.vectors.clone().requires_grad_()
+    relation = made.relations[1].clone().requires_grad_()
+    expected = plain_loss(users, hashtags, relation, batch, draws(made, -(-size // 4)))
+    expected.backward()
+    tables = ((made.users, users), (made.hashtags, hashtags))
+    sums = [table.squares + tensor.grad.square().mean(1) for table, tensor in tables]  # type: ignore[union-attr]
+    relation_sums = made.relation_squares[1] + relation.grad.square()  # type: ignore[union-attr]
+    loss = made.step(batch, with_loss=True)
+    assert loss == pytest.approx(float(expected), rel=max(tolerance, 1e-6))  # the loss is summed in float32
+    for (table, tensor), total in zip(tables, sums, strict=True):
+        assert tensor.grad is not None
+        moved = tensor.detach() - 0.2 * tensor.grad / (total.sqrt() + 1e-10)[:, None]
+        torch.testing.assert_close(table.vectors, moved, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(table.squares, total, rtol=tolerance, atol=tolerance)
+    assert relation.grad is not None
+    moved = relation.detach() - 0.2 * relation.grad / (relation_sums.sqrt() + 1e-10)
+    torch.testing.assert_close(made.relations[1], moved, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(made.relations[0], engine(dtype).relations[0])
+
+
+def test_the_loss_is_that_of_biggraph(monkeypatch):
+    from torchbiggraph.config import parse_config
+    from torchbiggraph.edgelist import EdgeList
+    from torchbiggraph.entitylist import EntityList
+    from torchbiggraph.losses import LogisticLossFunction
+    from torchbiggraph.model import make_model
+    from torchbiggraph.types import Side
+
+    from ntulm import pbg
+
+    made = engine(torch.float32, batch_size=12, batch_negatives=4, uniform_negatives=3)
+    batch = torch_engine.Batch(0, torch.arange(10) % 6, torch.arange(10) % 7)
+    schema = parse_config(pbg._config(made.config, Path(), Path(), ["authored"]))
+    model = make_model(schema)
+    model.set_embeddings("user", torch.nn.Parameter(made.users.vectors), Side.LHS)
+    model.set_embeddings("hashtag", torch.nn.Parameter(made.hashtags.vectors), Side.RHS)
+    model.rhs_operators[0].translation.data = made.relations[0].clone()
+    drawn = iter(draws(made, 3))
+    monkeypatch.setattr(torch, "randint", lambda low, high, size: next(drawn).view(size))
+    edges = EdgeList(EntityList.from_tensor(batch.lhs), EntityList.from_tensor(batch.rhs), torch.tensor(0))
+    scores = model(edges)
+    monkeypatch.undo()
+    logistic = LogisticLossFunction()
+    expected = logistic(scores.lhs_pos, scores.lhs_neg) + logistic(scores.rhs_pos, scores.rhs_neg)
+    assert made.step(batch, with_loss=True) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_every_edge_comes_once_an_epoch_in_batches_of_one_relation(pbg_input):
+    edges = torch_engine.read_edges(pbg_input / "train" / "edges_0_0.h5")
+    order = torch.Generator().manual_seed(0)
+    epochs = [list(torch_engine.batches(edges, 150, order)) for _ in range(2)]
+    known, held_out = planted()
+    trained = known.take(~held_out)
+    expected = sorted(zip(trained.given.tolist(), trained.rel.tolist(), trained.answer.tolist(), strict=True))
+    for epoch in epochs:
+        found = [
+            (u, batch.relation, v)
+            for batch in epoch
+            for u, v in zip(batch.lhs.tolist(), batch.rhs.tolist(), strict=True)
+        ]
+        assert sorted(found) == expected
+        assert max(len(batch.lhs) for batch in epoch) == 150
+    assert epochs[0][0].lhs.tolist() != epochs[1][0].lhs.tolist()
+
+
+def mrr(model: Model) -> dict[str, Any]:
+    edges, held_out = planted()
+    return link_prediction(model, edges, held_out, np.flatnonzero(held_out), ["authored", "reposted"])
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_communities_are_learned(pbg_input, monkeypatch, bf16):
+    monkeypatch.setattr(torch_engine, "has_bf16", lambda device: bf16)
+    model, losses = torch_engine.train(config(), pbg_input, lambda *_: None)
+    assert losses[-1] < 0.8 * losses[0]
+    figures = mrr(model)
+    assert figures["mrr"] > 1.5 * figures["popularity"]["mrr"]
+    assert model.users.dtype == model.hashtags.dtype == model.relations.dtype == np.float32
+    assert (model.users.shape, model.hashtags.shape, model.relations.shape) == ((60, 16), (40, 16), (2, 16))
+
+
+@pytest.mark.slow
+def test_links_are_predicted_as_well_as_by_biggraph(pbg_input, tmp_path):
+    from ntulm import pbg
+
+    reference, _ = pbg.train(config(engine="pbg"), pbg_input, tmp_path, lambda *_: None)
+    ours = [mrr(torch_engine.train(config(seed=seed), pbg_input, lambda *_: None)[0])["mrr"] for seed in range(3)]
+    assert np.mean(ours) > 0.93 * mrr(reference)["mrr"]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(pbg_input):
+    reports: list[tuple[int, float]] = []
+    first, losses = torch_engine.train(config(epochs=2), pbg_input, lambda *report: reports.append(report))
+    again, _ = torch_engine.train(config(epochs=2), pbg_input, lambda *_: None)
+    other, _ = torch_engine.train(config(epochs=2, seed=1), pbg_input, lambda *_: None)
+    for name in ("users", "hashtags", "relations"):
+        assert getattr(first, name).tobytes() == getattr(again, name).tobytes()
+        assert getattr(first, name).tobytes() != getattr(other, name).tobytes()
+    assert reports == [(1, losses[0]), (2, losses[1])]
+
+
+def test_a_relation_without_edges_stays_at_zero(tmp_path):
+    edges, _ = planted()
+    write_pbg_input(tmp_path, edges.take(edges.rel == 0))
+    model, losses = torch_engine.train(config(epochs=1), tmp_path, lambda *_: None)
+    assert np.abs(model.relations[0]).sum() > 0
+    assert not model.relations[1].any()
+    assert np.isfinite(losses).all()
+
+
+def test_denormals_count_as_zero_only_inside():
+    tiny = torch.tensor([1e-39])
+    with torch_engine.no_denormals():
+        assert float(tiny * 1.0) == 0
+    assert float(tiny * 1.0) > 0
