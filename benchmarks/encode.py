@@ -50,13 +50,13 @@ def ours(folder: Path) -> Outcome:
 def sentence_transformers(precision: str, folder: Path) -> Outcome:
     """The peer, whose default is float32, with the batch size that is fastest on a part of the texts."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     texts = _texts(folder)
-    device = choose_device()  # the same settings of the allocator
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     transformer = Transformer(str(packaged_directory()), max_seq_length=BATCHES.max_length)
-    pooling = Pooling(transformer.get_word_embedding_dimension(), "mean")
-    model = SentenceTransformer(modules=[transformer, pooling], device=device.type)
+    pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+    model = SentenceTransformer(modules=[transformer, pooling], device=device)
     model.to(getattr(torch, precision))
     encode = partial(model.encode, show_progress_bar=False)
     times = {}
