@@ -1,4 +1,5 @@
 # make repro: the whole pipeline on the embedded sample.  make test: lint, types, tests.
+# make bench: every loop beside its peers, about an hour; writes docs/benchmarks.md.
 # make up, make down: a local Prefect with its UI.  make e2e: the slow tests, which start the real thing.
 # All but `down` create .venv first.
 PYTHON ?= python3.11
@@ -8,7 +9,7 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: env repro test e2e up down clean
+.PHONY: env repro test e2e bench up down clean
 
 env: .venv/.ready
 
@@ -30,6 +31,10 @@ test: env
 
 e2e: env
 	pytest tests/e2e
+
+bench: env
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	python -m benchmarks.all
 
 up: env
 	python deploy/local.py up

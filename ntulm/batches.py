@@ -23,8 +23,8 @@ from ntulm.table import EmbeddingTable
 if TYPE_CHECKING:
     from ntulm.config import Batches
 
-LENGTH_STEP = 8  # lengths are padded to multiples of it: few shapes, so that memory stays bounded on a CPU
-MASKED_STEP = 32  # numbers of masked tokens likewise
+LENGTH_STEP = 4  # lengths are padded to multiples of it: few shapes, so that memory stays bounded on a CPU
+MASKED_STEP = 16  # numbers of masked tokens likewise
 WINDOW_BATCHES = 64  # batches among whose posts those of like length are grouped
 TOKENISED_AT_ONCE = 8192  # posts; bounds the memory of the tokenizer's own objects
 FIXED = 2**32 - 1  # the "epoch" of masks that never change: those of validation and test posts
@@ -144,13 +144,13 @@ def length_order(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
 class Batch:
     """B posts, padded."""
 
-    input_ids: Tensor  # int64 [B, L], L a multiple of 8
+    input_ids: Tensor  # int64 [B, L], L a multiple of 4
     attention_mask: Tensor  # int64 [B, L]
 
 
 @dataclass(frozen=True)
 class MaskedBatch(Batch):
-    """B posts with masked tokens; the number of masked tokens is padded to a multiple of 32."""
+    """B posts with masked tokens; the number of masked tokens is padded to a multiple of 16."""
 
     positions: Tensor  # int64 [M], flat places in [B, L] of the masked tokens, by post and place; 0 where padded
     targets: Tensor  # int64 [M], the true tokens; -100 where padded

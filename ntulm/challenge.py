@@ -25,7 +25,7 @@ from ntulm.backbone import load_model
 from ntulm.comparison import Bootstrap, Sample, mean_sample, metric_samples, relative_gain
 from ntulm.config import Batches, check_challenge
 from ntulm.device import choose_device
-from ntulm.encode import Encoder, encode_file
+from ntulm.encode import Encoder, encode_file, freeze
 from ntulm.errors import UserError
 from ntulm.files import read_json, whole_directory, write_json
 from ntulm.probe import prepare, read_labels, solve, systems
@@ -97,7 +97,7 @@ def champion_scores(params: Params, champion: Champion, dataset: ScoredDataset, 
     table = EmbeddingTable.load(champion.project / layout.EMBEDDINGS)
     encode, names = params.encode, ntu_names(champion.variant)
     encoder = Encoder(
-        model.eval(), tokenizer, table, names, champion.batches, encode.batch_size, np.dtype(encode.dtype)
+        freeze(model), tokenizer, table, names, champion.batches, encode.batch_size, np.dtype(encode.dtype)
     )
     posts, vectors = layout.task(dataset.task) / f"{dataset.name}.parquet", work / f"{dataset.name}.safetensors"
     encode_file(encoder, posts, vectors)

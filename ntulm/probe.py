@@ -17,17 +17,16 @@ import numpy as np
 import optuna
 import pyarrow.parquet as pq
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ntulm import layout
 from ntulm.errors import UserError
 from ntulm.files import read_json, whole_directory, write_json
 from ntulm.metrics import metric
+from ntulm.perceptron import Perceptron
 
 if TYPE_CHECKING:
     from ntulm.config import FixedProbe, Probe
@@ -232,42 +231,34 @@ def fit(problem: Problem, probe: Probe, settings: FixedProbe, seed: int, trial: 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = _model(problem, settings.dropout)
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
+        probed = Perceptron(model, settings.learning_rate, settings.weight_decay)
         kept = 1 - 1 / max(1.0, probe.averaged_epochs * steps)  # of the average, at each step
-        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(kept))
         best = Fit(float("nan"), 0, {})
         for epoch in range(1, settings.epochs + 1):
-            model.train()
             for rows in torch.randperm(count, device=train.features.device).split(settings.batch_size):
-                optimizer.zero_grad()
-                loss(problem.kind, model(train.features[rows]), targets[rows]).backward()
-                optimizer.step()
-                averaged.update_parameters(model)
-            value = evaluate(problem, averaged.module)
+                probed.step(train.features[rows], targets[rows], problem.kind, kept)
+            weights = probed.average()
+            model.load_state_dict(weights)
+            value = evaluate(problem, model)
             if not best.epoch or value > best.value:
-                weights = {name: weight.detach().clone() for name, weight in averaged.module.state_dict().items()}
                 best = Fit(value, epoch, weights)
             if trial is not None:
-                _report(trial, value, epoch)
+                report(trial, value, epoch)
             if np.isnan(value) or epoch - best.epoch >= probe.patience:
                 break
     return best
 
 
-def _report(trial: optuna.Trial, value: float, epoch: int) -> None:
+def report(trial: optuna.Trial, value: float, epoch: int) -> None:
+    """Tell the study the metric after an epoch.
+
+    Raises:
+        optuna.TrialPruned: the trial is not promising, or the metric is undefined.
+    """
     if not np.isnan(value):
         trial.report(value, epoch)
     if np.isnan(value) or trial.should_prune():
         raise optuna.TrialPruned
-
-
-def loss(kind: str, logits: Tensor, targets: Tensor) -> Tensor:
-    """Softmax cross-entropy, or sigmoid cross-entropy for several labels a post (§4.3)."""
-    if kind == "multi":
-        return F.binary_cross_entropy_with_logits(logits, targets)
-    return F.cross_entropy(logits, targets)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from torch import Tensor
 from ntulm.batches import FIXED, MaskedBatch, Masking, Slots, Tokens, length_order, training_order
 from ntulm.checkpoint import Checkpoint, fingerprint, restore_training, training_tensors, weights_fingerprint
 from ntulm.device import has_bf16, mixed_precision, to_device
+from ntulm.dropout import replace_dropout
 from ntulm.errors import UserError
 from ntulm.model import NtulmForMaskedLM, token_losses
 
@@ -132,6 +133,8 @@ def train_model(job: Job) -> Outcome:
     """
     settings, model = job.settings, job.model
     plan = Plan(len(job.train.tokens), settings.batch_size, settings.epochs, settings.evaluations_per_epoch)
+    if model.device.type == "cpu":
+        replace_dropout(model)  # a GPU has a kernel for it
     optimizer = make_optimizer(model, settings, job.slot_learning_rate_factor)
     checkpoint = Checkpoint(job.checkpoint, _fingerprint(job))
     state, best = _resume(job, optimizer, checkpoint)

@@ -115,13 +115,14 @@ def test_projected_slots_start_with_the_norm_of_tokens_times_the_scale():
     assert float((model._project(vectors).norm(dim=-1).mean() / tokens).detach()) == pytest.approx(0.5, rel=0.2)
 
 
-def test_the_head_is_applied_to_the_masked_positions_alone():
-    model = with_slot(make_backbone("bert"))
+@pytest.mark.parametrize("family", HEADS)
+def test_what_follows_the_last_attention_is_applied_to_the_masked_positions_alone(family):
+    model = with_slot(make_backbone(family))
     ids = make_inputs(model.backbone)
     positions, targets = torch.tensor([1, 7, 0]), torch.tensor([9, 8, -100])
     output = model(ids, MASK, slots(), positions=positions, targets=targets)
     everywhere = model(ids, MASK, slots()).logits.reshape(-1, 60)
-    torch.testing.assert_close(output.logits, everywhere[positions])
+    torch.testing.assert_close(output.logits, everywhere[positions], rtol=1e-4, atol=1e-4)
     expected = torch.nn.functional.cross_entropy(everywhere[positions[:2]], targets[:2])
     torch.testing.assert_close(output.loss, expected)
 
