@@ -49,7 +49,12 @@ def publish_results(root: Path) -> None:
         text = with_absolute_links((root / RESULTS).read_text(encoding="utf-8"), address)
         create_markdown_artifact(text, key="results", description="Results")
     if (root / REPORT).is_file():
-        create_link_artifact(f"{address}/{REPORT.name}", link_text="coverage report", key="coverage-report")
+        create_link_artifact(
+            f"{address}/{REPORT.name}",
+            link_text="coverage report",
+            key="coverage-report",
+            description="Coverage of NTUs, and each metric by slice",
+        )
     if (root / TABLES).is_file():
         rows = coverage_rows(json.loads((root / TABLES).read_text(encoding="utf-8")))
         create_table_artifact(rows, key="coverage", description="Posts and NTUs that the embedding table knows")

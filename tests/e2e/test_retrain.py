@@ -119,9 +119,9 @@ def first(retrain):
 
 @pytest.fixture(scope="module")
 def arrived(first, retrain, project):
-    """The next month, first with a challenger that reads one word of a post, then with one like the champion."""
+    """The next month, first with a challenger that reads two words of a post, then with one like the champion."""
     write_month(project / "posts", ARRIVING)
-    return retrain("challenge.variant=text", "batches.max_length=3", "challenge.max_loss=5"), retrain()
+    return retrain("challenge.variant=text", "batches.max_length=4", "challenge.max_loss=5"), retrain()
 
 
 def registered(project):
