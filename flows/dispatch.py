@@ -11,8 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-from prefect import State, Task, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import State, Task, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, WorkerStatus
 from prefect.deployments import run_deployment
@@ -22,7 +21,7 @@ from prefect.states import Cancelled, Cancelling
 from flows.failure import BusyError, CommandError
 from flows.handover import Handover, pack
 from flows.pipeline import family, read_pipeline
-from flows.stage import BUSY_RETRIES, BUSY_RETRY_SECONDS, Outcome, StageError, heals_by_itself, outcome_of
+from flows.stage import Outcome, StageError, outcome_of, settle, stage_like
 from flows.supervised import StoppedError
 from flows.workspace import Workspace, dvc
 
@@ -33,14 +32,7 @@ WORKER_PATIENCE = "NTULM_WORKER_PATIENCE"  # seconds that a stage waits for a wo
 NOTHING_RUNS = {"SHELL": shutil.which("false") or "/bin/false"}  # DVC restores results; a command that it starts fails
 
 
-@task(
-    task_run_name="{name}",
-    retries=BUSY_RETRIES,
-    retry_delay_seconds=BUSY_RETRY_SECONDS,
-    retry_condition_fn=heals_by_itself,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@stage_like
 def run_in_pool(name: str, pool: str, workspace: Workspace) -> Outcome | State[Any]:
     """Bring one stage up to date without running it here.
 
@@ -48,24 +40,22 @@ def run_in_pool(name: str, pool: str, workspace: Workspace) -> Outcome | State[A
         StageError: with stage, pool and reason.
         BusyError: a DVC process outside this run works on the same files; Prefect retries.
     """
+    return settle(name, lambda: fetch_from_pool(name, pool, workspace))
+
+
+def fetch_from_pool(name: str, pool: str, workspace: Workspace) -> Outcome:
+    """Restore the stage's result, after its pool has made it where no cache has it yet."""
     logger = get_run_logger()
-    try:
-        known = restore(name, workspace, logger.debug)
-        if known:
-            logger.info(f"{name}: {known}")
-            return known
-        makers = read_pipeline(workspace.root).upstream[name]
-        if makers:
-            workspace.run(dvc("push", *sorted(makers)), logger.info)
-        done = send(name, pool, pack(workspace.root, name, makers), workspace, logger.warning)
-        if not restore(name, workspace, logger.info, "--pull"):
-            raise StageError(f"{name}: {pool} says {done!r}, but its result is not in the DVC remote of this workspace")
-    except StoppedError:
-        return Cancelled(message=f"{name}: stopped because its run ended")
-    except BusyError:
-        raise
-    except CommandError as failure:
-        raise StageError(f"{name}: {failure}") from None
+    known = restore(name, workspace, logger.debug)
+    if known:
+        logger.info(f"{name}: {known}")
+        return known
+    makers = read_pipeline(workspace.root).upstream[name]
+    if makers:
+        workspace.run(dvc("push", *sorted(makers)), logger.info)
+    done = send(name, pool, pack(workspace.root, name, makers), workspace, logger.warning)
+    if not restore(name, workspace, logger.info, "--pull"):
+        raise CommandError(f"{pool} says {done!r}, but its result is not in the DVC remote of this workspace")
     return Outcome.RAN_IN_POOL if done == Outcome.RAN else Outcome.RESTORED
 
 

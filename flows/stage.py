@@ -1,5 +1,6 @@
 """The task that runs one DVC stage. Its name is the stage's; DVC decides whether there is anything to do."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
@@ -34,7 +35,7 @@ async def heals_by_itself(task: Task[..., Any], run: Any, state: State[Any]) -> 
     return isinstance(await state.aresult(raise_on_failure=False), BusyError)
 
 
-@task(
+stage_like: Callable[[Callable[..., Any]], Task[..., Any]] = task(
     task_run_name="{name}",
     retries=BUSY_RETRIES,
     retry_delay_seconds=BUSY_RETRY_SECONDS,
@@ -42,6 +43,26 @@ async def heals_by_itself(task: Task[..., Any], run: Any, state: State[Any]) -> 
     cache_policy=NO_CACHE,  # DVC caches results; a second cache would only disagree with it
     persist_result=False,
 )
+
+
+def settle(name: str, work: Callable[[], Outcome]) -> Outcome | State[Any]:
+    """Do the work of a stage; cancelled where its run ended meanwhile.
+
+    Raises:
+        StageError: with the stage and the reason.
+        BusyError: a DVC process outside this run works on the same files; Prefect retries.
+    """
+    try:
+        return work()
+    except StoppedError:
+        return Cancelled(message=f"{name}: stopped because its run ended")
+    except BusyError:
+        raise
+    except CommandError as failure:
+        raise StageError(f"{name}: {failure}") from None
+
+
+@stage_like
 def run_stage(name: str, force: bool, workspace: Workspace) -> Outcome | State[Any]:
     """Bring one stage up to date, its output in the log of the run.
 
@@ -50,16 +71,8 @@ def run_stage(name: str, force: bool, workspace: Workspace) -> Outcome | State[A
         BusyError: a DVC process outside this run works on the same files; Prefect retries.
     """
     logger = get_run_logger()
-    options = ["--force"] if force else []
-    try:
-        lines = workspace.run(dvc("repro", "--single-item", *options, name), logger.info)
-    except StoppedError:
-        return Cancelled(message=f"{name}: stopped because its run ended")
-    except BusyError:
-        raise
-    except CommandError as failure:
-        raise StageError(f"{name}: {failure}") from None
-    return outcome_of(lines)
+    command = dvc("repro", "--single-item", *(["--force"] if force else []), name)
+    return settle(name, lambda: outcome_of(workspace.run(command, logger.info)))
 
 
 def stage_task(name: str) -> Task[..., Any]:
