@@ -22,7 +22,7 @@ from ntulm.device import choose_device
 from ntulm.encode import Encoder, encode_posts, freeze
 
 BATCHES = Batches(max_length=128, mask_urls=False, mask_mentions=False)
-BATCH_SIZE = 128
+BATCH_SIZE = 64
 PEER_BATCH_SIZES = (16, 32, 64, 128)
 TUNED_ON = 256  # posts
 LEAST_COSINE = 0.999
@@ -103,7 +103,7 @@ if __name__ == "__main__":
                 "sentence-transformers, bfloat16": partial(sentence_transformers, "bfloat16"),
             },
             same=same,
-            size=6000,
-            growth=(3000, 6000, 12000),
+            size=3000,
+            growth=(1500, 3000, 6000),
         )
     )

@@ -156,7 +156,7 @@ if __name__ == "__main__":
                 "Trainer, float32": partial(trainer, "float32"),
             },
             same=same,
-            size=1920,
-            growth=(960, 1920, 3840),
+            size=960,
+            growth=(480, 960, 1920),
         )
     )
