@@ -1,6 +1,15 @@
 -- `record` to posts, engagements and labels: each usable record is a post, a repost or a duplicate.
 -- Variable by_text: posts with the same text are duplicates too. Whatever is chosen among equals is chosen by order of the files or of time, so that the same input gives the same rows.
 
+-- What texts that count as the same have in common; not comparable: nothing but links, and never the same. Only where
+-- somebody asks for it: it takes as long as all else that is done with a record.
+CREATE TABLE keyed AS
+SELECT ordinal, CASE WHEN same = '' THEN text ELSE same END AS text_key, same <> '' AS comparable
+FROM (
+    SELECT ordinal, text, text_key(text) AS same FROM record
+    WHERE reject IS NULL AND NOT filtered AND (getvariable('by_text') OR EXISTS (FROM record WHERE by_text))
+);
+
 -- The first record of each id; later ones are duplicates.
 CREATE TABLE kept AS
 SELECT min(ordinal) AS ordinal FROM record WHERE reject IS NULL AND NOT filtered GROUP BY record_id;
@@ -21,12 +30,12 @@ SELECT
     c.post_id,
     c.ordinal,
     c.recovered,
-    r.text_key,
+    k.text_key,
     r.created_at,
-    CASE WHEN getvariable('by_text') AND r.comparable
-        THEN first_value(c.post_id) OVER (PARTITION BY r.comparable, r.text_key ORDER BY r.created_at, c.post_id)
+    CASE WHEN getvariable('by_text') AND k.comparable
+        THEN first_value(c.post_id) OVER (PARTITION BY k.comparable, k.text_key ORDER BY r.created_at, c.post_id)
         ELSE c.post_id END AS survivor_id
-FROM candidate c JOIN record r USING (ordinal);
+FROM candidate c JOIN record r USING (ordinal) LEFT JOIN keyed k USING (ordinal);
 
 -- Originals known by their text alone: the earliest post with that text, else one recovered from the earliest repost.
 CREATE TABLE original AS
@@ -35,7 +44,7 @@ WITH known AS (
     FROM survivor WHERE post_id = survivor_id GROUP BY text_key
 ), reposted AS (
     SELECT text_key, first(ordinal ORDER BY created_at, ordinal) AS ordinal
-    FROM record SEMI JOIN kept USING (ordinal) WHERE by_text GROUP BY text_key
+    FROM record SEMI JOIN kept USING (ordinal) JOIN keyed USING (ordinal) WHERE by_text GROUP BY text_key
 )
 SELECT
     text_key,
@@ -59,7 +68,8 @@ CREATE TABLE target AS
 SELECT r.ordinal, coalesce(o.post_id, s.survivor_id) AS post_id, k.ordinal IS NOT NULL AS is_kept
 FROM record r
 LEFT JOIN kept k ON r.ordinal = k.ordinal
-LEFT JOIN original o ON r.by_text AND r.text_key = o.text_key
+LEFT JOIN keyed ON r.ordinal = keyed.ordinal
+LEFT JOIN original o ON r.by_text AND keyed.text_key = o.text_key
 LEFT JOIN survivor s ON NOT r.by_text AND r.post_id = s.post_id
 WHERE r.reject IS NULL AND NOT r.filtered;
 

@@ -45,8 +45,7 @@ WITH content AS (
         nullif(about.author, '') AS author,
         coalesce(about.post_id, derived_id(about.author, created_at, text)) AS post_id,
         coalesce(post_id, derived_id(actor, created_at, own_text)) AS record_id,
-        created_at AS acted_at,
-        text_key(text) AS same
+        created_at AS acted_at
     FROM plain
 )
 SELECT
@@ -70,8 +69,6 @@ SELECT
     CASE WHEN reject IS NULL THEN distinct_items(coalesce(
         about.urls, list_transform(regexp_extract_all(text, 'https?://\S+'), lambda link: rtrim(link, '.,;:!?)]}"''…')))) END AS urls,
     CASE WHEN reject IS NULL THEN distinct_items(coalesce(about.places, [])) END AS places,
-    CASE WHEN same = '' THEN text ELSE same END AS text_key,
-    same <> '' AS comparable,
     favorited_by,
     labels
 FROM named;

@@ -8,8 +8,6 @@ CREATE TABLE record (
     -- The content: of a repost, its original.
     post_id VARCHAR, created_at TIMESTAMPTZ, lang VARCHAR, text VARCHAR, author VARCHAR,
     mentions VARCHAR[], hashtags VARCHAR[], urls VARCHAR[], places VARCHAR[],
-    text_key VARCHAR,      -- the same for texts that count as the same
-    comparable BOOLEAN,    -- false: nothing but links; such texts are never the same
     favorited_by VARCHAR[], labels STRUCT(field VARCHAR, "value" VARCHAR)[]
 );
 
