@@ -20,6 +20,7 @@ from ntulm.backbone import load_backbone, packaged_directory
 from ntulm.config import Batches
 from ntulm.device import choose_device
 from ntulm.encode import Encoder, encode_posts, freeze
+from ntulm.variants import VARIANTS
 
 BATCHES = Batches(max_length=128, mask_urls=False, mask_mentions=False)
 BATCH_SIZE = 64
@@ -39,7 +40,7 @@ def ours(folder: Path) -> Outcome:
     texts = _texts(folder)
     model, tokenizer, _ = load_backbone("minilm", 0, choose_device())
     no_table: Any = None  # the variant `text` looks nothing up
-    encoder = Encoder(freeze(model), tokenizer, no_table, (), BATCHES, BATCH_SIZE, np.dtype(np.float32))
+    encoder = Encoder(freeze(model), tokenizer, no_table, VARIANTS["text"], BATCHES, BATCH_SIZE, np.dtype(np.float32))
     nothing: list[Any] = [None] * len(texts)
     encode_posts(encoder, texts[:TUNED_ON], nothing[:TUNED_ON], nothing[:TUNED_ON])  # warms up
     started = time.perf_counter()

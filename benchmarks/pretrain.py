@@ -23,7 +23,7 @@ from ntulm.batches import Masking, Tokens, tokenise
 from ntulm.config import Adapt, Batches
 from ntulm.device import choose_device
 from ntulm.model import NtulmForMaskedLM
-from ntulm.training import Job, Posts, evaluate, train_model
+from ntulm.training import Job, Posts, SlotTraining, evaluate, train_model
 
 VALIDATION = 400
 BATCHES = Batches(max_length=128, mask_urls=True, mask_mentions=True)
@@ -68,7 +68,7 @@ def start_job(folder: Path) -> tuple[Job, float]:
     seconds = time.perf_counter() - started
     validation = Posts(tokenise(texts["validation"], tokenizer, BATCHES), None)
     masking = Masking(tokenizer, settings().mask_share, BATCHES.max_length)
-    job = Job("ours", model, train, validation, masking, settings(), 0, 1.0, folder / "checkpoint")
+    job = Job("ours", model, train, validation, masking, settings(), 0, SlotTraining(), folder / "checkpoint")
     return job, seconds
 
 

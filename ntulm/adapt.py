@@ -24,7 +24,7 @@ from ntulm.errors import UserError
 from ntulm.files import whole_directory, write_json
 from ntulm.model import NtulmForMaskedLM
 from ntulm.samples import FIXED_SEED, sample_posts
-from ntulm.training import Job, Outcome, Posts, train_model
+from ntulm.training import Job, Outcome, Posts, SlotTraining, train_model
 
 if TYPE_CHECKING:
     from ntulm.config import Adapt, Batches
@@ -55,7 +55,7 @@ def run(adapt: "Adapt", batches: "Batches") -> None:
             masking=Masking(tokenizer, adapt.mask_share, batches.max_length),
             settings=adapt,
             seed=adapt.seed,
-            slot_learning_rate_factor=1.0,
+            slot=SlotTraining(),
             checkpoint=checkpoint,
         )
         trained = train_model(job)

@@ -8,7 +8,7 @@ Shapes: N posts, T tokens of all posts, B posts of a batch, L tokens of a post, 
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ntulm.hashtags import normalise
 from ntulm.model import IGNORED
 from ntulm.table import EmbeddingTable
 
@@ -47,7 +48,13 @@ class Tokens:
 
     ids: np.ndarray  # int32 [T], special tokens included
     offsets: np.ndarray  # int64 [N + 1]; post n owns ids[offsets[n] : offsets[n + 1]]
-    in_hashtag: np.ndarray  # bool [T], the token lies inside a hashtag of the text (its `#` included)
+    hashtag: np.ndarray  # int32 [T], which of `hashtags` the token lies in (its `#` included), -1 for none
+    hashtags: list[str]  # of the texts, in normal form, in order of appearance
+
+    @property
+    def in_hashtag(self) -> np.ndarray:
+        """bool [T]."""
+        return self.hashtag >= 0
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -66,28 +73,30 @@ def tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, batches: 
     """Normalise and tokenise N texts, each cut to `batches.max_length` tokens."""
     ids: list[np.ndarray] = []
     lengths: list[int] = []
-    in_hashtag: list[np.ndarray] = []
+    inside: list[np.ndarray] = []
+    hashtags: list[str] = []
     for start in range(0, len(texts), TOKENISED_AT_ONCE):
         part = [normalise_text(text, batches) for text in texts[start : start + TOKENISED_AT_ONCE]]
         encoded = tokenizer(part, truncation=True, max_length=batches.max_length, return_offsets_mapping=True)
         for text, post_ids, spans in zip(part, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             ids.append(np.array(post_ids, np.int32))
             lengths.append(len(post_ids))
-            in_hashtag.append(_inside_hashtags(text, spans))
+            inside.append(_hashtags_at(text, spans, hashtags))
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    none = np.zeros(0)
-    return Tokens(
-        np.concatenate([*ids, none]).astype(np.int32), offsets, np.concatenate([*in_hashtag, none]).astype(bool)
-    )
+    none = np.zeros(0, np.int32)
+    return Tokens(np.concatenate([*ids, none]), offsets, np.concatenate([*inside, none]), hashtags)
 
 
-def _inside_hashtags(text: str, spans: Sequence[tuple[int, int]]) -> np.ndarray:
-    inside = np.zeros(len(spans), bool)
-    if "#" in text or "＃" in text:
-        hashtags = [match.span() for match in _HASHTAG.finditer(text)]
+def _hashtags_at(text: str, spans: Sequence[tuple[int, int]], hashtags: list[str]) -> np.ndarray:
+    """Which hashtag each token lies in: int32 [L], -1 for none; the text's hashtags are added to `hashtags`."""
+    inside = np.full(len(spans), -1, np.int32)
+    for found in _HASHTAG.finditer(text):
+        first, last = found.span()
         for place, (start, end) in enumerate(spans):  # special tokens have the empty span (0, 0)
-            inside[place] = start < end and any(start < last and end > first for first, last in hashtags)
+            if start < end and start < last and end > first:
+                inside[place] = len(hashtags)
+        hashtags.append(normalise(found[0]))
     return inside
 
 
@@ -99,12 +108,21 @@ class Slots:
     rows: np.ndarray  # int64 [n], rows of the table, -1 for an unknown NTU
     offsets: np.ndarray  # int64 [N + 1]
 
-    def vectors(self, posts: np.ndarray) -> np.ndarray:
-        """The mean NTU vectors float32 [B, D] of `posts` int64 [B] (§3.2)."""
+    def vectors(self, posts: np.ndarray, hide: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
+        """The mean NTU vectors float32 [B, D] of `posts` int64 [B] (§3.2).
+
+        Args:
+            posts: which posts.
+            hide: tells of places int64 [m] in `rows` which NTUs do not count, bool [m]: as if the post had not used
+                them. None: all count.
+        """
         starts, counts = self.offsets[posts], np.diff(self.offsets)[posts]
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
-        return self.table.slot_vectors(self.rows[np.repeat(starts, counts) + within], offsets)
+        places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts) + np.repeat(starts, counts)
+        if hide is not None:
+            shown = ~hide(places)
+            places, offsets = places[shown], np.concatenate([[0], np.cumsum(shown)])[offsets]
+        return self.table.slot_vectors(self.rows[places], offsets)
 
     def typical_norm(self) -> float:
         """The root mean square norm of the slot vectors, of at most 8192 posts spread over all."""
@@ -191,7 +209,7 @@ class Masking:
     def batch(self, tokens: Tokens, posts: np.ndarray, seed: int, epoch: int) -> MaskedBatch:
         """Mask `posts` int64 [B] of `tokens`."""
         ids, real, places = pad(tokens, posts, self.padding, self.max_length)
-        chosen = real & self.maskable[ids] & (_uniform(places, seed, epoch, 0) < self.share)
+        chosen = real & self.maskable[ids] & (uniform(places, seed, epoch, 0) < self.share)
         flat = np.flatnonzero(chosen)
         targets, chosen_places = ids.reshape(-1)[flat], places.reshape(-1)[flat]
         ids.reshape(-1)[flat] = self._replaced(targets, chosen_places, seed, epoch)
@@ -205,8 +223,8 @@ class Masking:
         )
 
     def _replaced(self, targets: np.ndarray, places: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-        kind = _uniform(places, seed, epoch, 1)
-        drawn = self.ordinary[(_uniform(places, seed, epoch, 2) * len(self.ordinary)).astype(np.int64)]
+        kind = uniform(places, seed, epoch, 1)
+        drawn = self.ordinary[(uniform(places, seed, epoch, 2) * len(self.ordinary)).astype(np.int64)]
         return np.where(kind < 0.8, self.mask_id, np.where(kind < 0.9, drawn, targets))
 
 
@@ -226,7 +244,7 @@ def _hash(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _uniform(places: np.ndarray, seed: int, epoch: int, stream: int) -> np.ndarray:
+def uniform(places: np.ndarray, seed: int, epoch: int, stream: int) -> np.ndarray:
     """Numbers in [0, 1), one for each place: the finaliser of SplitMix64 over a key and a counter."""
     key = int.from_bytes(hashlib.blake2b(f"{seed}/{epoch}/{stream}".encode(), digest_size=8).digest(), "little")
     with np.errstate(over="ignore"):

@@ -30,7 +30,8 @@ from ntulm.errors import UserError
 from ntulm.files import read_json, whole_directory, write_json
 from ntulm.probe import prepare, read_labels, solve, systems
 from ntulm.scored import ScoredDataset, read_datasets
-from ntulm.table import EmbeddingTable, ntu_names
+from ntulm.table import EmbeddingTable
+from ntulm.variants import variant_of
 
 if TYPE_CHECKING:
     from ntulm.config import Challenge, Evaluate, Params
@@ -95,9 +96,9 @@ def champion_scores(params: Params, champion: Champion, dataset: ScoredDataset, 
     """The champion's scores of the test posts of a data set, [T, C]: its vectors, a probe as the challenger's."""
     model, tokenizer = load_model(champion.model, "pretrain", choose_device())
     table = EmbeddingTable.load(champion.project / layout.EMBEDDINGS)
-    encode, names = params.encode, ntu_names(champion.variant)
+    encode, variant = params.encode, variant_of(champion.variant)
     encoder = Encoder(
-        freeze(model), tokenizer, table, names, champion.batches, encode.batch_size, np.dtype(encode.dtype)
+        freeze(model), tokenizer, table, variant, champion.batches, encode.batch_size, np.dtype(encode.dtype)
     )
     posts, vectors = layout.task(dataset.task) / f"{dataset.name}.parquet", work / f"{dataset.name}.safetensors"
     encode_file(encoder, posts, vectors)

@@ -91,7 +91,7 @@ def pretrain(variant: Variant, seed: Seed) -> None:
     _known(params, variant)
     from ntulm import pretrain as stage
 
-    stage.run(params.pretrain, params.batches, variant, seed)
+    stage.run(params.pretrain, params.batches, params.adapt.backbone, variant, seed)
 
 
 @app.command(rich_help_panel=STAGE)

@@ -17,7 +17,7 @@ Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Cut = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?$")] | Share
-Variant = Literal["text", "author", "hashtag", "author+hashtag"]
+Variant = Literal["text", "author", "hashtag", "author+hashtag", "shuffled", "words", "unadapted"]
 
 
 class Section(BaseModel):
@@ -135,6 +135,8 @@ class Pretrain(Training):
     slot_layer_norm: bool
     slot_scale: Rate
     slot_learning_rate_factor: Rate
+    slot_dropout: Annotated[float, Field(ge=0, lt=1)]
+    hide_masked_hashtags: bool
 
 
 class Encode(Section):
@@ -269,6 +271,7 @@ class Probe(Section):
     dropout: Range
     batch_size: Annotated[list[Positive], Field(min_length=1)]
     fixed: FixedProbe
+    tfidf_strengths: list[Rate]
 
 
 class Evaluate(Section):

@@ -2,14 +2,14 @@
 
 Reads `data/pretrain/VARIANT/SEED/`, `data/embeddings/`, `data/tasks/TASK/`. Writes one `DATASET.safetensors` a data set
 into `data/encode/VARIANT/SEED/TASK/`: `vectors` [N, H] in the order of the data set's rows and, for the variant `text`,
-`ntu` [N, D], the mean NTU vector of author and hashtags, for the probe's `post-concat` (§5.3).
+`ntu` [N, D], the mean NTU vector of author and hashtags, for the probe's `post-concat` (§5.3) and `ntu`.
 Run: `ntulm encode --variant VARIANT --seed SEED --task TASK`.
 """
 
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,13 +29,14 @@ from ntulm.device import choose_device, has_bf16, to_device
 from ntulm.errors import UserError
 from ntulm.files import read_json, whole_directory
 from ntulm.model import NtulmForMaskedLM
-from ntulm.table import EmbeddingTable, ntu_names, ntu_rows
+from ntulm.table import EmbeddingTable, ntu_rows
+from ntulm.variants import VARIANTS, Variant, present, variant_of
 
 if TYPE_CHECKING:
     from ntulm.config import Batches, Encode
 
 POSTS_AT_ONCE = 32768  # read, sorted by length and written together; bounds the memory whatever the file's size
-BOTH = ntu_names("author+hashtag")
+BOTH = VARIANTS["author+hashtag"].slot
 _CODES = {np.dtype(np.float16): "F16", np.dtype(np.float32): "F32"}
 
 
@@ -46,7 +47,7 @@ class Encoder:
     model: NtulmForMaskedLM
     tokenizer: PreTrainedTokenizerBase
     table: EmbeddingTable
-    names: tuple[str, ...]  # which NTUs feed the slot; none for `text`
+    variant: Variant
     batches: "Batches"
     batch_size: int
     dtype: np.dtype
@@ -59,7 +60,8 @@ class Encoder:
     @property
     def widths(self) -> dict[str, int]:
         """The tensors of an output file and the length of their rows."""
-        return {"vectors": self.width} if self.names else {"vectors": self.width, "ntu": self.table.dimension}
+        ntu = {"ntu": self.table.dimension} if self.variant == VARIANTS["text"] else {}
+        return {"vectors": self.width, **ntu}
 
 
 def run(encode: "Encode", batches: "Batches", variant: str, seed: int, task: str) -> None:
@@ -68,11 +70,11 @@ def run(encode: "Encode", batches: "Batches", variant: str, seed: int, task: str
     Raises:
         UserError: an unknown variant, or an earlier stage has not run.
     """
-    names = ntu_names(variant)
+    about = variant_of(variant)
     datasets = read_json(layout.task(task) / "datasets.json")
     model, tokenizer = load_model(layout.pretrain(variant, seed), f"pretrain@{variant}-{seed}", choose_device())
     table = EmbeddingTable.load(layout.EMBEDDINGS)
-    encoder = Encoder(freeze(model), tokenizer, table, names, batches, encode.batch_size, np.dtype(encode.dtype))
+    encoder = Encoder(freeze(model), tokenizer, table, about, batches, encode.batch_size, np.dtype(encode.dtype))
     with whole_directory(layout.vectors(variant, seed, task)) as directory:
         for dataset in sorted(datasets):
             encode_file(encoder, layout.task(task) / f"{dataset}.parquet", directory / f"{dataset}.safetensors")
@@ -117,8 +119,9 @@ def encode_posts(
 ) -> np.ndarray:
     """The post embeddings of N posts (§3.3): float32 [N, H]."""
     device = encoder.model.device
-    tokens: Tokens = tokenise(text, encoder.tokenizer, encoder.batches)
-    slots = _slots(encoder, author, hashtags, encoder.names) if encoder.names else None
+    seen = present(encoder.variant, text, author, hashtags)
+    tokens: Tokens = tokenise(seen.texts, encoder.tokenizer, encoder.batches)
+    slots = _slots(encoder, seen.authors, seen.hashtags, encoder.variant.slot) if encoder.variant.slot else None
     vectors = torch.empty(len(text), encoder.width, device=device)
 
     @torch.inference_mode()  # belongs to a thread
@@ -141,7 +144,7 @@ def encode_posts(
 
 
 def _slots(
-    encoder: Encoder, authors: list[str | None], hashtags: list[list[str] | None], names: tuple[str, ...]
+    encoder: Encoder, authors: Sequence[str | None], hashtags: Sequence[Sequence[str] | None], names: tuple[str, ...]
 ) -> Slots:
     return Slots(encoder.table, *ntu_rows(encoder.table, authors, hashtags, names))
 

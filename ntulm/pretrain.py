@@ -18,14 +18,15 @@ from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerBase
 
 from ntulm import layout
-from ntulm.backbone import load_model, save_model
+from ntulm.backbone import load_backbone, load_model, save_model
 from ntulm.batches import Masking, Slots, tokenise
 from ntulm.checkpoint import Checkpoint
 from ntulm.device import choose_device
 from ntulm.files import whole_directory, write_json
 from ntulm.samples import FIXED_SEED, Sample, sample_posts
-from ntulm.table import EmbeddingTable, ntu_names, ntu_rows
-from ntulm.training import Job, Outcome, Posts, TokenLosses, evaluate, train_model
+from ntulm.table import EmbeddingTable, ntu_rows
+from ntulm.training import Job, Outcome, Posts, SlotTraining, TokenLosses, evaluate, train_model
+from ntulm.variants import Variant, present, variant_of
 
 if TYPE_CHECKING:
     from ntulm.config import Batches, Pretrain
@@ -39,27 +40,32 @@ class Preparation:
 
     tokenizer: PreTrainedTokenizerBase
     batches: "Batches"
-    table: EmbeddingTable | None  # None for the variant `text`
-    names: Sequence[str]
+    table: EmbeddingTable | None  # None for a variant without a slot
+    variant: Variant
 
     def posts(self, sample: Sample) -> Posts:
         """Tokenise the texts and look up the NTUs."""
-        tokens = tokenise(sample.texts, self.tokenizer, self.batches)
+        seen = present(self.variant, sample.texts, sample.authors, sample.hashtags)
+        tokens = tokenise(seen.texts, self.tokenizer, self.batches)
         if self.table is None:
             return Posts(tokens, None)
-        return Posts(tokens, Slots(self.table, *ntu_rows(self.table, sample.authors, sample.hashtags, self.names)))
+        return Posts(tokens, Slots(self.table, *ntu_rows(self.table, seen.authors, seen.hashtags, self.variant.slot)))
 
 
-def run(pretrain: "Pretrain", batches: "Batches", variant: str, seed: int) -> None:
-    """Fine-tune `variant` with `seed` and measure its perplexity on test posts.
+def run(pretrain: "Pretrain", batches: "Batches", backbone: str, variant: str, seed: int) -> None:
+    """Fine-tune `variant` with `seed` and measure its perplexity on test posts; `unadapted` is only copied.
 
     Raises:
         UserError: an unknown variant, or an earlier stage has not run.
     """
-    names = ntu_names(variant)
+    about = variant_of(variant)
+    if not about.trained:
+        _copy_backbone(backbone, variant, seed)
+        return
     model, tokenizer = load_model(layout.ADAPT, "adapt", choose_device())
-    prepare = Preparation(tokenizer, batches, EmbeddingTable.load(layout.EMBEDDINGS) if names else None, names)
-    train = prepare.posts(sample_posts("train", pretrain.max_posts, seed))
+    prepare = Preparation(tokenizer, batches, EmbeddingTable.load(layout.EMBEDDINGS) if about.slot else None, about)
+    sample = sample_posts("train", pretrain.max_posts, seed)
+    train = prepare.posts(sample)
     if train.slots is not None:
         model.add_slot(
             variant,
@@ -77,7 +83,7 @@ def run(pretrain: "Pretrain", batches: "Batches", variant: str, seed: int) -> No
         masking=Masking(tokenizer, pretrain.mask_share, batches.max_length),
         settings=pretrain,
         seed=seed,
-        slot_learning_rate_factor=pretrain.slot_learning_rate_factor,
+        slot=slot_training(pretrain, train, sample, about),
         checkpoint=layout.checkpoint("pretrain", variant, seed),
     )
     trained = train_model(job)
@@ -86,7 +92,9 @@ def run(pretrain: "Pretrain", batches: "Batches", variant: str, seed: int) -> No
     losses = evaluate(job, test_posts)
     with whole_directory(layout.pretrain(variant, seed)) as directory:
         save_model(model, tokenizer, directory)
-        save_losses(directory / TEST_LOSSES, test, test_posts, losses)
+        if not about.words:  # other tokens, other masks: no comparison
+            counts = np.bincount(train.tokens.ids, minlength=len(tokenizer))
+            save_losses(directory / TEST_LOSSES, test, test_posts, losses, counts)
     write_json(
         layout.metrics("pretrain", variant, seed),
         _metrics(variant, seed, trained, losses, len(test), len(train.tokens)),
@@ -94,13 +102,47 @@ def run(pretrain: "Pretrain", batches: "Batches", variant: str, seed: int) -> No
     Checkpoint(job.checkpoint, "").remove()
 
 
-def save_losses(path: Path, test: Sample, posts: Posts, losses: TokenLosses) -> None:
-    """Write the loss of each masked test token; `post` counts all posts of the test split, from 0."""
+def slot_training(pretrain: "Pretrain", train: Posts, sample: Sample, variant: Variant) -> SlotTraining:
+    """How the slot of a variant is trained on the posts of a sample."""
+    hidden = None
+    if pretrain.hide_masked_hashtags and train.slots is not None and not variant.shuffled:
+        hidden = ntu_of_token(train, sample.hashtags, variant.slot)
+    return SlotTraining(pretrain.slot_learning_rate_factor, pretrain.slot_dropout, hidden)
+
+
+def ntu_of_token(posts: Posts, hashtags: Sequence[Sequence[str]], slot: Sequence[str]) -> np.ndarray:
+    """The NTU of the slot in whose hashtag each token stands: int64 [T], a place in `Slots.rows`, -1 for none."""
+    tokens, slots = posts.tokens, posts.slots
+    found = np.full(len(tokens.ids), -1, np.int64)
+    if slots is None or "hashtag" not in slot:
+        return found
+    inside = np.flatnonzero(tokens.in_hashtag)
+    owners = np.searchsorted(tokens.offsets, inside, side="right") - 1
+    for token, post in zip(inside.tolist(), owners.tolist(), strict=True):
+        tags, tag = hashtags[post], tokens.hashtags[tokens.hashtag[token]]
+        if tag in tags:  # a post's author stands before its hashtags
+            found[token] = slots.offsets[post + 1] - len(tags) + list(tags).index(tag)
+    return found
+
+
+def _copy_backbone(backbone: str, variant: str, seed: int) -> None:
+    model, tokenizer, _ = load_backbone(backbone, seed, choose_device())
+    with whole_directory(layout.pretrain(variant, seed)) as directory:
+        save_model(model, tokenizer, directory)
+    write_json(layout.metrics("pretrain", variant, seed), {"variant": variant, "seed": seed, "train_posts": 0})
+
+
+def save_losses(path: Path, test: Sample, posts: Posts, losses: TokenLosses, counts: np.ndarray) -> None:
+    """Write the loss of each masked test token; `post` counts all posts of the test split, from 0.
+
+    `counts` int64 [V] says how often each token stands in the training posts.
+    """
     owners = np.searchsorted(posts.tokens.offsets, losses.places, side="right") - 1
     save_file(
         {
             "post": test.ordinals[owners],
             "token": posts.tokens.ids[losses.places],
+            "train_count": counts[posts.tokens.ids[losses.places]],
             "bits": losses.bits,
             "in_hashtag": posts.tokens.in_hashtag[losses.places],
         },

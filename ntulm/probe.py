@@ -27,11 +27,12 @@ from ntulm.errors import UserError
 from ntulm.files import read_json, whole_directory, write_json
 from ntulm.metrics import metric
 from ntulm.perceptron import Perceptron
+from ntulm.tfidf import tfidf_scores
 
 if TYPE_CHECKING:
     from ntulm.config import FixedProbe, Probe
 
-POST_CONCAT = "post-concat"
+POST_CONCAT, NTU, TFIDF = "post-concat", "ntu", "tfidf"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class MLP(nn.Sequential):
 def run(probe: Probe, variant: str, seed: int, task: str) -> None:
     """Search, train and score the probes of one variant and seed on every data set of one task.
 
-    The variant `text` also writes the system `post-concat` (§5.3): its vectors with the mean NTU vector after them.
+    The variant `text` also writes the systems `post-concat` (§5.3), its vectors with the mean NTU vector after them,
+    `ntu`, that vector alone, and `tfidf`, which is no probe: logistic regression on the words.
 
     Raises:
         UserError: vectors that are missing or do not have the rows of the data set, or a search that finds nothing.
@@ -99,6 +101,9 @@ def run(probe: Probe, variant: str, seed: int, task: str) -> None:
                 save_file({"scores": scores}, directory / f"{system}.{name}.safetensors")
                 write_json(directory / f"{system}.{name}.trials.json", trials)
                 results.setdefault(system, {})[name] = result
+            if variant == "text" and probe.tfidf_strengths:
+                path = directory / f"{TFIDF}.{name}.safetensors"
+                results.setdefault(TFIDF, {})[name] = _tfidf(probe, task, name, dataset, labels, split, path)
     write_json(layout.metrics("probe", variant, seed, task), results)
 
 
@@ -128,6 +133,7 @@ def systems(path: Path, variant: str) -> list[tuple[str, NDArray[np.float32], in
     found = [(variant, vectors, vectors.shape[1])]
     if "ntu" in tensors:
         found.append((POST_CONCAT, np.hstack([vectors, tensors["ntu"]]), vectors.shape[1]))
+        found.append((NTU, tensors["ntu"], vectors.shape[1]))
     return found
 
 
@@ -160,12 +166,34 @@ def solve(
     if not np.isfinite(best.value):
         raise UserError(f"probe: {where}: {problem.metric} is undefined on the validation posts; give them more posts")
     scores = predict(problem, best)
-    # Metrics are those of the scores as they are stored, so that `evaluate` finds the same figures.
-    values = {name: metric(name, problem.test.labels, scores) for name in metrics}
-    result: dict[str, Any] = {name: None if np.isnan(value) else value for name, value in values.items()}
-    result |= {"posts": len(scores), "validation": best.value, "trials": len(trials)}
+    result = _figures(metrics, problem.test.labels, scores)
+    result |= {"validation": best.value, "trials": len(trials)}
     result["best"] = {**settings.model_dump(), "epochs": best.epoch}
     return scores, result, trials
+
+
+def _tfidf(
+    probe: Probe,
+    task: str,
+    name: str,
+    dataset: dict[str, Any],
+    labels: NDArray[np.bool_],
+    split: NDArray,
+    path: Path,
+) -> dict[str, Any]:
+    texts = pq.read_table(layout.task(task) / f"{name}.parquet", columns=["text"])["text"].to_pylist()
+    scores, validation, strength = tfidf_scores(
+        texts, labels, split, dataset["kind"], dataset["metric"], probe.tfidf_strengths
+    )
+    save_file({"scores": scores}, path)
+    result = _figures(dataset["metrics"], labels[split == "test"], scores)
+    return result | {"validation": validation, "trials": len(probe.tfidf_strengths), "best": {"strength": strength}}
+
+
+def _figures(metrics: list[str], labels: NDArray[np.bool_], scores: NDArray[np.float16]) -> dict[str, Any]:
+    """Metrics of the scores as they are stored, so that `evaluate` finds the same figures; null where undefined."""
+    values = {name: metric(name, labels, scores) for name in metrics}
+    return {name: None if np.isnan(value) else value for name, value in values.items()} | {"posts": len(scores)}
 
 
 def search(probe: Probe, problem: Problem, seed: int, where: str) -> tuple[Fit, FixedProbe, list[dict[str, Any]]]:

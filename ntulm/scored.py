@@ -20,11 +20,12 @@ from safetensors.numpy import load_file
 from ntulm import layout
 from ntulm.errors import UserError
 from ntulm.files import read_json
+from ntulm.variants import VARIANTS
 
 if TYPE_CHECKING:
     from ntulm.config import Run
 
-SYSTEM_ORDER = ("text", "author", "hashtag", "author+hashtag", "post-concat")
+SYSTEM_ORDER = (*VARIANTS, "post-concat", "ntu", "tfidf")
 SPLITS = ("train", "validation", "test")
 
 
@@ -65,7 +66,7 @@ class TestLosses:
 
 
 def in_order(systems: Iterable[str]) -> list[str]:
-    """Systems in the order of the paper's Table 3, then any others by name."""
+    """Systems in the order of the paper's Table 3: variants, then what is made of `text`; any others by name."""
     return sorted(systems, key=lambda name: (SYSTEM_ORDER.index(name) if name in SYSTEM_ORDER else 99, name))
 
 

@@ -28,23 +28,6 @@ from ntulm.errors import UserError
 TABLE_FILE = "table.safetensors"
 FORMAT = "ntulm-table-1"
 BLOCK_ROWS = 1 << 16  # rows copied at a time, so that a table larger than memory can be written
-VARIANTS: Mapping[str, tuple[str, ...]] = {
-    "text": (),
-    "author": ("author",),
-    "hashtag": ("hashtag",),
-    "author+hashtag": ("author", "hashtag"),
-}
-
-
-def ntu_names(variant: str) -> tuple[str, ...]:
-    """Which NTUs of a post feed the slot of `variant`: a subset of ("author", "hashtag").
-
-    Raises:
-        UserError: there is no such variant.
-    """
-    if variant not in VARIANTS:
-        raise UserError(f"run.variants: unknown variant {variant!r}; valid are {', '.join(VARIANTS)}")
-    return VARIANTS[variant]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ undisturbed run: order, masks and dropout depend on (seed, epoch, step), never o
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntulm.batches import FIXED, MaskedBatch, Masking, Slots, Tokens, length_order, training_order
+from ntulm.batches import FIXED, MaskedBatch, Masking, Slots, Tokens, length_order, training_order, uniform
 from ntulm.checkpoint import Checkpoint, fingerprint, restore_training, training_tensors, weights_fingerprint
 from ntulm.device import has_bf16, mixed_precision, to_device
 from ntulm.dropout import replace_dropout
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 MAX_GRADIENT_NORM = 1.0  # the Hugging Face Trainer's default, which the paper used
 CHECKPOINT_SECONDS = 300  # beside the checkpoint at each evaluation
 PROGRESS_SECONDS = 15
+SLOT_STREAM = 3  # of draws; the masks have 0 to 2
 NO_STEP = 2**62  # "no step went wrong"
+Hide = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ class Posts:
     tokens: Tokens
     slots: Slots | None
 
-    def slot_vectors(self, posts: np.ndarray, device: torch.device) -> Tensor | None:
-        """float32 [B, D] on the device, or None without a slot."""
-        return None if self.slots is None else to_device(torch.from_numpy(self.slots.vectors(posts)), device)
+    def slot_vectors(self, posts: np.ndarray, device: torch.device, hide: Hide | None = None) -> Tensor | None:
+        """float32 [B, D] on the device, or None without a slot; `hide` as in `Slots.vectors`."""
+        return None if self.slots is None else to_device(torch.from_numpy(self.slots.vectors(posts, hide)), device)
 
 
 @dataclass
@@ -111,6 +114,23 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class SlotTraining:
+    """How the slot is trained; of no effect on a model without one."""
+
+    learning_rate_factor: float = 1.0  # of the projection over that of the backbone
+    dropout: float = 0.0  # share of the NTUs that are left out of the slot, drawn anew in every epoch
+    ntu_of_token: np.ndarray | None = None  # int64 [T], the place in `Slots.rows` that is left out while the token is
+    # masked, -1 for none; None: nothing is left out
+
+    def hide(self, batch: MaskedBatch, seed: int, epoch: int) -> Hide | None:
+        """Which NTUs do not count for a batch; None: all do."""
+        if not self.dropout and self.ntu_of_token is None:
+            return None
+        own = np.zeros(0, np.int64) if self.ntu_of_token is None else self.ntu_of_token[batch.places]
+        return lambda places: (uniform(places, seed, epoch, SLOT_STREAM) < self.dropout) | np.isin(places, own)
+
+
+@dataclass(frozen=True)
 class Job:
     """Everything that a training run needs; the model has its final shape and is on its device."""
 
@@ -121,7 +141,7 @@ class Job:
     masking: Masking
     settings: "Training"
     seed: int
-    slot_learning_rate_factor: float
+    slot: "SlotTraining"
     checkpoint: Path
 
 
@@ -135,7 +155,7 @@ def train_model(job: Job) -> Outcome:
     plan = Plan(len(job.train.tokens), settings.batch_size, settings.epochs, settings.evaluations_per_epoch)
     if model.device.type == "cpu":
         replace_dropout(model)  # a GPU has a kernel for it
-    optimizer = make_optimizer(model, settings, job.slot_learning_rate_factor)
+    optimizer = make_optimizer(model, settings, job.slot.learning_rate_factor)
     checkpoint = Checkpoint(job.checkpoint, _fingerprint(job))
     state, best = _resume(job, optimizer, checkpoint)
     meter = Meter(job.name, model.device, plan, state)
@@ -169,7 +189,8 @@ def train_step(
     torch.manual_seed(job.seed * 1_000_003 + step)  # dropout follows from the step: a resumed run draws the same
     for group in optimizer.param_groups:
         group["lr"] = group["full_lr"] * factor
-    loss = masked_losses(model, batch, job.train.slot_vectors(posts, model.device)).sum() / max(len(batch.places), 1)
+    slot = job.train.slot_vectors(posts, model.device, job.slot.hide(batch, job.seed, epoch))
+    loss = masked_losses(model, batch, slot).sum() / max(len(batch.places), 1)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
     optimizer.step()
@@ -316,7 +337,8 @@ class Meter:
 
 
 def _fingerprint(job: Job) -> str:
-    parts: list[Any] = [job.settings.model_dump(mode="json"), job.seed, job.slot_learning_rate_factor]
+    parts: list[Any] = [job.settings.model_dump(mode="json"), job.seed, job.slot.learning_rate_factor]
+    parts += [job.slot.dropout, job.slot.ntu_of_token is not None]
     parts += [job.model.config.to_dict(), weights_fingerprint(job.model), torch.__version__]
     parts += [job.model.device.type, has_bf16(job.model.device)]
     for posts in (job.train, job.validation):

@@ -15,6 +15,7 @@ from ntulm.batches import normalise_text
 from ntulm.config import Batches, Encode
 from ntulm.errors import UserError
 from ntulm.table import EmbeddingTable
+from ntulm.variants import VARIANTS
 
 CPU = torch.device("cpu")
 BATCHES = Batches(max_length=24, mask_urls=True, mask_mentions=True)
@@ -100,7 +101,7 @@ def test_minilm_in_the_machines_precision_equals_float32(lm_project, adapt_setti
     posts = pq.read_table(layout.POSTS).slice(0, 32).to_pylist()
     table = EmbeddingTable.load(layout.EMBEDDINGS)
     expected = expected_vectors(model, tokenizer, posts, [None] * 32)
-    encoder = encode.Encoder(encode.freeze(model), tokenizer, table, (), BATCHES, 8, np.dtype("float32"))
+    encoder = encode.Encoder(encode.freeze(model), tokenizer, table, VARIANTS["text"], BATCHES, 8, np.dtype("float32"))
     vectors = encode.encode_posts(encoder, *([post[name] for post in posts] for name in ("text", "author", "hashtags")))
     assert cosines(vectors, expected).min() > 0.999
 

@@ -38,10 +38,11 @@ def train_and_watch(folder: str) -> list[float]:
     lengths = random.integers(5, 100, 600)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = random.integers(2000, 20000, offsets[-1]).astype(np.int32)
-    posts = training.Posts(Tokens(ids, offsets, np.zeros(len(ids), bool)), None)
+    posts = training.Posts(Tokens(ids, offsets, np.full(len(ids), -1), []), None)
     model, tokenizer, _ = load_backbone("minilm", 0, choose_device())
     replace_dropout(model)
-    job = training.Job("memory", model, posts, posts, Masking(tokenizer, 0.15, 128), SETTINGS, 0, 1.0, Path(folder))
+    slot = training.SlotTraining()
+    job = training.Job("memory", model, posts, posts, Masking(tokenizer, 0.15, 128), SETTINGS, 0, slot, Path(folder))
     optimizer = training.make_optimizer(model, job.settings, 1.0)
     order = [batch for epoch in range(2) for batch in training_order(lengths, 8, 0, epoch)]
     peaks = []

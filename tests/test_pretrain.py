@@ -14,6 +14,8 @@ from ntulm.errors import UserError
 
 BATCHES = Batches(max_length=24, mask_urls=True, mask_mentions=True)
 
+BACKBONE = "minilm"  # of `unadapted` alone
+
 
 def settings(**changes):
     values = {
@@ -31,6 +33,8 @@ def settings(**changes):
         "slot_layer_norm": False,
         "slot_scale": 0.3,
         "slot_learning_rate_factor": 2.0,
+        "slot_dropout": 0.0,
+        "hide_masked_hashtags": False,
     }
     return Pretrain(**{**values, **changes})
 
@@ -48,7 +52,7 @@ def losses(variant):
 @pytest.mark.slow
 def test_a_word_that_only_the_author_decides_is_learnt_from_the_slot(adapted):
     for variant in ("text", "author"):
-        pretrain.run(settings(), BATCHES, variant, 0)
+        pretrain.run(settings(), BATCHES, BACKBONE, variant, 0)
     bits = {}
     secret = {}
     for variant in ("text", "author"):
@@ -64,7 +68,7 @@ def test_a_word_that_only_the_author_decides_is_learnt_from_the_slot(adapted):
 
 def test_outputs_follow_the_contract(adapted):
     for variant in ("text", "author+hashtag"):
-        pretrain.run(settings(epochs=1), BATCHES, variant, 0)
+        pretrain.run(settings(epochs=1), BATCHES, BACKBONE, variant, 0)
     text, both = losses("text"), losses("author+hashtag")
     for name, dtype in {"post": np.int32, "token": np.int32, "bits": np.float32, "in_hashtag": np.bool_}.items():
         assert text[name].dtype == dtype
@@ -96,7 +100,7 @@ def test_variants_see_the_same_batches_masks_and_rates(adapted, monkeypatch):
 
     monkeypatch.setattr(training, "masked_losses", spy)
     for variant in seen:
-        pretrain.run(settings(epochs=1), BATCHES, variant, 3)
+        pretrain.run(settings(epochs=1), BATCHES, BACKBONE, variant, 3)
     assert len(seen["text"]) == len(seen["author"]) == 43
     for text, author in zip(*seen.values(), strict=True):
         assert all(torch.equal(one, other) for one, other in zip(text, author, strict=True))
@@ -112,7 +116,7 @@ def test_every_variant_starts_from_the_adapted_weights(adapted, monkeypatch):
     monkeypatch.setattr(pretrain, "train_model", stop)
     for variant in ("text", "author", "hashtag"):
         with pytest.raises(KeyboardInterrupt):
-            pretrain.run(settings(), BATCHES, variant, 0)
+            pretrain.run(settings(), BATCHES, BACKBONE, variant, 0)
     assert set(started["author"]) - set(started["text"]) == {"slot.weight", "slot.bias"}
     for name, weight in started["text"].items():
         assert torch.equal(weight, started["author"][name])
@@ -121,7 +125,7 @@ def test_every_variant_starts_from_the_adapted_weights(adapted, monkeypatch):
 
 def test_an_unknown_variant_and_a_missing_stage_are_user_errors(lm_project):
     with pytest.raises(UserError, match="unknown variant 'emoji'"):
-        pretrain.run(settings(), BATCHES, "emoji", 0)
+        pretrain.run(settings(), BATCHES, BACKBONE, "emoji", 0)
     with pytest.raises(UserError, match="dvc repro adapt"):
-        pretrain.run(settings(), BATCHES, "text", 0)
+        pretrain.run(settings(), BATCHES, BACKBONE, "text", 0)
     assert not layout.pretrain("text", 0).exists()

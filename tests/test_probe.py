@@ -27,6 +27,7 @@ SECTION = {
     "dropout": [0.0, 0.5],
     "batch_size": [16, 32],
     "fixed": FIXED,
+    "tfidf_strengths": [],
 }
 CLASSES = 3
 
@@ -131,8 +132,9 @@ def test_text_with_ntu_vectors_is_also_post_concat():
     write_task(signal=0.3, ntu=True)
     probe.run(section(), "text", 0, "toy")
     results, scores = outcome()
-    assert sorted(scores) == ["post-concat.toy.safetensors", "text.toy.safetensors"]
+    assert sorted(scores) == ["ntu.toy.safetensors", "post-concat.toy.safetensors", "text.toy.safetensors"]
     assert results["post-concat"]["toy"]["accuracy"] > 0.95 > results["text"]["toy"]["accuracy"]
+    assert results["ntu"]["toy"]["accuracy"] > 0.95
 
 
 def test_every_system_is_given_the_same_first_trials():
@@ -140,7 +142,7 @@ def test_every_system_is_given_the_same_first_trials():
     probe.run(section(trials=2), "text", 0, "toy")
     keys = ("learning_rate", "weight_decay", "dropout", "batch_size")
     tables = [json.loads(path.read_text()) for path in sorted(layout.scores("text", 0, "toy").glob("*.trials.json"))]
-    assert len(tables) == 2
+    assert len(tables) == 3
     assert [[t[k] for k in keys] for t in tables[0]] == [[t[k] for k in keys] for t in tables[1]]
 
 

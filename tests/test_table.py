@@ -10,7 +10,8 @@ from safetensors.numpy import load_file
 
 from ntulm import table
 from ntulm.errors import UserError
-from ntulm.table import EmbeddingTable, ntu_names, ntu_rows, write_table
+from ntulm.table import EmbeddingTable, ntu_rows, write_table
+from ntulm.variants import VARIANTS
 
 HOSTILE = [
     "",
@@ -102,11 +103,11 @@ def test_slot_vectors_average_known_unknown_and_no_ntus(tmp_path):
             st.sampled_from([None, "ada", "bob", "eve"]), st.lists(st.sampled_from(["nlp", "ada", "x"])) | st.none()
         )
     ),
-    variant=st.sampled_from(list(table.VARIANTS)),
+    variant=st.sampled_from(list(VARIANTS)),
 )
 def test_ntu_rows_equal_a_plain_loop(tmp_path_factory, posts, variant):
     loaded = small_table(tmp_path_factory.mktemp("table"))
-    names = ntu_names(variant)
+    names = VARIANTS[variant].slot
     rows, offsets = ntu_rows(loaded, [author for author, _ in posts], [tags for _, tags in posts], names)
     users, hashtags = {"ada": 2, "bob": 3}, {"nlp": 0, "ada": 1}
     for place, (author, tags) in enumerate(posts):
@@ -114,15 +115,6 @@ def test_ntu_rows_equal_a_plain_loop(tmp_path_factory, posts, variant):
         expected += [hashtags.get(tag, -1) for tag in tags or []] if "hashtag" in names else []
         assert rows[offsets[place] : offsets[place + 1]].tolist() == expected
     assert offsets[-1] == len(rows)
-
-
-def test_variants_name_their_ntus():
-    assert ntu_names("text") == ()
-    assert ntu_names("author+hashtag") == ("author", "hashtag")
-    with pytest.raises(
-        UserError, match=r"unknown variant 'hashtag\+author'; valid are text, author, hashtag, author\+hashtag"
-    ):
-        ntu_names("hashtag+author")
 
 
 def test_an_ntu_that_stands_twice_is_refused(tmp_path):

@@ -10,7 +10,17 @@ from ntulm.batches import Masking, tokenise
 from ntulm.checkpoint import Checkpoint
 from ntulm.config import Adapt, Batches
 from ntulm.errors import UserError
-from ntulm.training import EarlyStopping, Job, Plan, Posts, evaluate, learning_rate_factor, plan_posts, train_model
+from ntulm.training import (
+    EarlyStopping,
+    Job,
+    Plan,
+    Posts,
+    SlotTraining,
+    evaluate,
+    learning_rate_factor,
+    plan_posts,
+    train_model,
+)
 
 BATCHES = Batches(max_length=24, mask_urls=True, mask_mentions=True)
 SETTINGS = {
@@ -36,7 +46,7 @@ def make_job(tiny_backbone, tmp_path, **changes):
     settings = Adapt(**{**SETTINGS, **changes})
     train, validation = (Posts(tokenise(part, tokenizer, BATCHES), None) for part in (texts[:100], texts[100:]))
     masking = Masking(tokenizer, settings.mask_share, BATCHES.max_length)
-    return Job("test", model, train, validation, masking, settings, 0, 1.0, tmp_path / "checkpoint")
+    return Job("test", model, train, validation, masking, settings, 0, SlotTraining(), tmp_path / "checkpoint")
 
 
 def weights(model):
