@@ -40,7 +40,13 @@ if TYPE_CHECKING:
 
 BASELINE = "text"
 SLICES = ("overall", "overlap", "non_overlap")
-TOKENS = ("all", "in_hashtag", "other")
+# Tokens by how often they stand in the training posts of the first seed: at least, and less than.
+FREQUENCIES = {
+    "seen_under_10": (0, 10),
+    "seen_under_100": (10, 100),
+    "seen_under_1000": (100, 1000),
+    "seen_more": (1000, None),
+}
 OFFICIAL = "official"  # the mean over data sets of a family whose main metrics differ
 Record = dict[str, Any]
 
@@ -176,13 +182,13 @@ def _family_metrics(members: Sequence[ScoredDataset]) -> dict[str, list[str]]:
 
 
 def perplexity_records(losses: TestLosses, bootstrap: Bootstrap, config: Evaluate) -> list[Record]:
-    """Perplexity in bits on the same masks for every variant (§5.1), for all masked tokens and those inside hashtags
-    and outside them apart: a hashtag's NTU tells what a masked token of the hashtag was, so the claim is on the others.
+    """Perplexity in bits on the same masks for every variant (§5.1), for all masked tokens and for groups of them.
+
+    Tokens inside hashtags and outside them apart: a hashtag's NTU tells what a masked token of the hashtag was, so the
+    claim is on the others, which are then grouped by frequency.
     """
     records = []
-    for name, chosen in zip(
-        TOKENS, (np.ones_like(losses.in_hashtag), losses.in_hashtag, ~losses.in_hashtag), strict=True
-    ):
+    for name, chosen in token_groups(losses).items():
         if not chosen.any():
             continue
         posts, ordinal = np.unique(losses.post[chosen], return_inverse=True)
@@ -198,6 +204,15 @@ def perplexity_records(losses: TestLosses, bootstrap: Bootstrap, config: Evaluat
             for system, sample in samples.items()
         ]
     return records
+
+
+def token_groups(losses: TestLosses) -> dict[str, NDArray[np.bool_]]:
+    """Which masked tokens belong to each group: bool [M]."""
+    groups = {"all": np.ones_like(losses.in_hashtag), "in_hashtag": losses.in_hashtag, "other": ~losses.in_hashtag}
+    for name, (least, below) in FREQUENCIES.items():
+        counted = (losses.train_count >= least) & (losses.train_count < (np.inf if below is None else below))
+        groups[name] = ~losses.in_hashtag & counted
+    return groups
 
 
 def coverage_records(table: EmbeddingTable, dataset: ScoredDataset) -> list[Record]:

@@ -19,8 +19,24 @@ MARKS = {"better": "▲", "worse": "▼", "no difference shown": "=", "too few p
 LEGEND = "▲ better, ▼ worse, = no difference shown, ? too few posts for a verdict"
 SYNTHETIC = "SYNTHETIC data: these figures show that the pipeline works, not that NTUs help on real posts."
 SLICE_NAMES = {"overall": "overall", "overlap": "overlap", "non_overlap": "non-overlap"}
-TOKEN_NAMES = {"all": "all masked tokens", "in_hashtag": "tokens inside hashtags", "other": "the other tokens"}
-BITS_NAMES = {"all": "Perplexity (bits)", "in_hashtag": "Bits, tokens in hashtags", "other": "Bits, the other tokens"}
+TOKEN_NAMES = {
+    "all": "all masked tokens",
+    "in_hashtag": "tokens inside hashtags",
+    "other": "the other tokens",
+    "seen_under_10": "of these, seen under 10 times",
+    "seen_under_100": "10 to 99 times",
+    "seen_under_1000": "100 to 999 times",
+    "seen_more": "1,000 times or more",
+}
+BITS_NAMES = {
+    "all": "Perplexity (bits)",
+    "in_hashtag": "Bits, tokens in hashtags",
+    "other": "Bits, the other tokens",
+    "seen_under_10": "Bits, others seen < 10 times",
+    "seen_under_100": "Bits, others seen 10 to 99 times",
+    "seen_under_1000": "Bits, others seen 100 to 999 times",
+    "seen_more": "Bits, others seen ≥ 1,000 times",
+}
 NTULM, POST_CONCAT = "author+hashtag", "post-concat"  # the two systems that Table 4 compares
 ABSENT = "–"
 

@@ -56,12 +56,16 @@ class ScoredDataset:
 
 @dataclass(frozen=True)
 class TestLosses:
-    """Bits of the masked test tokens: `post` and `in_hashtag` [M], and for each system S vectors float64 [M]."""
+    """Bits of the masked test tokens [M]: for each system S vectors float64.
+
+    `train_count` is how often the token stands in the training posts of the first seed.
+    """
 
     __test__ = False  # not a test class of pytest
 
     post: NDArray[np.int32]
     in_hashtag: NDArray[np.bool_]
+    train_count: NDArray[np.int64]
     bits: dict[str, list[NDArray[np.float64]]]
 
 
@@ -108,6 +112,7 @@ def read_test_losses(run: Run) -> TestLosses | None:
     return TestLosses(
         post=first["post"],
         in_hashtag=first["in_hashtag"].astype(bool),
+        train_count=first["train_count"],
         bits={system: [one["bits"].astype(np.float64) for one in tensors[system]] for system in in_order(tensors)},
     )
 

@@ -89,13 +89,14 @@ def write_pretrain(variants=VARIANTS, seeds=(0,), posts=200, factors=None):
     bits = random.gamma(2.0, 2.0, len(post))
     token = random.integers(0, 1000, len(post)).astype(np.int32)
     in_hashtag = random.random(len(post)) < 0.2
+    count = 10 ** (token % 4)
     for variant in variants:
         for seed in seeds:
             directory = layout.pretrain(variant, seed)
             directory.mkdir(parents=True)
             noise = np.random.default_rng([seed, len(variant)]).normal(1, 0.02, len(post))
             own = (bits * factors[variant] * noise).astype(np.float32)
-            tensors = {"post": post, "token": token, "bits": own, "in_hashtag": in_hashtag}
+            tensors = {"post": post, "token": token, "bits": own, "in_hashtag": in_hashtag, "train_count": count}
             save_file(tensors, directory / "test_losses.safetensors")
             curve = [4 * factors[variant] + 3 * np.exp(-step / 3) for step in range(8)]
             history = [

@@ -70,7 +70,13 @@ def test_outputs_follow_the_contract(adapted):
     for variant in ("text", "author+hashtag"):
         pretrain.run(settings(epochs=1), BATCHES, BACKBONE, variant, 0)
     text, both = losses("text"), losses("author+hashtag")
-    for name, dtype in {"post": np.int32, "token": np.int32, "bits": np.float32, "in_hashtag": np.bool_}.items():
+    for name, dtype in {
+        "post": np.int32,
+        "token": np.int32,
+        "bits": np.float32,
+        "in_hashtag": np.bool_,
+        "train_count": np.int64,
+    }.items():
         assert text[name].dtype == dtype
         if name != "bits":
             np.testing.assert_array_equal(text[name], both[name])  # the same masks, in the same order
