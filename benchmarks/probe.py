@@ -27,6 +27,7 @@ SETTINGS = Probe.model_validate(
     {
         "search": True,
         "trials": 6,
+        "trials_at_once": 2,
         "startup_trials": 3,
         "warmup_epochs": 2,
         "max_epochs": 8,
@@ -61,19 +62,19 @@ def problem(folder: Path) -> probe.Problem:
 
 def ours(folder: Path) -> Outcome:
     """The search of the stage `probe`."""
-    return _searched(folder, probe.fit)
+    return _searched(folder, SETTINGS, probe.fit)
 
 
 def torch_loop(folder: Path) -> Outcome:
     """The same search; each trial is a module, automatic differentiation, the fused AdamW and torch's own average."""
-    return _searched(folder, plain_fit)
+    return _searched(folder, SETTINGS.model_copy(update={"trials_at_once": 1}), plain_fit)
 
 
-def _searched(folder: Path, fit: Callable[..., probe.Fit]) -> Outcome:
+def _searched(folder: Path, settings: Probe, fit: Callable[..., probe.Fit]) -> Outcome:
     data = problem(folder)
     plain, probe.fit = probe.fit, fit
     started = time.perf_counter()
-    best, _, trials = probe.search(SETTINGS, data, 0, "benchmark")
+    best, _, trials = probe.search(settings, data, 0, "benchmark")
     seconds = time.perf_counter() - started
     probe.fit = plain
     epochs = sum(len(trial["epochs"]) for trial in trials)

@@ -261,6 +261,7 @@ Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 class Probe(Section):
     search: bool
     trials: Positive
+    trials_at_once: Positive
     startup_trials: Positive
     warmup_epochs: Count
     max_epochs: Positive

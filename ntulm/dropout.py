@@ -11,12 +11,15 @@ LEVELS = 2**16  # of a 16-bit draw
 LOWEST = -(2**63)  # of a 64-bit draw
 
 
-def keep_mask(like: Tensor, probability: float) -> Tensor:
+def keep_mask(like: Tensor, probability: float, generator: torch.Generator | None = None) -> Tensor:
     """What to multiply a tensor with: 0 with the probability (exact to 1 / 65536), else what keeps the mean.
 
-    The draws follow `torch.manual_seed`. Shape, type and device are those of `like`.
+    The draws are those of the generator, without one they follow `torch.manual_seed`. Shape, type and device are those
+    of `like`.
     """
-    draws = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device).random_(LOWEST, None)
+    draws = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device).random_(
+        LOWEST, None, generator=generator
+    )
     places = draws.view(torch.int16)[: like.numel()].view(like.shape)
     dropped = round(probability * LEVELS)
     return (places >= dropped - LEVELS // 2).to(like.dtype).mul_(1 / (1 - probability))

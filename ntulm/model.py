@@ -15,7 +15,6 @@ The slot has no position and no token-type embedding, so it joins after the embe
 What follows the attention of the last layer is computed at the M gathered positions alone: nobody reads the others.
 """
 
-import math
 from typing import Any, cast
 
 import torch
@@ -118,24 +117,44 @@ class NtulmForMaskedLM(PreTrainedModel):
     def add_slot(self, variant: str, width: int, norm: float, scale: float, layer_norm: bool, seed: int) -> None:
         """Give a text model its slot, with a fresh projection.
 
+        The paper does not say how its projection starts. Ours keeps the angles between NTU vectors, and writes them
+        where the first layer's keys and values read least: a slot that is large enough to last through the layers at
+        its own position, where the post embedding finds it, would otherwise drown the tokens that attend to it
+        (docs/decisions/0003-start-of-the-slot.md).
+
         Args:
             variant: the name of the variant.
             width: D, the length of an NTU vector.
             norm: typical norm of the table's slot vectors.
-            scale: the projected slots start with `scale` times the typical norm of an embedded token. The paper does
-                not say how its projection starts; a slot far smaller than the tokens around it is hardly attended to.
+            scale: the projected slots start with `scale` times the typical norm of an embedded token.
             layer_norm: apply the embedding module's LayerNorm, which then sets the norm.
             seed: draws the projection.
         """
         self.config.variant, self.config.slot_width = variant, width
         self.config.slot_layer_norm, self.config.slot_norm = layer_norm, norm
         self.slot = nn.Linear(width, self.embedded_width).to(self.device)
-        deviation = scale * self._token_norm() / math.sqrt(self.embedded_width)
-        weight = torch.randn(self.slot.weight.shape, generator=torch.Generator().manual_seed(seed))
+        directions = self._quiet_directions(width)
         with torch.no_grad():
-            # The input has a norm near 1 (see `slot_norm`), so each of the E outputs has this deviation.
-            self.slot.weight.copy_(weight * deviation)
+            # The input has a norm near 1 (see `slot_norm`), and an orthogonal matrix keeps it.
+            empty = torch.empty(directions.shape[1], width)
+            orthogonal = nn.init.orthogonal_(empty, generator=torch.Generator().manual_seed(seed)).to(self.device)
+            self.slot.weight.copy_(directions @ orthogonal * scale * self._token_norm())
             self.slot.bias.zero_()
+
+    @torch.no_grad()
+    def _quiet_directions(self, count: int) -> Tensor:
+        """The directions that the first layer's keys and values read least: orthonormal [E, min(count, E)]."""
+        attention: Any = self._layers[0].attention
+        readers = (
+            (attention.k_lin, attention.v_lin)
+            if hasattr(attention, "k_lin")
+            else (attention.self.key, attention.self.value)
+        )
+        read = torch.cat([reader.weight.double() / reader.weight.double().norm() for reader in readers])
+        if hasattr(self.encoder, "embeddings_project"):
+            read = read @ self.encoder.embeddings_project.weight.double()
+        _, directions = torch.linalg.eigh(read.T @ read)  # the least read first
+        return directions[:, :count].float()
 
     @torch.no_grad()
     def start_head(self, counts: Tensor) -> None:

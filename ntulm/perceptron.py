@@ -18,10 +18,12 @@ from ntulm.dropout import keep_mask
 class Perceptron:
     """Weights, their gradient and their running average, each one vector, and the optimizer's state."""
 
-    def __init__(self, start: nn.Sequential, learning_rate: float, weight_decay: float) -> None:
-        """Take over the weights of a linear layer, tanh, dropout and a linear layer."""
+    def __init__(
+        self, start: nn.Sequential, learning_rate: float, weight_decay: float, generator: torch.Generator
+    ) -> None:
+        """Take over the weights of a linear layer, tanh, dropout and a linear layer; `generator` draws the dropout."""
         weights = start.state_dict()
-        self.dropout = float(cast(nn.Dropout, start[2]).p)
+        self.dropout, self.generator = float(cast(nn.Dropout, start[2]).p), generator
         self.names, self.shapes = list(weights), [weight.shape for weight in weights.values()]
         self.flat = torch.cat([weight.flatten() for weight in weights.values()])
         self.flat.grad = torch.zeros_like(self.flat)
@@ -40,7 +42,7 @@ class Perceptron:
         """
         first, first_bias, second, second_bias = self.parts
         hidden = torch.addmm(first_bias, features, first.t()).tanh_()
-        mask = keep_mask(hidden, self.dropout) if self.dropout else None
+        mask = keep_mask(hidden, self.dropout, self.generator) if self.dropout else None
         shown = hidden if mask is None else hidden * mask
         slope = loss_slope(torch.addmm(second_bias, shown, second.t()), targets, kind)
         behind = slope @ second

@@ -1,7 +1,8 @@
 """Stage `report`: the tables and figures for people.
 
-Reads `data/evaluate/`, `metrics/corpus.json` and `metrics/pretrain/*.json`. Writes `reports/`: `results.md` (Tables 2
-to 5 with the paper's figures), PNG figures and `coverage.html` (an Evidently page that opens offline).
+Reads `data/evaluate/`, `data/graph/`, `data/embeddings/` and the metrics of earlier stages. Writes `reports/`:
+`results.html` (one file that opens offline), `results.md` (Tables 2 to 5 with the paper's figures), the figures,
+`coverage.html` (an Evidently page) and `curves.json` (the learning curves for `dvc plots`).
 Command: `ntulm report`.
 """
 
@@ -10,9 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ntulm import layout
-from ntulm.files import read_json, whole_directory
+from ntulm.files import read_json, whole_directory, write_json
 from ntulm.markdown import results_page
 from ntulm.result_tables import Record, load_paper, load_results
+from ntulm.table import EmbeddingTable
 
 if TYPE_CHECKING:
     from ntulm.config import Report
@@ -27,11 +29,18 @@ def run(config: Report) -> None:
     results = load_results()
     # Evidently and matplotlib take seconds to import: not before it is known that there is something to report.
     from ntulm.evidently_report import write_coverage_page
+    from ntulm.neighbours import draw_map, frequent_hashtags, neighbourhoods
+    from ntulm.page import write_page
     from ntulm.plots import draw_figures
 
     with whole_directory(layout.REPORTS) as directory:
-        figures = draw_figures(results, _curves(results.settings), directory)
+        curves = _curves(results.settings)
+        figures = draw_figures(results, curves, directory)
+        write_json(directory / "curves.json", _points(curves))
         page = results_page(results, load_paper(), figures)
+        hashtags = frequent_hashtags(layout.NODES, EmbeddingTable.load(layout.EMBEDDINGS))
+        draw_map(hashtags, directory / "hashtags.svg")
+        write_page(results, page, neighbourhoods(hashtags), directory, directory / "results.html")
         if write_coverage_page(results, config.min_coverage, directory / "coverage.html"):
             page += "\nNTU coverage and scores by slice as a page: [coverage.html](coverage.html).\n"
         (directory / "results.md").write_text(page, encoding="utf-8")
@@ -43,3 +52,12 @@ def _curves(settings: Record) -> list[Record]:
         layout.metrics("pretrain", variant, seed) for variant in settings["variants"] for seed in settings["seeds"]
     ]
     return [read_json(path) for path in paths if path.exists()]
+
+
+def _points(curves: list[Record]) -> list[Record]:
+    """The learning curves as flat records."""
+    return [
+        {"variant": curve["variant"], "seed": curve["seed"], "step": one["step"], "bits": one["validation_bits"]}
+        for curve in curves
+        for one in curve.get("history", [])
+    ]

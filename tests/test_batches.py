@@ -120,3 +120,8 @@ def test_slot_vectors_are_looked_up_per_batch(lm_project):
     expected = table.slot_vectors(slots.rows, slots.offsets)
     np.testing.assert_allclose(slots.vectors(np.array([3, 0, 1, 2])), expected[[3, 0, 1, 2]], rtol=1e-6)
     assert slots.typical_norm() > 0
+    without_first = slots.vectors(np.arange(4), lambda places: places == 0)
+    shorter = Slots(table, slots.rows[1:], np.array([0, 1, 1, 2, 4]))
+    np.testing.assert_array_equal(without_first, shorter.vectors(np.arange(4)))
+    nothing = slots.vectors(np.arange(4), lambda places: places >= 0)
+    np.testing.assert_array_equal(nothing, np.tile(table.mean, (4, 1)))

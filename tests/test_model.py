@@ -115,6 +115,30 @@ def test_projected_slots_start_with_the_norm_of_tokens_times_the_scale():
     assert float((model._project(vectors).norm(dim=-1).mean() / tokens).detach()) == pytest.approx(0.5, rel=0.2)
 
 
+def test_a_slot_starts_with_the_angles_of_the_ntu_vectors():
+    model = with_slot(make_backbone("bert"))
+    vectors = slots()
+    projected = model._project(vectors)[:, 0].detach()
+    expected = torch.nn.functional.cosine_similarity(vectors[:1], vectors)
+    torch.testing.assert_close(torch.nn.functional.cosine_similarity(projected[:1], projected), expected)
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_a_slot_starts_where_the_first_layer_reads_little(family):
+    model = with_slot(make_backbone(family))
+    attention = model._layers[0].attention
+    reader = attention.k_lin if family == "distilbert" else attention.self.key
+
+    def read(slot):
+        if hasattr(model.encoder, "embeddings_project"):
+            slot = model.encoder.embeddings_project(slot) - model.encoder.embeddings_project.bias
+        return (reader(slot) - reader.bias).norm(dim=-1).mean().item()
+
+    quiet = model._project(slots()).detach()
+    drawn = torch.randn(quiet.shape, generator=torch.Generator().manual_seed(3))
+    assert read(quiet) < read(drawn * quiet.norm() / drawn.norm())
+
+
 @pytest.mark.parametrize("family", HEADS)
 def test_what_follows_the_last_attention_is_applied_to_the_masked_positions_alone(family):
     model = with_slot(make_backbone(family))

@@ -26,10 +26,10 @@ def data(kind):
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_steps_equal_those_of_automatic_differentiation(kind, dropout, monkeypatch):
     mask = (torch.rand(POSTS, WIDTH) >= dropout) / (1 - dropout)
-    monkeypatch.setattr(perceptron, "keep_mask", lambda like, probability: mask)
+    monkeypatch.setattr(perceptron, "keep_mask", lambda like, probability, generator: mask)
     features, targets = data(kind)
     model = start(dropout)
-    ours = Perceptron(model, learning_rate=0.02, weight_decay=0.1)
+    ours = Perceptron(model, learning_rate=0.02, weight_decay=0.1, generator=torch.Generator())
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.1)
     averaged: dict[str, torch.Tensor] = {}
     for _ in range(5):
@@ -47,7 +47,7 @@ def test_steps_equal_those_of_automatic_differentiation(kind, dropout, monkeypat
 
 
 def test_an_average_is_not_changed_by_later_steps():
-    ours = Perceptron(start(0.0), learning_rate=0.1, weight_decay=0.0)
+    ours = Perceptron(start(0.0), learning_rate=0.1, weight_decay=0.0, generator=torch.Generator())
     features, targets = data("single")
     ours.step(features, targets, "single", kept=0.5)
     average = ours.average()

@@ -9,11 +9,15 @@ from safetensors.numpy import load_file
 
 from ntulm import adapt, layout, pretrain, training
 from ntulm.backbone import load_model
+from ntulm.batches import MaskedBatch
 from ntulm.config import Batches, Pretrain
 from ntulm.errors import UserError
+from ntulm.samples import Sample
+from ntulm.table import EmbeddingTable
+from ntulm.training import SlotTraining
+from ntulm.variants import VARIANTS
 
 BATCHES = Batches(max_length=24, mask_urls=True, mask_mentions=True)
-
 BACKBONE = "minilm"  # of `unadapted` alone
 
 
@@ -135,3 +139,36 @@ def test_an_unknown_variant_and_a_missing_stage_are_user_errors(lm_project):
     with pytest.raises(UserError, match="dvc repro adapt"):
         pretrain.run(settings(), BATCHES, BACKBONE, "text", 0)
     assert not layout.pretrain("text", 0).exists()
+
+
+def test_each_token_of_a_hashtag_knows_its_ntu(adapted):
+    _, tokenizer = load_model(layout.ADAPT, "adapt", torch.device("cpu"))
+    table = EmbeddingTable.load(layout.EMBEDDINGS)
+    sample = Sample(
+        ["so #like it", "#LIKE #so", "plain"], ["ada", "bob", "eve"], [["like"], ["like", "so"], []], np.arange(3)
+    )
+    prepare = pretrain.Preparation(tokenizer, BATCHES, table, VARIANTS["author+hashtag"])
+    posts = prepare.posts(sample)
+    found = pretrain.ntu_of_token(posts, sample.hashtags, ("author", "hashtag"))
+    start, second, third = posts.tokens.offsets[:3]
+    assert set(found[start:second]) == {-1, 1}  # the author has place 0
+    assert set(found[second:third]) == {-1, 3, 4}
+    assert set(found[third:]) == {-1}
+    assert (found[posts.tokens.in_hashtag] >= 0).all()
+
+
+def test_a_masked_hashtag_and_dropped_ntus_are_hidden():
+    nothing = torch.zeros(0)
+    batch = MaskedBatch(nothing, nothing, nothing, nothing, places=np.array([2, 5]))
+
+    def hidden(training, epoch=0):
+        hide = training.hide(batch, 0, epoch)
+        return hide(np.arange(4000))
+
+    assert SlotTraining().hide(batch, 0, 0) is None
+    own = SlotTraining(ntu_of_token=np.array([-1, -1, 7, 8, 8, 9]))
+    assert np.flatnonzero(hidden(own)).tolist() == [7, 9]
+    dropped = [hidden(SlotTraining(dropout=0.25), epoch) for epoch in (0, 0, 1)]
+    assert (dropped[0] == dropped[1]).all()
+    assert (dropped[0] != dropped[2]).any()
+    assert dropped[0].mean() == pytest.approx(0.25, abs=0.03)

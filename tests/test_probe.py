@@ -27,6 +27,7 @@ SECTION = {
     "dropout": [0.0, 0.5],
     "batch_size": [16, 32],
     "fixed": FIXED,
+    "trials_at_once": 2,
     "tfidf_strengths": [],
 }
 CLASSES = 3
