@@ -118,9 +118,9 @@ class NtulmForMaskedLM(PreTrainedModel):
         """Give a text model its slot, with a fresh projection.
 
         The paper does not say how its projection starts. Ours keeps the angles between NTU vectors, and writes them
-        where the first layer's keys and values read least: a slot that is large enough to last through the layers at
-        its own position, where the post embedding finds it, would otherwise drown the tokens that attend to it
-        (docs/decisions/0003-start-of-the-slot.md).
+        where the first layer's keys read least. To last through the layers and to be found in the mean over positions
+        (§3.3), a slot has to be larger than a token; written anywhere, such a slot would draw the attention of all
+        tokens to it or away from it (docs/decisions/0003-start-of-the-slot.md).
 
         Args:
             variant: the name of the variant.
@@ -143,14 +143,10 @@ class NtulmForMaskedLM(PreTrainedModel):
 
     @torch.no_grad()
     def _quiet_directions(self, count: int) -> Tensor:
-        """The directions that the first layer's keys and values read least: orthonormal [E, min(count, E)]."""
+        """The directions that the first layer's keys read least: orthonormal [E, min(count, E)]."""
         attention: Any = self._layers[0].attention
-        readers = (
-            (attention.k_lin, attention.v_lin)
-            if hasattr(attention, "k_lin")
-            else (attention.self.key, attention.self.value)
-        )
-        read = torch.cat([reader.weight.double() / reader.weight.double().norm() for reader in readers])
+        keys = attention.k_lin if hasattr(attention, "k_lin") else attention.self.key
+        read = keys.weight.double()
         if hasattr(self.encoder, "embeddings_project"):
             read = read @ self.encoder.embeddings_project.weight.double()
         _, directions = torch.linalg.eigh(read.T @ read)  # the least read first

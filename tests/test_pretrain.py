@@ -55,11 +55,12 @@ def losses(variant):
 
 @pytest.mark.slow
 def test_a_word_that_only_the_author_decides_is_learnt_from_the_slot(adapted):
-    for variant in ("text", "author"):
+    variants = ("text", "author", "shuffled")
+    for variant in variants:
         pretrain.run(settings(), BATCHES, BACKBONE, variant, 0)
     bits = {}
     secret = {}
-    for variant in ("text", "author"):
+    for variant in variants:
         metrics = json.loads(layout.metrics("pretrain", variant, 0).read_text())
         bits[variant] = metrics["perplexity_bits"]
         _, tokenizer = load_model(layout.pretrain(variant, 0), "pretrain", torch.device("cpu"))
@@ -68,6 +69,7 @@ def test_a_word_that_only_the_author_decides_is_learnt_from_the_slot(adapted):
         secret[variant] = table["bits"][np.isin(table["token"], words)].mean()
     assert bits["author"] < bits["text"]
     assert secret["author"] < 0.6 * secret["text"]
+    assert secret["shuffled"] > 0.95 * secret["text"]  # the author of another post says nothing: no leak
 
 
 def test_outputs_follow_the_contract(adapted):
