@@ -76,7 +76,7 @@ def write_side_task():
 def test_the_gain_vanishes_with_the_ntus_of_other_posts(lm_project, adapt_settings):
     adapt.run(adapt_settings(max_posts=0), BATCHES)
     write_side_task()
-    accuracy = {}
+    accuracy: dict[str, float] = {}
     for variant in ("text", "author+hashtag", "shuffled"):
         pretrain.run(PRETRAIN, BATCHES, "minilm", variant, 0)
         encode.run(Encode(batch_size=64, dtype="float32"), BATCHES, variant, 0, "side")
