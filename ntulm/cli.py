@@ -164,6 +164,15 @@ def challenge(project: Annotated[Path, typer.Argument(help=IN_PRODUCTION)]) -> N
 
 
 @app.command()
+def tune() -> None:
+    """Search for the slot's settings on validation posts; goes on where it was stopped."""
+    params = _params()
+    from ntulm.tune import run
+
+    run(params)
+
+
+@app.command()
 def configure(
     recipe: Annotated[str, typer.Argument(help="quickstart, stocknet, ira or paper.")],
     changes: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", show_default=False)] = None,

@@ -304,6 +304,18 @@ class Challenge(Section):
     max_loss: Annotated[float, Field(ge=0)]
 
 
+class Tune(Section):
+    variant: Variant
+    task: str
+    trials: Positive
+    seed: Count
+    train_posts: Positive
+    validation_posts: Positive
+    slot_scale: Range
+    slot_learning_rate_factor: Range
+    slot_dropout: Range
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -321,6 +333,7 @@ class Params(Section):
     report: Report
     check: Check
     challenge: Challenge
+    tune: Tune
 
     @model_validator(mode="after")
     def _tasks_are_defined(self) -> "Params":

@@ -24,7 +24,8 @@ ADAPT = Path("data/adapt")
 EVALUATE = Path("data/evaluate")
 REPORTS = Path("reports")
 
-# Not of stages: written by `ntulm check` and `ntulm challenge` for whoever decides.
+# Not of stages: written by `ntulm check`, `ntulm challenge` and `ntulm tune` for whoever decides.
+TUNE = Path("data/tune")
 CHECK = Path("data/check")
 CHALLENGE = Path("data/challenge")
 MONITORING = Path("monitoring")  # an Evidently workspace: what every check found, over time

@@ -62,6 +62,28 @@ def run(pretrain: "Pretrain", batches: "Batches", backbone: str, variant: str, s
     if not about.trained:
         _copy_backbone(backbone, variant, seed)
         return
+    job, prepare = make_job(pretrain, batches, variant, seed, layout.checkpoint("pretrain", variant, seed))
+    trained = train_model(job)
+    test = sample_posts("test", pretrain.max_test_posts, FIXED_SEED)
+    test_posts = prepare.posts(test)
+    losses = evaluate(job, test_posts)
+    with whole_directory(layout.pretrain(variant, seed)) as directory:
+        save_model(job.model, prepare.tokenizer, directory)
+        if not about.words:  # other tokens, other masks: no comparison
+            counts = np.bincount(job.train.tokens.ids, minlength=len(prepare.tokenizer))
+            save_losses(directory / TEST_LOSSES, test, test_posts, losses, counts)
+    write_json(
+        layout.metrics("pretrain", variant, seed),
+        _metrics(variant, seed, trained, losses, len(test), len(job.train.tokens)),
+    )
+    Checkpoint(job.checkpoint, "").remove()
+
+
+def make_job(
+    pretrain: "Pretrain", batches: "Batches", variant: str, seed: int, checkpoint: Path
+) -> tuple[Job, Preparation]:
+    """The training of one variant, ready to start from the adapted model."""
+    about = variant_of(variant)
     model, tokenizer = load_model(layout.ADAPT, "adapt", choose_device())
     prepare = Preparation(tokenizer, batches, EmbeddingTable.load(layout.EMBEDDINGS) if about.slot else None, about)
     sample = sample_posts("train", pretrain.max_posts, seed)
@@ -84,22 +106,9 @@ def run(pretrain: "Pretrain", batches: "Batches", backbone: str, variant: str, s
         settings=pretrain,
         seed=seed,
         slot=slot_training(pretrain, train, sample, about),
-        checkpoint=layout.checkpoint("pretrain", variant, seed),
+        checkpoint=checkpoint,
     )
-    trained = train_model(job)
-    test = sample_posts("test", pretrain.max_test_posts, FIXED_SEED)
-    test_posts = prepare.posts(test)
-    losses = evaluate(job, test_posts)
-    with whole_directory(layout.pretrain(variant, seed)) as directory:
-        save_model(model, tokenizer, directory)
-        if not about.words:  # other tokens, other masks: no comparison
-            counts = np.bincount(train.tokens.ids, minlength=len(tokenizer))
-            save_losses(directory / TEST_LOSSES, test, test_posts, losses, counts)
-    write_json(
-        layout.metrics("pretrain", variant, seed),
-        _metrics(variant, seed, trained, losses, len(test), len(train.tokens)),
-    )
-    Checkpoint(job.checkpoint, "").remove()
+    return job, prepare
 
 
 def slot_training(pretrain: "Pretrain", train: Posts, sample: Sample, variant: Variant) -> SlotTraining:

@@ -50,7 +50,7 @@ def show(results: Results, console: Console) -> None:
     console.print(Text(f"{LEGEND}.\n{results.method()}."), soft_wrap=True)
     if results.synthetic:
         console.print(Text(SYNTHETIC, style="bold red"))
-    for path in (layout.REPORTS / "results.md", layout.REPORTS / "coverage.html"):
+    for path in (layout.REPORTS / "results.html", layout.REPORTS / "results.md", layout.REPORTS / "coverage.html"):
         if path.exists():
             console.print(Text(f"{path}"), soft_wrap=True)
 

@@ -27,7 +27,11 @@ def write_embeddings(users=200, hashtags=50):
     layout.EMBEDDINGS.mkdir(parents=True)
     keys = [f"u{i}" for i in range(users)] + [f"h{i}" for i in range(hashtags)]
     types = ["user"] * users + ["hashtag"] * hashtags
-    write_table(layout.EMBEDDINGS, types, keys, np.ones((len(keys), 4), np.float32))
+    vectors = np.random.default_rng(0).standard_normal((len(keys), 4)).astype(np.float32)
+    write_table(layout.EMBEDDINGS, types, keys, vectors)
+    layout.GRAPH.mkdir(parents=True)
+    degrees = pa.array(range(1, len(keys) + 1), pa.int64())
+    pq.write_table(pa.table({"type": types, "key": keys, "degree": degrees}), layout.NODES)
 
 
 def write_task(task, datasets, test_posts=300, seed=0):
@@ -109,7 +113,8 @@ def write_pretrain(variants=VARIANTS, seeds=(0,), posts=200, factors=None):
 
 def write_corpus_metrics(format="synthetic"):
     """What the report takes from the stage `corpus`."""
-    write_json(layout.metrics("corpus"), {"format": format, "posts": 1000})
+    span = {"first": "2020-01-01T00:00:00+00:00", "last": "2020-02-01T00:00:00+00:00"}
+    write_json(layout.metrics("corpus"), {"format": format, "posts": 1000, "authors": 50, **span})
 
 
 def write_all(directory: Path, test_posts=300, seeds=(0,), format="synthetic"):

@@ -40,6 +40,9 @@ def test_the_whole_stage_with_hostile_names(project):
     report.run(Report(min_coverage=0.05))
     assert {path.name for path in layout.REPORTS.iterdir()} == {
         "results.md",
+        "results.html",
+        "curves.json",
+        "hashtags.svg",
         "coverage.html",
         "figure3.png",
         "figure4.png",
@@ -53,8 +56,13 @@ def test_the_whole_stage_with_hostile_names(project):
     page = (layout.REPORTS / "coverage.html").read_text()
     assert "script><script>alert" not in page
     assert "SYNTHETIC" in page
-    # Opens offline: nothing is loaded from elsewhere.
-    assert re.findall(r"<script[^>]+src=|<link[^>]+href=|<img[^>]+src=.http|url\(.?https?:", page) == []
+    whole = (layout.REPORTS / "results.html").read_text()
+    assert "<script" not in whole
+    assert "SYNTHETIC" in whole
+    assert whole.count("data:image/") == 6
+    # Both open offline: nothing is loaded from elsewhere.
+    for one in (page, whole):
+        assert re.findall(r"<script[^>]+src=|<link[^>]+href=|<img[^>]+src=.http|url\(.?https?:", one) == []
 
 
 @pytest.mark.slow
@@ -78,7 +86,8 @@ def test_a_run_without_tasks_still_has_a_report():
     evaluate.run(EVALUATE, run_of([], variants=("text", "author")))
     report.run(Report(min_coverage=0.05))
     names = {path.name for path in layout.REPORTS.iterdir()}
-    assert names == {"results.md", "perplexity.png", "learning_curves.png"}
+    pages = {"results.md", "results.html", "curves.json", "hashtags.svg"}
+    assert names == pages | {"perplexity.png", "learning_curves.png"}
     assert "SYNTHETIC" not in (layout.REPORTS / "results.md").read_text()
 
 
