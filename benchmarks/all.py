@@ -18,7 +18,7 @@ def main() -> None:
     """Collect the sections; a benchmark that fails ends the run, and the old page stays."""
     sections = [_header()]
     for name in MODULES:
-        for option in [[], ["--growth"]] if name in GROWTH else [[]]:
+        for option in [[], ["--growth", "--rounds", "1"]] if name in GROWTH else [[]]:
             command = [sys.executable, "-m", f"benchmarks.{name}", *option]
             sections.append(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
     new = TARGET.with_suffix(".new")

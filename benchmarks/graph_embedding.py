@@ -118,6 +118,7 @@ BENCHMARK = Benchmark(
     same=same,
     size=300_000,
     growth=(100_000, 400_000, 1_600_000),
+    limit="the products of scores and of their gradients, then rows of the tables read and written at random places.",
     precision="bfloat16" if has_bf16(choose_device()) else "float32",
     notes=[
         "Dimension 200, 500 negatives from the batch and 500 uniform ones, batches of 1,000 edges, epochs 2 to 4 of 4;",

@@ -53,6 +53,7 @@ class Benchmark:
     growth: tuple[int, int, int]
     precision: str = "bfloat16"  # of the matrix product that `flops` is compared with
     rounds: int = 3
+    limit: str = ""  # what limits ours now
     notes: list[str] = field(default_factory=list)
 
 
@@ -128,7 +129,8 @@ def _section(benchmark: Benchmark, size: int, rounds: int) -> str:
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     lines += rows
-    lines += ["", f"Same result: {sense}.", *(["", *benchmark.notes] if benchmark.notes else []), ""]
+    lines += ["", f"Same result: {sense}.", "", f"Limit: {benchmark.limit}"]
+    lines += [*(["", *benchmark.notes] if benchmark.notes else []), ""]
     return "\n".join(lines)
 
 

@@ -157,6 +157,9 @@ if __name__ == "__main__":
             },
             same=same,
             size=960,
+            rounds=2,
             growth=(480, 960, 1920),
+            limit="products take two thirds of a step, those of the layers and of the head over all words at masked "
+            "places; softmax, GELU, dropout and their gradients most of the rest.",
         )
     )

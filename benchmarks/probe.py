@@ -139,5 +139,6 @@ if __name__ == "__main__":
             size=8000,
             growth=(4000, 8000, 16000),
             precision="float32",
+            limit="small products (a batch has 64 or 256 posts), and the optimizer's passes over all weights.",
         )
     )

@@ -63,5 +63,6 @@ if __name__ == "__main__":
             same=same,
             size=1,
             growth=(1, 1, 1),
+            limit="the imports of torch and of the library's models; `--help` and a repro without work need neither.",
         )
     )
