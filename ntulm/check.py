@@ -26,16 +26,14 @@ from evidently import Report as EvidentlyReport
 from evidently.core.metric_types import Metric
 from evidently.core.report import Snapshot
 from evidently.metrics import CategoryCount, MeanValue, ValueDrift
-from evidently.sdk.models import PanelMetric
-from evidently.sdk.panels import line_plot_panel
 from evidently.tests import gte, lte
-from evidently.ui.workspace import Workspace
 
 from ntulm import layout
 from ntulm.arriving import POST, REJECT, Records, frame, most_used_words, posts_a_day, read_exports, read_records
 from ntulm.config import check_challenge
 from ntulm.errors import UserError
 from ntulm.files import whole_directory, write_json
+from ntulm.history import Line, Panel, keep
 from ntulm.table import EmbeddingTable
 
 if TYPE_CHECKING:
@@ -44,8 +42,11 @@ if TYPE_CHECKING:
 HISTORY = "arriving posts"  # the name of the project in the Evidently workspace
 DRIFT = "wasserstein"  # in standard deviations of the reference; does not grow with the number of posts
 PANELS = [
-    ("Share of arriving posts", "MeanValue", ["has_hashtag", "knows_any"]),
-    ("Drift in standard deviations of the training window", "ValueDrift", ["length", "common_words"]),
+    Panel(title, [Line(column, metric, {"column": column}) for column in columns])
+    for title, metric, columns in (
+        ("Share of arriving posts", "MeanValue", ["has_hashtag", "knows_any"]),
+        ("Drift in standard deviations of the training window", "ValueDrift", ["length", "common_words"]),
+    )
 ]
 
 
@@ -82,7 +83,7 @@ def run(params: Params, project: Path | None, exports: Path | None) -> None:
     with whole_directory(layout.CHECK) as directory:
         snapshot.save_html(str(directory / "checks.html"))
         write_json(directory / "checks.json", checks)
-    keep(snapshot)
+    keep(snapshot, HISTORY, PANELS)
     print("\n".join(line(check) for check in checks))
     failed = [line(check) for check in checks if not check["passed"]]
     if failed:
@@ -154,18 +155,6 @@ def results(snapshot: Snapshot, chosen: list[Rule]) -> list[dict[str, Any]]:
 def line(check: dict[str, Any]) -> str:
     """A check in one line."""
     return f"{check['check']}: {check['value']}, {check['limit']}" + ("" if check["passed"] else " expected")
-
-
-def keep(snapshot: Snapshot) -> None:
-    """Add the run to the history."""
-    workspace = Workspace.create(str(layout.MONITORING))
-    project = next(iter(workspace.search_project(HISTORY)), None)
-    if project is None:
-        project = workspace.create_project(HISTORY)
-        for title, metric, columns in PANELS:
-            lines = [PanelMetric(metric=metric, metric_labels={"column": name}, legend=name) for name in columns]
-            project.dashboard.add_panel(line_plot_panel(title=title, values=lines))
-    workspace.add_run(project.id, snapshot)
 
 
 def _dataset(records: pd.DataFrame) -> Dataset:

@@ -230,6 +230,13 @@ class TweetEvalTask(Section):
     max_posts: MaxPosts
 
 
+class SocialMediaIETask(Section):
+    kind: Literal["socialmediaie"]
+    path: str
+    seed: Count
+    max_posts: MaxPosts
+
+
 class SemEvalTask(Section):
     kind: Literal["semeval"]
     path: str
@@ -240,7 +247,8 @@ class SemEvalTask(Section):
 
 
 Task = Annotated[
-    TopicTask | HashtagTask | LabelledTask | TableTask | TweetEvalTask | SemEvalTask, Field(discriminator="kind")
+    TopicTask | HashtagTask | LabelledTask | TableTask | TweetEvalTask | SemEvalTask | SocialMediaIETask,
+    Field(discriminator="kind"),
 ]
 
 

@@ -34,6 +34,7 @@ from evidently.legacy.renderers.html_widgets import (
 )
 from evidently.tests import gte
 
+from ntulm.history import Line, Panel, keep
 from ntulm.plots import COLORS
 from ntulm.result_tables import (
     SLICE_NAMES,
@@ -46,6 +47,7 @@ from ntulm.result_tables import (
     share,
 )
 
+HISTORY = "runs"  # the name of the project in the Evidently workspace
 HARMLESS = str.maketrans({"<": "‹", ">": "›"})
 
 
@@ -133,7 +135,7 @@ class ScoresBySliceCalculation(DataframeCalculation[ScoresBySlice]):
 
 
 def write_coverage_page(results: Results, min_coverage: float, path: Path) -> bool:
-    """Write the page; False if no task was run, so that there is nothing to show.
+    """Write the page and keep the run in the history; False if no task was run, so that there is nothing to show.
 
     Args:
         results: what `evaluate` wrote.
@@ -142,8 +144,16 @@ def write_coverage_page(results: Results, min_coverage: float, path: Path) -> bo
     """
     if not results.coverage:
         return False
-    coverage_snapshot(results, min_coverage).save_html(str(path))
+    snapshot = coverage_snapshot(results, min_coverage)
+    snapshot.save_html(str(path))
+    keep(snapshot, HISTORY, [Panel("Share of test posts with a known NTU", _lines(results))])
     return True
+
+
+def _lines(results: Results) -> list[Line]:
+    tested = (one for one in results.coverage if one["split"] == "test" and one["type"] == "any")
+    names = [_harmless({"family": one["family"], "dataset": one["dataset"]}) for one in tested]
+    return [Line(f"{name['family']}: {name['dataset']}", "KnownNtuShare", name) for name in names]
 
 
 def coverage_snapshot(results: Results, min_coverage: float) -> Snapshot:

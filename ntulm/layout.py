@@ -28,7 +28,7 @@ REPORTS = Path("reports")
 TUNE = Path("data/tune")
 CHECK = Path("data/check")
 CHALLENGE = Path("data/challenge")
-MONITORING = Path("monitoring")  # an Evidently workspace: what every check found, over time
+MONITORING = Path("monitoring")  # an Evidently workspace: what every check and every report found, over time
 
 
 def pretrain(variant: str, seed: int) -> Path:

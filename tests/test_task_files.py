@@ -13,6 +13,8 @@ from pydantic import TypeAdapter
 from ntulm import layout, tasks
 from ntulm.config import Task
 from ntulm.errors import UserError
+from ntulm.result_tables import load_paper
+from ntulm.tasks import socialmediaie
 from ntulm.tasks.records import lines, records
 from ntulm.tasks.semeval import Tweet, clean, decode
 
@@ -30,6 +32,7 @@ TABLE = {
     "max_posts": MAX,
 }
 TWEETEVAL = {"kind": "tweeteval", "path": "te", "datasets": ["mood"], "seed": 0, "max_posts": MAX}
+SOCIALMEDIAIE = {"kind": "socialmediaie", "path": "smie", "seed": 0, "max_posts": MAX}
 SEMEVAL = {
     "kind": "semeval",
     "path": "se",
@@ -158,6 +161,39 @@ def write_tweeteval(folder="te/mood", mapping="0\tsad\n1\tglad\n", classes=2, po
     for part in ("train", "val", "test"):
         (Path(folder) / f"{part}_text.txt").write_text("".join(f"{part}\u2028 {i} #Day{i}\n" for i in range(posts)))
         (Path(folder) / f"{part}_labels.txt").write_text("".join(f"{i % classes}\n" for i in range(posts)))
+
+
+def write_socialmediaie(folder, labels=("yes", "no"), posts=12):
+    for part in ("train", "dev", "test"):
+        path = Path("smie") / folder / f"{part}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        objects = [{"text": f"{part} {i} #Day{i}", "label": labels[i % len(labels)], "id": i} for i in range(posts)]
+        path.write_text("".join(json.dumps(one) + "\n" for one in objects))
+
+
+def test_socialmediaie_sets_are_named_as_in_the_paper():
+    write_socialmediaie("SENTIMENT/GOP")
+    write_socialmediaie("ABUSIVE/WaseemSRW", labels=("none", "racism", "sexism"))
+    described, rows = run(SOCIALMEDIAIE)
+    assert set(described) == {"sentiment-3", "abusive-2"} < set(load_paper()["table3"]["SocialMediaIE"])
+    assert described["abusive-2"]["classes"] == ["none", "racism", "sexism"]
+    assert described["abusive-2"]["family"] == "SocialMediaIE"
+    assert described["sentiment-3"]["posts"] == {"train": 12, "validation": 12, "test": 12}
+    last = rows["sentiment-3"][-1]
+    assert (last["text"], last["hashtags"], last["labels"]) == ("test 11 #Day11", ["day11"], [0])
+    assert set(socialmediaie.SETS) == set(load_paper()["table3"]["SocialMediaIE"])
+
+
+def test_socialmediaie_mistakes():
+    Path("smie").mkdir()
+    with pytest.raises(UserError, match="none of ABUSIVE/Founta"):
+        run(SOCIALMEDIAIE)
+    write_socialmediaie("ABUSIVE/Founta", labels=("yes", ""))
+    with pytest.raises(UserError, match=r"train\.json:2: no label"):
+        run(SOCIALMEDIAIE)
+    (Path("smie") / "ABUSIVE/Founta/train.json").write_text('{"text": "a"}\n')
+    with pytest.raises(UserError, match="no column 'label'"):
+        run(SOCIALMEDIAIE)
 
 
 def test_tweeteval_layout():

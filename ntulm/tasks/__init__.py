@@ -1,6 +1,6 @@
 """Stage `tasks`: labelled data sets from the corpus or from a benchmark's files, one task at a time.
 
-Reads `data/corpus/` (topic, hashtag, labelled) or the task's `path` (table, tweeteval, semeval).
+Reads `data/corpus/` (topic, hashtag, labelled) or the task's `path` (table, tweeteval, semeval, socialmediaie).
 Writes `data/tasks/NAME/datasets.json`, `data/tasks/NAME/DATASET.parquet` and `metrics/tasks/NAME.json` (counts).
 Command: `ntulm tasks --task NAME`.
 
@@ -8,10 +8,19 @@ One module a kind of task, each with `build(name, task) -> {data set's name: Dat
 """
 
 from ntulm import layout
-from ntulm.config import HashtagTask, LabelledTask, SemEvalTask, TableTask, Task, TopicTask, TweetEvalTask
+from ntulm.config import (
+    HashtagTask,
+    LabelledTask,
+    SemEvalTask,
+    SocialMediaIETask,
+    TableTask,
+    Task,
+    TopicTask,
+    TweetEvalTask,
+)
 from ntulm.errors import UserError
 from ntulm.files import whole_directory, write_json
-from ntulm.tasks import hashtag, labelled, semeval, table, topic, tweeteval
+from ntulm.tasks import hashtag, labelled, semeval, socialmediaie, table, topic, tweeteval
 from ntulm.tasks.dataset import Dataset, check, describe, statistics, write_rows
 
 
@@ -49,3 +58,5 @@ def build(name: str, task: Task) -> dict[str, Dataset]:
             return tweeteval.build(name, task)
         case SemEvalTask():
             return semeval.build(name, task)
+        case SocialMediaIETask():
+            return socialmediaie.build(name, task)

@@ -1,0 +1,45 @@
+"""The history of runs and checks: an Evidently workspace, `evidently ui --workspace monitoring`. Library only.
+
+It is no output of a stage: DVC neither keeps nor removes it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evidently.core.report import Snapshot
+from evidently.sdk.models import PanelMetric
+from evidently.sdk.panels import line_plot_panel
+from evidently.ui.workspace import Workspace
+
+from ntulm import layout
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel: an Evidently metric and the labels that tell it from others of its class."""
+
+    name: str
+    metric: str
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A plot over time."""
+
+    title: str
+    lines: Sequence[Line]
+
+
+def keep(snapshot: Snapshot, project: str, panels: Sequence[Panel]) -> None:
+    """Add a run to a project of the workspace, which is made with its panels if it is new."""
+    workspace = Workspace.create(str(layout.MONITORING))
+    found = next(iter(workspace.search_project(project)), None)
+    if found is None:
+        found = workspace.create_project(project)
+        for panel in panels:
+            lines = [
+                PanelMetric(metric=line.metric, metric_labels=line.labels, legend=line.name) for line in panel.lines
+            ]
+            found.dashboard.add_panel(line_plot_panel(title=panel.title, values=lines))
+    workspace.add_run(found.id, snapshot)
