@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from duckdb.func import ARROW, SPECIAL
@@ -26,7 +27,7 @@ from duckdb.func import ARROW, SPECIAL
 from ntulm import hashtags, layout, sources
 from ntulm.errors import UserError
 from ntulm.files import whole_directory, write_json
-from ntulm.sources.lines import PARALLEL_ROWS, ahead
+from ntulm.sources.lines import side_by_side
 
 if TYPE_CHECKING:
     from ntulm.config import Corpus, Splits
@@ -170,13 +171,19 @@ def add_records(
     """Fill the table `record` from batches of RAW_SCHEMA, numbered in the order in which they were read."""
     statement = (HERE / "corpus_records.sql").read_text(encoding="utf-8")
     values = {"languages": languages, "casefold": casefold}
+
+    def insert(cursor: Connection, batch: pa.RecordBatch) -> None:
+        cursor.register("batch", pa.Table.from_batches([batch]))
+        cursor.execute(statement, values)
+
+    for _ in side_by_side(connection, insert, _numbered(batches)):
+        pass
+
+
+def _numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     read = 0
-    for batch in ahead(iter(batches)):
-        numbers = pa.array(range(read, read + batch.num_rows), pa.int64())
-        numbered = batch.append_column("ordinal", numbers)
-        slices = [numbered.slice(start, PARALLEL_ROWS) for start in range(0, batch.num_rows, PARALLEL_ROWS)]
-        connection.register("batch", pa.Table.from_batches(slices, numbered.schema))
-        connection.execute(statement, values)
+    for batch in batches:
+        yield batch.append_column("ordinal", pa.array(np.arange(read, read + batch.num_rows)))
         read += batch.num_rows
 
 

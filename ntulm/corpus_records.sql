@@ -21,7 +21,7 @@ WITH content AS (
         END AS about
     FROM batch
 ), readable AS (
-    SELECT *, unescape_html(about.text) AS text FROM content
+    SELECT *, CASE WHEN contains(about.text, '&') THEN unescape_html(about.text) ELSE about.text END AS text FROM content
 ), judged AS (
     SELECT * EXCLUDE (reject), CASE
         WHEN reject IS NOT NULL THEN reject
@@ -34,8 +34,9 @@ WITH content AS (
             OR year(coalesce(about.created_at, created_at)) NOT BETWEEN 1990 AND 2100 THEN 'impossible date'
     END AS reject
     FROM readable
-), plain AS (  -- without its links, which hold signs that look like hashtags and mentions
-    SELECT *, CASE WHEN reject IS NULL THEN regexp_replace(text, 'https?://\S+', ' ', 'g') END AS plain
+), plain AS (  -- without its links, which hold signs that look like hashtags and mentions; null where nothing is sought in it
+    SELECT *, CASE WHEN reject IS NULL AND (about.mentions IS NULL OR about.hashtags IS NULL)
+        THEN without(text, 'http', 'https?://\S+', ' ') END AS plain
     FROM judged
 ), named AS (
     SELECT
@@ -47,6 +48,27 @@ WITH content AS (
         coalesce(post_id, derived_id(actor, created_at, own_text)) AS record_id,
         created_at AS acted_at
     FROM plain
+), listed AS (
+    SELECT
+        * EXCLUDE (about),
+        coalesce(
+            about.mentions,
+            list_transform(
+                regexp_extract_all(plain, '(?:^|[^\p{L}\p{N}_@＠/.])[@＠]([A-Za-z0-9_]{1,30})', 1),
+                lambda name: CASE WHEN $casefold THEN lower(name) ELSE name END)) AS mentions,
+        CASE
+            WHEN about.hashtags IS NULL THEN hashtags_of(plain)
+            WHEN len(about.hashtags) = 0 THEN []
+            -- Most are plain, and these need no visit to Python.
+            WHEN regexp_full_match(array_to_string(about.hashtags, ''), '\w*')
+                THEN list_transform(about.hashtags, lambda tag: lower(tag))
+            ELSE normal_hashtags(about.hashtags)
+        END AS hashtags,
+        coalesce(
+            about.urls,
+            list_transform(regexp_extract_all(text, 'https?://\S+'), lambda link: rtrim(link, '.,;:!?)]}"''…'))) AS urls,
+        coalesce(about.places, []) AS places
+    FROM named
 )
 SELECT
     ordinal, file, line, reject,
@@ -56,19 +78,10 @@ SELECT
     record_id, actor, acted_at, post_id, created_at, lang,
     CASE WHEN reject IS NULL THEN text END AS text,
     author,
-    CASE WHEN reject IS NULL THEN distinct_items(coalesce(
-        about.mentions,
-        list_transform(
-            regexp_extract_all(plain, '(?:^|[^\p{L}\p{N}_@＠/.])[@＠]([A-Za-z0-9_]{1,30})', 1),
-            lambda name: CASE WHEN $casefold THEN lower(name) ELSE name END))) END AS mentions,
-    CASE
-        WHEN reject IS NOT NULL THEN NULL
-        WHEN about.hashtags IS NULL THEN hashtags_of(plain)
-        ELSE distinct_items(normal_hashtags(about.hashtags))
-    END AS hashtags,
-    CASE WHEN reject IS NULL THEN distinct_items(coalesce(
-        about.urls, list_transform(regexp_extract_all(text, 'https?://\S+'), lambda link: rtrim(link, '.,;:!?)]}"''…')))) END AS urls,
-    CASE WHEN reject IS NULL THEN distinct_items(coalesce(about.places, [])) END AS places,
+    distinct_items(mentions) AS mentions,
+    distinct_items(hashtags) AS hashtags,
+    distinct_items(urls) AS urls,
+    distinct_items(places) AS places,
     favorited_by,
     labels
-FROM named;
+FROM listed;

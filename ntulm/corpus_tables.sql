@@ -11,8 +11,9 @@ CREATE TABLE record (
     favorited_by VARCHAR[], labels STRUCT(field VARCHAR, "value" VARCHAR)[]
 );
 
-CREATE MACRO distinct_items(list) AS
-    list_filter(list, lambda item, place: item <> '' AND list_position(list, item) = place);
+CREATE MACRO distinct_items(list) AS CASE
+    WHEN len(list) = 0 OR (len(list) = 1 AND list[1] <> '') THEN list
+    ELSE list_filter(list, lambda item, place: item <> '' AND list_position(list, item) = place) END;
 
 -- 80 bits: one chance in a million of a collision among a billion posts.
 CREATE MACRO derived_id(author, created_at, text) AS
@@ -26,9 +27,9 @@ CREATE MACRO part(place, train_from, validation_from, test_from) AS
 
 -- Without the sign of a copy, links, case and white space: what makes two texts the same. Each search runs only where
 -- it can find something, and most white space is plain: this is the dearest expression of the stage.
-CREATE MACRO without(text, hint, pattern) AS
-    CASE WHEN contains(text, hint) THEN regexp_replace(text, pattern, '', 'g') ELSE text END;
+CREATE MACRO without(text, hint, pattern, instead) AS
+    CASE WHEN contains(text, hint) THEN regexp_replace(text, pattern, instead, 'g') ELSE text END;
 CREATE MACRO without_spaces(text) AS
     CASE WHEN regexp_matches(text, '[\s\p{Z}]') THEN regexp_replace(text, '[\s\p{Z}]+', '', 'g') ELSE text END;
 CREATE MACRO text_key(text) AS
-    without_spaces(replace(without(without(lower(nfc_normalize(text)), 'rt @', '^rt @\w+:'), 'http', 'https?://\S+'), ' ', ''));
+    without_spaces(replace(without(without(lower(nfc_normalize(text)), 'rt @', '^rt @\w+:', ''), 'http', 'https?://\S+', ''), ' ', ''));
