@@ -134,6 +134,27 @@ class ScoresBySliceCalculation(DataframeCalculation[ScoresBySlice]):
         return "Score by system and slice, gain over text with its interval"
 
 
+class Score(SingleValueMetric):
+    """The score of a system on a measure, over all posts and data sets of its family."""
+
+    measure: str
+    system: str
+
+
+class ScoreCalculation(SingleValueCalculation[Score]):
+    """Looks the score up in the table of measures that the report got; only the history shows it."""
+
+    def calculate(self, context: Context, current_data: Dataset, reference_data: Dataset | None) -> SingleValue:
+        frame = context.additional_data["measures"].as_dataframe()
+        own = frame[(frame["measure"] == self.metric.measure) & (frame["system"] == self.metric.system)]
+        result = self.result(float(own["value"].iloc[0]))
+        result.widget = []
+        return result
+
+    def display_name(self) -> str:
+        return f"{self.metric.measure}: {self.metric.system}"
+
+
 def write_coverage_page(results: Results, min_coverage: float, path: Path) -> bool:
     """Write the page and keep the run in the history; False if no task was run, so that there is nothing to show.
 
@@ -146,14 +167,30 @@ def write_coverage_page(results: Results, min_coverage: float, path: Path) -> bo
         return False
     snapshot = coverage_snapshot(results, min_coverage)
     snapshot.save_html(str(path))
-    keep(snapshot, HISTORY, [Panel("Share of test posts with a known NTU", _lines(results))])
+    keep(snapshot, HISTORY, panels(results))
     return True
 
 
-def _lines(results: Results) -> list[Line]:
+def panels(results: Results) -> list[Panel]:
+    """What the history shows of each run: the measures by system, and the coverage by data set."""
     tested = (one for one in results.coverage if one["split"] == "test" and one["type"] == "any")
-    names = [_harmless({"family": one["family"], "dataset": one["dataset"]}) for one in tested]
-    return [Line(f"{name['family']}: {name['dataset']}", "KnownNtuShare", name) for name in names]
+    labels = [_harmless({"family": one["family"], "dataset": one["dataset"]}) for one in tested]
+    shares = [Line(f"{one['family']}: {one['dataset']}", "KnownNtuShare", one) for one in labels]
+    by_measure: dict[str, list[Line]] = {}
+    for one in _measured(results):
+        label = {"measure": one["measure"], "system": one["system"]}
+        by_measure.setdefault(one["measure"], []).append(Line(one["system"], "Score", label))
+    scores = [Panel(measure, lines) for measure, lines in by_measure.items()]
+    return [*scores, Panel("Share of test posts with a known NTU", shares)]
+
+
+def _measured(results: Results) -> list[Record]:
+    return [
+        _harmless({"measure": measure, "system": one["system"], "value": one["value"]})
+        for measure, records in results.measures()
+        for one in records
+        if one["value"] is not None
+    ]
 
 
 def coverage_snapshot(results: Results, min_coverage: float) -> Snapshot:
@@ -164,8 +201,11 @@ def coverage_snapshot(results: Results, min_coverage: float) -> Snapshot:
         KnownNtuShare(family=row["family"], dataset=row["dataset"], min_coverage=min_coverage)
         for _, row in tested.iterrows()
     ]
-    report = EvidentlyReport([CoverageTable(), *shares, ScoresBySlice()], include_tests=True)
-    snapshot = report.run(coverage, None, additional_data={"scores": scores_frame(results)})
+    measured = pd.DataFrame(_measured(results), columns=["measure", "system", "value"])
+    scores = [Score(measure=row["measure"], system=row["system"]) for _, row in measured.iterrows()]
+    report = EvidentlyReport([CoverageTable(), *shares, ScoresBySlice(), *scores], include_tests=True)
+    additional = {"scores": scores_frame(results), "measures": measured}
+    snapshot = report.run(coverage, None, additional_data=additional)
     if results.synthetic:
         # Evidently's page has no place for a notice, so the notice is its first widget.
         snapshot._widgets.insert(0, header_text(label=SYNTHETIC))

@@ -32,14 +32,11 @@ class Panel:
 
 
 def keep(snapshot: Snapshot, project: str, panels: Sequence[Panel]) -> None:
-    """Add a run to a project of the workspace, which is made with its panels if it is new."""
+    """Add a run to a project of the workspace. The dashboard is drawn anew: its panels are those of the latest run."""
     workspace = Workspace.create(str(layout.MONITORING))
-    found = next(iter(workspace.search_project(project)), None)
-    if found is None:
-        found = workspace.create_project(project)
-        for panel in panels:
-            lines = [
-                PanelMetric(metric=line.metric, metric_labels=line.labels, legend=line.name) for line in panel.lines
-            ]
-            found.dashboard.add_panel(line_plot_panel(title=panel.title, values=lines))
+    found = next(iter(workspace.search_project(project)), None) or workspace.create_project(project)
+    found.dashboard.clear_dashboard()
+    for panel in panels:
+        lines = [PanelMetric(metric=line.metric, metric_labels=line.labels, legend=line.name) for line in panel.lines]
+        found.dashboard.add_panel(line_plot_panel(title=panel.title, values=lines))
     workspace.add_run(found.id, snapshot)

@@ -136,3 +136,30 @@ def test_the_papers_tables_agree_with_one_another():
         for system in ("author+hashtag", "post-concat"):
             gain = 100 * (means[system] - means["text"]) / means["text"]
             assert paper["table4"][family]["overall"][system] == pytest.approx(gain, abs=0.15)
+
+
+@pytest.mark.slow
+def test_the_history_has_every_run_and_a_figure_for_every_line_of_its_panels(project):
+    from evidently.ui.workspace import Workspace
+
+    from ntulm.evidently_report import HISTORY, panels, write_coverage_page
+
+    evaluate.run(EVALUATE, write_all(project))
+    results = load_results()
+    for _ in range(2):
+        assert write_coverage_page(results, 0.05, project / "coverage.html")
+    workspace = Workspace(str(layout.MONITORING))
+    (history,) = workspace.search_project(HISTORY)
+    snapshots = [workspace.get_run(history.id, run) for run in workspace.list_runs(history.id)]
+    assert len(snapshots) == 2
+    assert [panel.title for panel in history.dashboard.model().panels] == [panel.title for panel in panels(results)]
+    for line in (line for panel in panels(results) for line in panel.lines):
+        for snapshot in snapshots:
+            (value,) = (one.value for one in snapshot.metric_results.values() if is_of(one, line))
+            assert 0 < value < 10
+
+
+def is_of(result, line):
+    """Whether a figure of a snapshot belongs to a line of a panel."""
+    params = result.metric_value_location.metric.params
+    return params["type"].endswith(f":{line.metric}") and line.labels.items() <= params.items()
