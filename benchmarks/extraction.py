@@ -219,8 +219,8 @@ BENCHMARK = Benchmark(
     same=same,
     size=400,
     growth=(100, 400, 1600),
-    limit="two fifths of the processor time is parsing JSON, two fifths judging records and bringing them to one "
-    "form, the rest what the tables keep. Polars does the parsing and a small part of the second.",
+    limit="two fifths of the processor time is parsing JSON, a third judging records and bringing them to one form, "
+    "the rest reading lines and what the tables keep.",
 )
 
 if __name__ == "__main__":
