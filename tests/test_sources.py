@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -115,6 +116,37 @@ def test_lines_are_numbered_through_blocks_and_blank_lines(tmp_path, monkeypatch
     assert [(row["line"], (row["content"] or "").strip() or row["reject"]) for row in found] == [
         (1, "one"), (4, "two"), (5, "not UTF-8"), (6, "NUL byte"), (7, "five"), (10, "six"),
     ]  # fmt: skip
+
+
+def test_small_files_share_a_table_and_large_ones_have_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "BLOCK_BYTES", 120)
+    monkeypatch.setattr(lines, "READ_BYTES", 40)
+    for name, count in (("a", 1), ("b", 2), ("c", 60), ("d", 1)):
+        (tmp_path / name).write_bytes(b"".join(b"%s%d\n" % (name.encode(), i) for i in range(1, count + 1)))
+    tables = [table.to_pylist() for table in lines.record_lines(sorted(tmp_path.iterdir()))]
+    found = [(Path(row["file"]).name, row["line"], row["content"].strip()) for table in tables for row in table]
+    assert found == [(n, i, f"{n}{i}") for n, k in (("a", 1), ("b", 2), ("c", 60), ("d", 1)) for i in range(1, k + 1)]
+    assert 1 < len(tables) < 60
+
+
+def test_work_side_by_side_comes_back_in_its_order_and_an_error_ends_it():
+    done: list[tuple[int, int]] = []
+
+    def work(cursor, number):
+        if number == 7:
+            raise ValueError("seven")
+        values = {"n": number, "top": 9000 // number}
+        return number, cursor.execute("SELECT sum(i * $n) FROM range($top) t(i)", values).fetchone()[0]
+
+    with duckdb.connect() as connection:
+        threads = connection.execute("SELECT current_setting('threads')").fetchone()
+        with pytest.raises(ValueError, match="seven"):
+            done.extend(lines.side_by_side(connection, work, range(1, 100)))
+        results = list(lines.side_by_side(connection, work, range(8, 60)))
+        assert connection.execute("SELECT current_setting('threads')").fetchone() == threads
+    assert done == [(n, n * sum(range(9000 // n))) for n in range(1, len(done) + 1)]
+    assert len(done) < 7
+    assert results == [(n, n * sum(range(9000 // n))) for n in range(8, 60)]
 
 
 def test_files_of_a_folder_are_read_in_order_and_hidden_ones_left_out(tmp_path):

@@ -154,10 +154,10 @@ def side_by_side(
             while running:
                 yield running.popleft().result()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-    for _ in range(cores):
-        cursors.get().close()
-    connection.execute("RESET threads")
+            pool.shutdown(cancel_futures=True)
+            connection.execute("RESET threads")
+            for _ in range(cores):
+                cursors.get().close()
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
