@@ -21,6 +21,7 @@ def main() -> None:
         for option in [[], ["--growth", "--rounds", "1"]] if name in GROWTH else [[]]:
             command = [sys.executable, "-m", f"benchmarks.{name}", *option]
             sections.append(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
+            print(sections[-1], flush=True)
     new = TARGET.with_suffix(".new")
     new.write_text("\n".join(sections), encoding="utf-8")
     new.replace(TARGET)

@@ -156,6 +156,20 @@ def test_hashtag_task_is_balanced_and_its_target_is_gone(corpus):
         assert len(extract(row["text"])) == len(row["hashtags"])  # the other one stayed, on both sides
 
 
+@pytest.mark.parametrize(
+    ("base", "change", "family"),
+    [
+        (HASHTAG, {}, "Hashtag"),
+        (HASHTAG, {"split": "random"}, "Hashtag, split at random"),
+        (HASHTAG, {"remove_target": False}, "Hashtag, target left in"),
+        (TOPIC, {"split": "author"}, "Topic, split by author"),
+    ],
+)
+def test_controls_are_no_part_of_the_mean_of_their_family(corpus, base, change, family):
+    tasks.run("one", task(base, **change))
+    assert json.loads((layout.task("one") / "datasets.json").read_text())["one"]["family"] == family
+
+
 def test_the_target_can_be_left_in_on_purpose(corpus):
     tasks.run("hashtag", task(HASHTAG, remove_target=False))
     description = json.loads((layout.task("hashtag") / "datasets.json").read_text())["hashtag"]

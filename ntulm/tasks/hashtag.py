@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ntulm.errors import UserError
 from ntulm.hashtags import remove
 from ntulm.tasks.dataset import SPLITS, Dataset, Row, draw, sample
-from ntulm.tasks.posts import corpus_posts
+from ntulm.tasks.posts import SPLIT_NAMES, corpus_posts
 
 if TYPE_CHECKING:
     from ntulm.config import HashtagTask
@@ -31,7 +31,9 @@ def build(name: str, task: HashtagTask) -> dict[str, Dataset]:
     usable = [row for row in rows if row.text]
     chosen = balance(usable, classes, task) if task.balanced else sample(usable, task.max_posts, task.seed)
     dropped = {"empty text": len(rows) - len(usable), "beyond the sample": len(usable) - len(chosen)}
-    return {name: Dataset("Hashtag", "single", classes, ["recall@10", "macro_f1", "accuracy"], chosen, dropped)}
+    # A control is no part of the mean over honest data sets.
+    family = f"Hashtag{SPLIT_NAMES[task.split]}{'' if task.remove_target else ', target left in'}"
+    return {name: Dataset(family, "single", classes, ["recall@10", "macro_f1", "accuracy"], chosen, dropped)}
 
 
 def top_hashtags(posts: list[dict], count: int) -> list[str]:

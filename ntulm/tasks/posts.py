@@ -15,6 +15,8 @@ from ntulm.errors import UserError
 from ntulm.tasks.dataset import number
 from ntulm.tasks.records import inside, records
 
+SPLIT_NAMES = {"corpus": "", "author": ", split by author", "random": ", split at random"}  # after a family's name
+
 
 def corpus_posts(split: str, seed: int) -> pa.Table:
     """`post_id, author, text, hashtags, split` of every post that has an author and a corpus split, in corpus order.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ntulm.errors import UserError
 from ntulm.tasks.dataset import Dataset, Row, sample
 from ntulm.tasks.masking import Mask
-from ntulm.tasks.posts import corpus_posts, label_key, post_labels, require_labelled
+from ntulm.tasks.posts import SPLIT_NAMES, corpus_posts, label_key, post_labels, require_labelled
 from ntulm.tasks.records import inside, records
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def build(name: str, task: TopicTask) -> dict[str, Dataset]:
         "labels without a group": ungrouped,
         "empty text": empty,
     }
-    return {name: Dataset("Topic", "multi", classes, ["map"], sample(rows, task.max_posts, task.seed), dropped)}
+    family = f"Topic{SPLIT_NAMES[task.split]}"
+    return {name: Dataset(family, "multi", classes, ["map"], sample(rows, task.max_posts, task.seed), dropped)}
 
 
 def read_groups(path: str, groups: Groups) -> tuple[dict[str, str], set[str]]:
