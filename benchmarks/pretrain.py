@@ -6,6 +6,7 @@ see the same posts once, in batches of as many posts, at the same rates; the tim
 
 import json
 import math
+import shutil
 import sys
 import tempfile
 import time
@@ -75,6 +76,7 @@ def start_job(folder: Path) -> tuple[Job, float]:
 def ours(folder: Path) -> Outcome:
     """The loop of the stages `adapt` and `pretrain`; the evaluation at its end is not counted."""
     job, seconds = start_job(folder)
+    shutil.rmtree(job.checkpoint, ignore_errors=True)  # of the round before: nothing would be left to do
     outcome = train_model(job)
     posts = len(job.train.tokens)
     return _outcome(job, seconds + posts / outcome.posts_per_second)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LENGTH_STEP = 4  # lengths are padded to multiples of it: few shapes, so that memory stays bounded on a CPU
 MASKED_STEP = 16  # numbers of masked tokens likewise
+POSTS_STEP = 4  # numbers of posts likewise
 WINDOW_BATCHES = 64  # batches among whose posts those of like length are grouped
 TOKENISED_AT_ONCE = 8192  # posts; bounds the memory of the tokenizer's own objects
 FIXED = 2**32 - 1  # the "epoch" of masks that never change: those of validation and test posts
@@ -137,8 +138,14 @@ class Slots:
 def training_order(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """The batches of one epoch: each an int64 array of post numbers, of like length and in random order.
 
+    Batches have about as many tokens each, those of `batch_size` posts on average: with as many posts each, a batch of
+    short ones would have few masked tokens, and a say in the weights as large as any (docs/decisions/0031).
+
     Args:
         lengths: int64 [N].
+
+    Returns:
+        N / batch_size batches, rounded up.
     """
     random = np.random.default_rng([seed, epoch])
     shuffled = random.permutation(len(lengths))
@@ -147,9 +154,18 @@ def training_order(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) 
     for start in range(0, len(shuffled), window):
         posts = shuffled[start : start + window]
         posts = posts[np.argsort(lengths[posts], kind="stable")]
-        grouped = [posts[first : first + batch_size] for first in range(0, len(posts), batch_size)]
-        batches += [grouped[place] for place in random.permutation(len(grouped))]
+        count = -(-len(posts) // batch_size)
+        grouped = np.split(posts, _equal_shares(np.cumsum(lengths[posts]), count))
+        batches += [grouped[place] for place in random.permutation(count)]
     return batches
+
+
+def _equal_shares(tokens: np.ndarray, count: int) -> list[int]:
+    """Where to cut posts into `count` batches of about as many tokens; `tokens` int64 [N] are summed up."""
+    wanted = tokens[-1] * np.arange(1, count) / count
+    cuts = np.searchsorted(tokens, wanted) // POSTS_STEP * POSTS_STEP
+    cuts = np.maximum.accumulate(cuts - np.arange(count - 1)) + np.arange(count - 1)  # no two are the same
+    return np.clip(cuts, np.arange(1, count), len(tokens) - count + np.arange(1, count)).tolist()
 
 
 def length_order(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:

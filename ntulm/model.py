@@ -48,6 +48,7 @@ class NtulmConfig(PreTrainedConfig):
         slot_layer_norm: whether the embedding module's LayerNorm is applied to the projected slot.
         slot_norm: typical norm of the NTU vectors. They are divided by it before the projection, a fixed scalar that
             a linear projection could learn, so that a table's scale does not act as a learning rate.
+        slot_weight: the slot's share of the post embedding; None: that of any other position, as in the paper (§3.3).
     """
 
     model_type = "ntulm"
@@ -59,6 +60,7 @@ class NtulmConfig(PreTrainedConfig):
         slot_width: int = 0,
         slot_layer_norm: bool = False,
         slot_norm: float = 1.0,
+        slot_weight: float | None = None,
         **settings: Any,
     ) -> None:
         self.backbone = backbone or {"model_type": "bert"}
@@ -66,6 +68,7 @@ class NtulmConfig(PreTrainedConfig):
         self.slot_width = slot_width
         self.slot_layer_norm = slot_layer_norm
         self.slot_norm = slot_norm
+        self.slot_weight = slot_weight
         super().__init__(**settings)
 
 
@@ -201,10 +204,17 @@ class NtulmForMaskedLM(PreTrainedModel):
     def post_embedding(
         self, input_ids: Tensor, attention_mask: Tensor, slot: Tensor | None = None, slot_mask: Tensor | None = None
     ) -> Tensor:
-        """The mean over all real output positions, special tokens and the slot included (§3.3): float32 [B, H]."""
+        """The mean over all real output positions, special tokens and the slot included (§3.3): float32 [B, H].
+
+        With `slot_weight` w in the config, the slot has the share w, and the other positions share the rest evenly.
+        """
         hidden, mask = self.encode(input_ids, attention_mask, slot, slot_mask)
-        weights = mask.to(torch.float32).unsqueeze(-1)
-        return (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
+        weights = mask.to(torch.float32)
+        if slot is not None and self.config.slot_weight is not None:
+            odds = self.config.slot_weight / (1 - self.config.slot_weight)
+            weights[:, -1] *= odds * weights[:, :-1].sum(1)
+        weights = weights.unsqueeze(-1)
+        return (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1e-6)
 
     def encode(
         self, input_ids: Tensor, attention_mask: Tensor, slot: Tensor | None = None, slot_mask: Tensor | None = None

@@ -73,15 +73,25 @@ def test_training_order_sees_every_post_once_and_follows_from_the_seed(tokens):
     again = training_order(tokens.lengths, 16, seed=3, epoch=1)
     assert all((one == other).all() for one, other in zip(batches, again, strict=True))
     other = training_order(tokens.lengths, 16, seed=3, epoch=2)
-    assert any((one != two).any() for one, two in zip(batches, other, strict=True))
+    assert np.concatenate(batches).tolist() != np.concatenate(other).tolist()
 
 
-def test_batches_hold_posts_of_like_length_in_few_shapes(tokens):
+def test_batches_hold_as_many_tokens_of_posts_of_like_length_in_few_shapes(tokens):
     batches = training_order(tokens.lengths, 16, seed=0, epoch=0)
-    widths = [pad(tokens, posts, 0, BATCHES.max_length)[0].shape[1] for posts in batches]
-    assert {width % LENGTH_STEP for width in widths} == {0}
-    assert sum(width * 16 for width in widths) < 1.35 * tokens.lengths.sum()
+    shapes = [(len(posts), pad(tokens, posts, 0, BATCHES.max_length)[0].shape[1]) for posts in batches]
+    assert {width % LENGTH_STEP for _, width in shapes} == {0}
+    assert sum(height * width for height, width in shapes) < 1.35 * tokens.lengths.sum()
+    held = [int(tokens.lengths[posts].sum()) for posts in batches]
+    assert max(held) < 2 * min(held)  # as many posts each: 12 times
     assert [len(posts) for posts in length_order(tokens.lengths, 150)] == [150, 150, 100]
+
+
+@given(st.lists(st.integers(2, 60), min_size=1, max_size=200), st.integers(1, 40))
+def test_an_epoch_has_as_many_batches_as_planned_and_none_is_empty(lengths, batch_size):
+    batches = training_order(np.array(lengths), batch_size, seed=0, epoch=0)
+    assert len(batches) == -(-len(lengths) // batch_size)
+    assert min(len(posts) for posts in batches) > 0
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
 
 
 def test_masks_follow_from_seed_epoch_and_post_not_from_the_batch(tokenizer, tokens):

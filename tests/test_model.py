@@ -172,6 +172,19 @@ def test_post_embedding_is_the_mean_of_all_real_positions():
     torch.testing.assert_close(embedding[1], hidden[1][[0, 1, 2, 5]].mean(0))
 
 
+def test_the_slot_can_have_a_share_of_its_own():
+    model = with_slot(make_backbone("bert"))
+    model.config.slot_weight = 0.25
+    ids = make_inputs(model.backbone)
+    hidden, _ = model.encode(ids, MASK, slots())
+    embedding = model.post_embedding(ids, MASK, slots())
+    torch.testing.assert_close(embedding[0], 0.75 * hidden[0, :-1].mean(0) + 0.25 * hidden[0, -1])
+    torch.testing.assert_close(embedding[1], 0.75 * hidden[1, :3].mean(0) + 0.25 * hidden[1, -1])
+    shown = torch.tensor([1, 0])
+    hidden, _ = model.encode(ids, MASK, slots(), shown)
+    torch.testing.assert_close(model.post_embedding(ids, MASK, slots(), shown)[1], hidden[1, :3].mean(0))
+
+
 def test_padding_changes_nothing():
     model = with_slot(make_backbone("bert"))
     ids = make_inputs(model.backbone)
