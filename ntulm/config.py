@@ -135,6 +135,7 @@ class Pretrain(Training):
     slot_layer_norm: bool
     slot_scale: Rate
     slot_learning_rate_factor: Rate
+    slot_weight: Annotated[float, Field(ge=0, lt=1)] | None
     slot_dropout: Annotated[float, Field(ge=0, lt=1)]
     hide_masked_hashtags: bool
 

@@ -97,6 +97,7 @@ def make_job(
             layer_norm=pretrain.slot_layer_norm,
             seed=seed,
         )
+        model.config.slot_weight = pretrain.slot_weight
     job = Job(
         name=f"pretrain {variant} {seed}",
         model=model,

@@ -31,6 +31,7 @@ PRETRAIN = Pretrain(
     slot_layer_norm=False,
     slot_scale=3.0,
     slot_learning_rate_factor=2.0,
+    slot_weight=0.5,
     slot_dropout=0.0,
     hide_masked_hashtags=False,
 )

@@ -37,6 +37,7 @@ def settings(**changes):
         "slot_layer_norm": False,
         "slot_scale": 0.3,
         "slot_learning_rate_factor": 2.0,
+        "slot_weight": 0.5,
         "slot_dropout": 0.0,
         "hide_masked_hashtags": False,
     }
