@@ -1,5 +1,5 @@
 # make repro: the whole pipeline on the embedded sample.  make test: lint, types, tests.
-# make bench: every loop beside its peers, about an hour; writes docs/benchmarks.md.
+# make bench: every loop beside its peers, half an hour; writes docs/benchmarks.md.
 # make up, make down: a local Prefect with its UI.  make e2e: the slow tests, which start the real thing.
 # All but `down` create .venv first.
 PYTHON ?= python3.11
