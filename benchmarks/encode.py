@@ -40,7 +40,8 @@ def ours(folder: Path) -> Outcome:
     texts = _texts(folder)
     model, tokenizer, _ = load_backbone("minilm", 0, choose_device())
     no_table: Any = None  # the variant `text` looks nothing up
-    encoder = Encoder(freeze(model), tokenizer, no_table, VARIANTS["text"], BATCHES, BATCH_SIZE, np.dtype(np.float32))
+    dtype = np.dtype(np.float32)
+    encoder = Encoder(freeze(model), tokenizer, no_table, VARIANTS["text"], BATCHES, BATCH_SIZE, dtype, 0.0)
     nothing: list[Any] = [None] * len(texts)
     encode_posts(encoder, texts[:TUNED_ON], nothing[:TUNED_ON], nothing[:TUNED_ON])  # warms up
     started = time.perf_counter()

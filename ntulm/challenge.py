@@ -97,9 +97,8 @@ def champion_scores(params: Params, champion: Champion, dataset: ScoredDataset, 
     model, tokenizer = load_model(champion.model, "pretrain", choose_device())
     table = EmbeddingTable.load(champion.project / layout.EMBEDDINGS)
     encode, variant = params.encode, variant_of(champion.variant)
-    encoder = Encoder(
-        freeze(model), tokenizer, table, variant, champion.batches, encode.batch_size, np.dtype(encode.dtype)
-    )
+    size, dtype = encode.batch_size, np.dtype(encode.dtype)
+    encoder = Encoder(freeze(model), tokenizer, table, variant, champion.batches, size, dtype, encode.hidden_share)
     posts, vectors = layout.task(dataset.task) / f"{dataset.name}.parquet", work / f"{dataset.name}.safetensors"
     encode_file(encoder, posts, vectors)
     about = read_json(layout.task(dataset.task) / "datasets.json")[dataset.name]

@@ -143,6 +143,7 @@ class Pretrain(Training):
 class Encode(Section):
     batch_size: Positive
     dtype: Literal["float16", "float32"]
+    hidden_share: Annotated[float, Field(ge=0, lt=1)]
 
 
 class MaxPosts(Section):

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ntulm import layout
 from ntulm.backbone import load_model
-from ntulm.batches import Batch, Slots, Tokens, padded_batches, tokenise
+from ntulm.batches import FIXED, Batch, Slots, Tokens, padded_batches, tokenise, uniform
 from ntulm.device import choose_device, has_bf16, to_device
 from ntulm.errors import UserError
 from ntulm.files import read_json, whole_directory
@@ -35,6 +35,7 @@ from ntulm.variants import VARIANTS, Variant, present, variant_of
 if TYPE_CHECKING:
     from ntulm.config import Batches, Encode
 
+HIDING_SEED, HIDING_STREAM = 0, 4  # of the draw of training posts without NTUs; the masks and the slot have 0 to 3
 POSTS_AT_ONCE = 32768  # read, sorted by length and written together; bounds the memory whatever the file's size
 BOTH = VARIANTS["author+hashtag"].slot
 _CODES = {np.dtype(np.float16): "F16", np.dtype(np.float32): "F32"}
@@ -51,6 +52,7 @@ class Encoder:
     batches: "Batches"
     batch_size: int
     dtype: np.dtype
+    hidden_share: float  # of the training posts of a task, encoded as if the table knew none of their NTUs
 
     @property
     def width(self) -> int:
@@ -74,7 +76,9 @@ def run(encode: "Encode", batches: "Batches", variant: str, seed: int, task: str
     datasets = read_json(layout.task(task) / "datasets.json")
     model, tokenizer = load_model(layout.pretrain(variant, seed), f"pretrain@{variant}-{seed}", choose_device())
     table = EmbeddingTable.load(layout.EMBEDDINGS)
-    encoder = Encoder(freeze(model), tokenizer, table, about, batches, encode.batch_size, np.dtype(encode.dtype))
+    encoder = Encoder(
+        freeze(model), tokenizer, table, about, batches, encode.batch_size, np.dtype(encode.dtype), encode.hidden_share
+    )
     with whole_directory(layout.vectors(variant, seed, task)) as directory:
         for dataset in sorted(datasets):
             encode_file(encoder, layout.task(task) / f"{dataset}.parquet", directory / f"{dataset}.safetensors")
@@ -92,6 +96,9 @@ def freeze(model: NtulmForMaskedLM) -> NtulmForMaskedLM:
 def encode_file(encoder: Encoder, source: Path, target: Path) -> None:
     """Encode the rows of one Parquet file, a part at a time.
 
+    A share of the training posts lose their NTUs, so that probes learn to do without them (docs/decisions/0008); which
+    ones follows from their places alone, and is the same for all variants and seeds.
+
     Raises:
         UserError: the file is missing, or a vector is not a number.
     """
@@ -101,9 +108,13 @@ def encode_file(encoder: Encoder, source: Path, target: Path) -> None:
     with pq.ParquetFile(source) as file:
         shapes = {name: (file.metadata.num_rows, width) for name, width in encoder.widths.items()}
         with open_tensors(target, shapes, encoder.dtype) as tensors:
-            for part in file.iter_batches(POSTS_AT_ONCE, columns=["text", "author", "hashtags"]):
-                columns = {name: part[name].to_pylist() for name in ("text", "author", "hashtags")}
+            for part in file.iter_batches(POSTS_AT_ONCE, columns=["text", "author", "hashtags", "split"]):
+                columns: dict[str, list[Any]] = {
+                    name: part[name].to_pylist() for name in ("text", "author", "hashtags")
+                }
                 rows = slice(start, start + len(part))
+                for row in hidden_rows(part["split"].to_pylist(), start, encoder.hidden_share):
+                    columns["author"][row], columns["hashtags"][row] = None, []
                 tensors["vectors"][rows] = _finite(encode_posts(encoder, **columns), source)
                 if "ntu" in tensors:
                     tensors["ntu"][rows] = _slots(encoder, columns["author"], columns["hashtags"], BOTH).vectors(
@@ -112,6 +123,12 @@ def encode_file(encoder: Encoder, source: Path, target: Path) -> None:
                 start += len(part)
     rate = start / max(time.monotonic() - started, 1e-9)
     print(f"encode: {source.stem}: {start} posts, {rate:.0f} posts/s", file=sys.stderr)
+
+
+def hidden_rows(splits: list[str], start: int, share: float) -> np.ndarray:
+    """Which of the rows int64 [n], the first of them being row `start` of the file, are encoded without NTUs."""
+    drawn = uniform(np.arange(start, start + len(splits)), HIDING_SEED, FIXED, HIDING_STREAM) < share
+    return np.flatnonzero(drawn & (np.array(splits) == "train"))
 
 
 def encode_posts(

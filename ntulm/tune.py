@@ -101,8 +101,8 @@ def measure(params: "Params", variant: str, pretrain: "Pretrain") -> tuple[float
     shutil.rmtree(checkpoint, ignore_errors=True)
     bits = float(np.mean(evaluate(job, job.validation).bits))
     embeddings = EmbeddingTable.load(layout.EMBEDDINGS)
-    model, size = freeze(job.model), params.encode.batch_size
-    encoder = Encoder(model, made.tokenizer, embeddings, variant_of(variant), params.batches, size, np.dtype("float32"))
+    model, size, dtype = freeze(job.model), params.encode.batch_size, np.dtype("float32")
+    encoder = Encoder(model, made.tokenizer, embeddings, variant_of(variant), params.batches, size, dtype, 0.0)
     score = probe_score(params, encoder)
     print(f"tune: {variant}: {bits:.4f} bits, {tune.task} {score:.4f}", file=sys.stderr, flush=True)
     return bits, score

@@ -19,13 +19,14 @@ from ntulm.variants import VARIANTS
 
 CPU = torch.device("cpu")
 BATCHES = Batches(max_length=24, mask_urls=True, mask_mentions=True)
-ENCODE = Encode(batch_size=8, dtype="float32")
+ENCODE = Encode(batch_size=8, dtype="float32", hidden_share=0.0)
 
 
 @pytest.fixture
 def task(lm_project):
     """A task `words` with one data set `some` of 70 posts."""
     posts = pq.read_table(layout.POSTS).slice(0, 70).select(["post_id", "text", "author", "hashtags"])
+    posts = posts.append_column("split", pa.array(["train"] * 50 + ["test"] * 20))
     folder = layout.task("words")
     folder.mkdir(parents=True)
     pq.write_table(posts, folder / "some.parquet")
@@ -88,10 +89,31 @@ def test_float16_output_and_an_empty_data_set(task, tiny_backbone):
     write_model(tiny_backbone, "text")
     empty = pq.read_table(layout.task("words") / "some.parquet").slice(0, 0)
     pq.write_table(empty, layout.task("words") / "some.parquet")
-    encode.run(Encode(batch_size=8, dtype="float16"), BATCHES, "text", 0, "words")
+    encode.run(Encode(batch_size=8, dtype="float16", hidden_share=0.0), BATCHES, "text", 0, "words")
     tensors = load_file(layout.vectors("text", 0, "words") / "some.safetensors")
     assert tensors["vectors"].shape == (0, 32)
     assert tensors["vectors"].dtype == np.float16
+
+
+def test_some_training_posts_lose_their_ntus_the_same_for_every_variant(task, tiny_backbone, monkeypatch):
+    monkeypatch.setattr(encode, "POSTS_AT_ONCE", 32)
+    found = {}
+    for variant in ("text", "author"):
+        write_model(tiny_backbone, variant)
+        for share in (0.0, 0.5):
+            settings = ENCODE.model_copy(update={"hidden_share": share})
+            encode.run(settings, BATCHES, variant, 0, "words")
+            found[variant, share] = load_file(layout.vectors(variant, 0, "words") / "some.safetensors")
+    table = EmbeddingTable.load(layout.EMBEDDINGS)
+    hidden = np.isclose(found["text", 0.5]["ntu"], table.mean).all(1) & ~np.isclose(
+        found["text", 0.0]["ntu"], table.mean
+    ).all(1)
+    assert 10 < hidden.sum() < 40
+    assert not hidden[50:].any()  # test posts are as they are
+    changed = (found["author", 0.0]["vectors"] != found["author", 0.5]["vectors"]).any(1)
+    assert (changed[hidden]).all()
+    assert not changed[50:].any()
+    np.testing.assert_array_equal(found["text", 0.0]["vectors"], found["text", 0.5]["vectors"])
 
 
 @pytest.mark.slow
@@ -101,7 +123,8 @@ def test_minilm_in_the_machines_precision_equals_float32(lm_project, adapt_setti
     posts = pq.read_table(layout.POSTS).slice(0, 32).to_pylist()
     table = EmbeddingTable.load(layout.EMBEDDINGS)
     expected = expected_vectors(model, tokenizer, posts, [None] * 32)
-    encoder = encode.Encoder(encode.freeze(model), tokenizer, table, VARIANTS["text"], BATCHES, 8, np.dtype("float32"))
+    dtype = np.dtype("float32")
+    encoder = encode.Encoder(encode.freeze(model), tokenizer, table, VARIANTS["text"], BATCHES, 8, dtype, 0.0)
     vectors = encode.encode_posts(encoder, *([post[name] for post in posts] for name in ("text", "author", "hashtags")))
     assert cosines(vectors, expected).min() > 0.999
 

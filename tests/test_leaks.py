@@ -80,7 +80,7 @@ def test_the_gain_vanishes_with_the_ntus_of_other_posts(lm_project, adapt_settin
     accuracy: dict[str, float] = {}
     for variant in ("text", "author+hashtag", "shuffled"):
         pretrain.run(PRETRAIN, BATCHES, "minilm", variant, 0)
-        encode.run(Encode(batch_size=64, dtype="float32"), BATCHES, variant, 0, "side")
+        encode.run(Encode(batch_size=64, dtype="float32", hidden_share=0.0), BATCHES, variant, 0, "side")
         probe.run(PROBE, variant, 0, "side")
         results = read_json(layout.metrics("probe", variant, 0, "side"))
         accuracy |= {system: datasets["side"]["accuracy"] for system, datasets in results.items()}
