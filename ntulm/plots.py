@@ -4,6 +4,7 @@ A bar is pale where there are too few posts for a verdict. Every figure of synth
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,11 +24,18 @@ COLORS = {
     "hashtag": "#56B4E9",
     NTULM: "#0072B2",
     POST_CONCAT: "#D55E00",
+    "ntu": "#F0E442",
+    "tfidf": "#000000",
+    "words": "#8C510A",
+    "shuffled": "#CC79A7",
+    "unadapted": "#BBBBBB",
     "overall": "#555555",
     "overlap": "#009E73",
     "non-overlap": "#CC79A7",
 }
 OTHER_COLOR = "#333333"
+WIDEST = 9.0  # inches: a wider figure is shown smaller, and its letters with it
+LABEL_LENGTH = 16  # letters a line
 PALE, SOLID = 0.3, 1.0
 TITLE_SIZE = 11
 
@@ -145,9 +153,9 @@ def _gain_figure(groups: dict[str, dict[str, Bar]]) -> Figure | None:
     groups = {name: bars for name, bars in groups.items() if bars}
     if not groups:
         return None
-    figure = Figure(figsize=(max(6.5, 1.6 * len(groups) + 2), 4.2), layout="constrained")
+    figure = Figure(figsize=(min(max(6.5, 1.6 * len(groups) + 2), WIDEST), 4.2), layout="constrained")
     axis = figure.subplots()
-    _draw_bars(axis, {_plain(name): bars for name, bars in groups.items()})
+    _draw_bars(axis, {textwrap.fill(_plain(name), LABEL_LENGTH): bars for name, bars in groups.items()})
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_ylabel("gain over text, %")
     _limit_to_solid(axis, groups)
