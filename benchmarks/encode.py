@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Benchmark, Outcome, run
+from benchmarks.pretrain import layer_flops
 from benchmarks.texts import write_texts
 from ntulm.backbone import load_backbone, packaged_directory
+from ntulm.batches import tokenise
 from ntulm.config import Batches
 from ntulm.device import choose_device
 from ntulm.encode import Encoder, encode_posts, freeze
@@ -46,7 +48,7 @@ def ours(folder: Path) -> Outcome:
     encode_posts(encoder, texts[:TUNED_ON], nothing[:TUNED_ON], nothing[:TUNED_ON])  # warms up
     started = time.perf_counter()
     vectors = encode_posts(encoder, texts, nothing, nothing)
-    return _outcome(time.perf_counter() - started, vectors)
+    return _outcome(time.perf_counter() - started, vectors, texts, tokenizer, model)
 
 
 def sentence_transformers(precision: str, folder: Path) -> Outcome:
@@ -71,7 +73,8 @@ def sentence_transformers(precision: str, folder: Path) -> Outcome:
     vectors = encode(texts, batch_size=best)
     seconds = time.perf_counter() - started
     print(f"sentence-transformers, {precision}: batch size {best}", file=sys.stderr)
-    return _outcome(seconds, vectors)
+    ours, tokenizer, _ = load_backbone("minilm", 0, torch.device("cpu"))
+    return _outcome(seconds, vectors, texts, tokenizer, ours)
 
 
 def _texts(folder: Path) -> list[str]:
@@ -79,8 +82,9 @@ def _texts(folder: Path) -> list[str]:
     return texts
 
 
-def _outcome(seconds: float, vectors: np.ndarray) -> Outcome:
-    return Outcome(seconds, len(vectors), np.asarray(vectors[:KEPT], np.float32).tolist())
+def _outcome(seconds: float, vectors: np.ndarray, texts: list[str], tokenizer: Any, model: Any) -> Outcome:
+    flops = layer_flops(model, tokenise(texts, tokenizer, BATCHES))
+    return Outcome(seconds, len(vectors), np.asarray(vectors[:KEPT], np.float32).tolist(), flops)
 
 
 def same(evidence: Any) -> str:

@@ -147,8 +147,12 @@ def _row(benchmark: Benchmark, side: str, turns: list[dict[str, Outcome]], peaks
         shares.append(f"{last.flops / seconds / peaks[benchmark.precision]:.0%} of {benchmark.precision} product")
     if last.moved:
         shares.append(f"{last.moved / seconds / peaks['copy']:.1%} of copy")
-    rate = f"{statistics.median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
+    rate = f"{_short(statistics.median(rates))} ({_short(min(rates))} to {_short(max(rates))})"
     return f"| {side} | {rate} | {ratio} | {peak / 2**20:,.0f} MiB | {', '.join(shares)} |"
+
+
+def _short(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def _growth(benchmark: Benchmark, rounds: int) -> str:
