@@ -218,7 +218,7 @@ BENCHMARK = Benchmark(
     sides={"ours": ours, "json loop": loop, "pandas": pandas, "polars": polars},
     same=same,
     size=400,
-    growth=(50, 200, 800),
+    growth=(100, 400, 1600),
     limit="two fifths of the processor time is parsing JSON, a third judging records and bringing them to one form, "
     "the rest reading lines and what the tables keep.",
 )

@@ -1,7 +1,7 @@
 """Masked language modelling: ours against the Trainer of `transformers` with its stock collator.
 
 Run: `python -m benchmarks.pretrain`. Both start from the same weights (the packaged MiniLM, its fresh head included),
-see the same posts once, in batches of as many posts, at the same rates; the time is from texts to trained weights.
+see the same posts once, in as many batches, at the same rates; the time is from texts to trained weights.
 """
 
 import json

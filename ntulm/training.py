@@ -268,7 +268,7 @@ def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
 
 
 def plan_posts(plan: Plan, steps: int) -> int:
-    """How many posts `steps` steps have seen, repeats counted."""
+    """How many posts `steps` steps have seen, repeats counted; within an epoch as if batches had as many posts each."""
     epochs, rest = divmod(steps, plan.steps_per_epoch)
     return epochs * plan.posts + min(rest * plan.batch_size, plan.posts)
 
