@@ -229,6 +229,15 @@ def test_tweeteval_official_metrics_and_one_data_set_a_target():
     assert list(run(TWEETEVAL, datasets=["stance/taxes"])[0]) == ["stance-taxes"]
 
 
+def test_tweeteval_lies_beside_the_project(tmp_path, monkeypatch):
+    """As in the README: `ntulm configure ira data=../data`."""
+    write_tweeteval()
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    described, rows = run(TWEETEVAL, path="../te")
+    assert len(rows["mood"]) == 36 and list(described) == ["mood"]
+
+
 def test_tweeteval_mistakes():
     fails("path: te: not a folder", TWEETEVAL)
     write_tweeteval()

@@ -40,7 +40,7 @@ def build(name: str, task: TweetEvalTask) -> dict[str, Dataset]:
 
 def _folders(root: Path, dataset: str) -> list[Path]:
     folder = root / dataset
-    if ".." in folder.parts or not folder.is_dir():
+    if ".." in Path(dataset).parts or not folder.is_dir():
         present = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir()))
         raise UserError(f"datasets: {dataset!r} is not a folder of {root}; it has {present or 'none'}")
     targets = sorted(path for path in folder.iterdir() if (path / "train_text.txt").is_file())
