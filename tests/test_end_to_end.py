@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.workspace import mend_lock_file
+
 ROOT = Path(__file__).parent.parent
 BIN = str(Path(sys.executable).parent)
 ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
@@ -124,5 +126,6 @@ def test_a_killed_run_leaves_nothing_half_done_and_the_next_gives_the_same_figur
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
         (tmp_path / ".dvc/tmp/rwlock").unlink(missing_ok=True)
+        mend_lock_file(tmp_path, print)
     call("dvc", "repro", cwd=tmp_path)
     assert metrics(tmp_path) == metrics(project)

@@ -235,7 +235,8 @@ def test_tweeteval_lies_beside_the_project(tmp_path, monkeypatch):
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
     described, rows = run(TWEETEVAL, path="../te")
-    assert len(rows["mood"]) == 36 and list(described) == ["mood"]
+    assert len(rows["mood"]) == 36
+    assert list(described) == ["mood"]
 
 
 def test_tweeteval_mistakes():
