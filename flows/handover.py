@@ -17,10 +17,9 @@ from ruamel.yaml import YAML
 
 from flows.failure import CommandError
 from flows.pipeline import stage_name
-from flows.workspace import LOCK
+from flows.workspace import LOCK, LOCK_FILE
 
 PARAMS = Path("params.yaml")
-LOCK_FILE = Path("dvc.lock")
 LOCK_SCHEMA = "2.0"
 MISSING = "missing"
 LARGEST_PARAMS = 200_000  # characters; the longest recipe has 10,000

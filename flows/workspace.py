@@ -25,7 +25,7 @@ from flows.failure import CommandError, failure_of
 from flows.supervised import run_supervised
 
 LOCK = Path(".dvc/tmp/flows.lock")
-LOCK_FILE = Path("dvc.lock")
+LOCK_FILE = Path("dvc.lock")  # of DVC: what the finished stages read and wrote
 WAIT_SECONDS = 1.0
 REMIND_SECONDS = 60.0
 KEPT_LINES = 400  # of the output, to find the reason of a failure in
