@@ -28,6 +28,7 @@ from ntulm.batches import FIXED, Batch, Slots, Tokens, padded_batches, tokenise,
 from ntulm.device import choose_device, has_bf16, to_device
 from ntulm.errors import UserError
 from ntulm.files import read_json, whole_directory
+from ntulm.inference import speed_up
 from ntulm.model import NtulmForMaskedLM
 from ntulm.table import EmbeddingTable, ntu_rows
 from ntulm.variants import VARIANTS, Variant, present, variant_of
@@ -88,9 +89,15 @@ def freeze(model: NtulmForMaskedLM) -> NtulmForMaskedLM:
     """Make a model ready for encoding, in place: no dropout, and weights in bfloat16 where the hardware has it.
 
     Autocast would convert activations back and forth around every product; what is lost is rounding (cosine with the
-    vectors of float32 above 0.999), and the mean over positions is taken in float32.
+    vectors of float32 above 0.999), and the mean over positions is taken in float32. On a CPU the model can then only
+    encode.
     """
-    return model.eval().to(torch.bfloat16) if has_bf16(model.device) else model.eval()
+    if not has_bf16(model.device):
+        return model.eval()
+    model = model.eval().to(torch.bfloat16)
+    if model.device.type == "cpu":
+        speed_up(model.encoder, model.layers)
+    return model
 
 
 def encode_file(encoder: Encoder, source: Path, target: Path) -> None:

@@ -147,7 +147,7 @@ class NtulmForMaskedLM(PreTrainedModel):
     @torch.no_grad()
     def _quiet_directions(self, count: int) -> Tensor:
         """The directions that the first layer's keys read least: orthonormal [E, min(count, E)]."""
-        attention: Any = self._layers[0].attention
+        attention: Any = self.layers[0].attention
         keys = attention.k_lin if hasattr(attention, "k_lin") else attention.self.key
         read = keys.weight.double()
         if hasattr(self.encoder, "embeddings_project"):
@@ -221,7 +221,7 @@ class NtulmForMaskedLM(PreTrainedModel):
     ) -> tuple[Tensor, Tensor]:
         """Run the encoder: hidden states [B, P, H] and the mask [B, P] of its positions, the slot last."""
         hidden, mask, attention = self._embed(input_ids, attention_mask, slot, slot_mask)
-        for layer in self._layers:
+        for layer in self.layers:
             hidden = layer(hidden, attention)
         return hidden, mask
 
@@ -235,13 +235,13 @@ class NtulmForMaskedLM(PreTrainedModel):
     ) -> Tensor:
         """The hidden states [M, H] at flat places in [B, L]."""
         hidden, mask, attention = self._embed(input_ids, attention_mask, slot, slot_mask)
-        for layer in self._layers[:-1]:
+        for layer in self.layers[:-1]:
             hidden = layer(hidden, attention)
         length, with_slot = input_ids.shape[1], mask.shape[1]
-        return _last_layer(self._layers[-1], hidden, attention, positions + positions // length * (with_slot - length))
+        return _last_layer(self.layers[-1], hidden, attention, positions + positions // length * (with_slot - length))
 
     @property
-    def _layers(self) -> nn.ModuleList:
+    def layers(self) -> nn.ModuleList:
         """The encoder's layers; each takes hidden states and the attention mask."""
         stack = self.encoder.transformer if hasattr(self.encoder, "transformer") else self.encoder.encoder
         return cast(nn.ModuleList, stack.layer)

@@ -5,6 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForMaskedLM, BertForMaskedLM
 
 from ntulm.errors import UserError
+from ntulm.inference import PackedLinear, speed_up
 from ntulm.model import HEADS, NtulmForMaskedLM, check_family
 
 WIDTH = 6
@@ -126,7 +127,7 @@ def test_a_slot_starts_with_the_angles_of_the_ntu_vectors():
 @pytest.mark.parametrize("family", HEADS)
 def test_a_slot_starts_where_the_first_layer_reads_little(family):
     model = with_slot(make_backbone(family))
-    attention = model._layers[0].attention
+    attention = model.layers[0].attention
     reader = attention.k_lin if family == "distilbert" else attention.self.key
 
     def read(slot):
@@ -216,3 +217,17 @@ def test_other_families_are_refused_by_name():
     albert = AutoModelForMaskedLM.from_config(AutoConfig.for_model("albert", **SMALL, vocab_size=9, embedding_size=8))
     with pytest.raises(UserError, match="albert"):
         NtulmForMaskedLM.around(albert)
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_a_model_made_fast_for_inference_gives_the_same_embeddings(family):
+    backbone = make_backbone(family)
+    ids = make_inputs(backbone)
+    model = with_slot(backbone)
+    with torch.inference_mode():
+        expected = model.post_embedding(ids, MASK, slots())
+        speed_up(model.encoder, model.layers)
+        torch.testing.assert_close(model.post_embedding(ids, MASK, slots()), expected)
+    layers = list(model.layers.modules())
+    assert any(isinstance(layer, PackedLinear) for layer in layers)
+    assert not any(isinstance(layer, torch.nn.Linear) for layer in layers)
