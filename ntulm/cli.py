@@ -165,7 +165,7 @@ def challenge(project: Annotated[Path, typer.Argument(help=IN_PRODUCTION)]) -> N
 
 @app.command()
 def tune() -> None:
-    """Search for the slot's settings on validation posts; goes on where it was stopped."""
+    """Search on validation posts for settings at which NTUs help most; goes on where it was stopped."""
     params = _params()
     from ntulm.tune import run
 

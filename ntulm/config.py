@@ -314,6 +314,14 @@ class Challenge(Section):
     max_loss: Annotated[float, Field(ge=0)]
 
 
+class Between(Section):
+    between: Range
+
+
+class OneOf(Section):
+    one_of: Annotated[list[int | float | bool | None], Field(min_length=1)]
+
+
 class Tune(Section):
     variant: Variant
     task: str
@@ -321,9 +329,7 @@ class Tune(Section):
     seed: Count
     train_posts: Positive
     validation_posts: Positive
-    slot_scale: Range
-    slot_learning_rate_factor: Range
-    slot_dropout: Range
+    space: dict[str, Between | OneOf]
 
 
 class Params(Section):

@@ -1,16 +1,18 @@
-"""Search for the slot's settings: does another start or another learning rate give better post embeddings?
+"""Search for the settings at which NTUs help most: of the slot, of the graph and its embedding, of the budget.
 
-Reads what the stages `corpus`, `embeddings`, `adapt` and `tasks` wrote. Writes `data/tune/`: an Optuna journal, from
-which the search goes on, and `trials.csv`. Validation posts alone are looked at. Command: `ntulm tune`; not a stage.
+Reads what the stages `corpus`, `graph`, `embeddings`, `adapt` and `tasks` wrote. Writes `data/tune/`: an Optuna
+journal, from which the search goes on, and `trials.csv`. Validation posts alone are looked at. Command: `ntulm tune`;
+not a stage.
 
-Two figures are sought: bits a masked token, the lower the better, and the score of a probe with fixed settings on the
-task's validation posts. `text`, trained on the same posts, is what both are compared with.
+Two gains over `text` are sought, which is trained on the same posts with the same budget: in bits a masked token, and
+in the score of a probe with fixed settings on the task's validation posts.
 """
 
+import contextlib
 import csv
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +26,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ntulm import layout
+from ntulm import corpus, embeddings, graph, layout
 from ntulm.checkpoint import fingerprint
+from ntulm.config import OneOf, check_params
 from ntulm.encode import Encoder, encode_posts, freeze
 from ntulm.errors import UserError
 from ntulm.files import read_json
@@ -36,39 +39,57 @@ from ntulm.training import evaluate, train_model
 from ntulm.variants import variant_of
 
 if TYPE_CHECKING:
-    from ntulm.config import Params, Pretrain
+    from ntulm.config import Params
 
 BASELINE = "text"
-SETTINGS = ("slot_scale", "slot_learning_rate_factor", "slot_dropout")
+# What may be tuned: nothing that decides which posts are learnt from or tested.
+TUNABLE = ("corpus.splits.graph_from", "graph.", "embeddings.", "pretrain.")
+STAGES = ("corpus", "graph", "embeddings")  # run anew for a trial that changes what they read
+# `text` has no slot: what only changes the slot leaves it as it is.
+OF_THE_SLOT = {
+    "slot_layer_norm",
+    "slot_scale",
+    "slot_learning_rate_factor",
+    "slot_weight",
+    "slot_dropout",
+    "hide_masked_hashtags",
+}
+FIGURES = ("text_bits", "bits", "bits_gain", "text_score", "score", "score_gain")
 
 
 def run(params: "Params") -> None:
-    """Search, and print the trials beside the baseline.
+    """Search, and print the trials.
 
     Raises:
-        UserError: the task is not built, or an earlier stage has not run.
+        UserError: the space names what may not be tuned, the task is not built, an earlier stage has not run, or the
+            settings in params.yaml cannot be trained.
     """
+    start = {key: setting(params, key) for key in params.tune.space}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     layout.TUNE.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name=study_name(params),
-        directions=["minimize", "maximize"],
+        directions=["maximize", "maximize"],
         sampler=optuna.samplers.TPESampler(seed=params.tune.seed),
         storage=JournalStorage(JournalFileBackend(str(layout.TUNE / "journal.log"))),
         load_if_exists=True,
     )
-    if BASELINE not in study.user_attrs:
-        study.set_user_attr(BASELINE, measure(params, BASELINE, params.pretrain))
-        study.enqueue_trial({name: getattr(params.pretrain, name) for name in SETTINGS})
+    if not study.trials:
+        study.enqueue_trial(start)
 
     def objective(trial: optuna.Trial) -> tuple[float, float]:
-        bits, score = measure(params, params.tune.variant, suggest(params, trial))
-        return bits, score
+        try:
+            return gains(params, study, trial)
+        except UserError as error:  # settings that diverge, or leave no edge
+            if trial.number == 0:
+                raise
+            print(f"tune: trial {trial.number} left out: {error}", file=sys.stderr, flush=True)
+            raise optuna.TrialPruned from error
 
     done = sum(trial.state.is_finished() for trial in study.trials)
     study.optimize(objective, n_trials=max(0, params.tune.trials - done))
     rows = table(study)
-    write_csv(rows, layout.TUNE / "trials.csv")
+    write_csv(rows, list(params.tune.space), layout.TUNE / "trials.csv")
     show(rows, params)
 
 
@@ -80,29 +101,103 @@ def study_name(params: "Params") -> str:
     return fingerprint(values)[:16]
 
 
-def suggest(params: "Params", trial: optuna.Trial) -> "Pretrain":
-    """The section `pretrain` with the settings of a trial."""
-    tune = params.tune
-    drawn = {
-        "slot_scale": trial.suggest_float("slot_scale", *tune.slot_scale, log=True),
-        "slot_learning_rate_factor": trial.suggest_float(
-            "slot_learning_rate_factor", *tune.slot_learning_rate_factor, log=True
-        ),
-        "slot_dropout": trial.suggest_float("slot_dropout", *tune.slot_dropout),
-    }
-    return params.pretrain.model_copy(update=drawn)
+def setting(params: "Params", key: str) -> Any:
+    """The value of a setting that may be tuned; keys have dots, as for `ntulm configure`.
+
+    Raises:
+        UserError: there is no such setting, or it may not be tuned.
+    """
+    node: Any = params.model_dump()
+    for part in key.split("."):
+        if not key.startswith(TUNABLE) or not isinstance(node, dict) or part not in node:
+            allowed = ", ".join(f"{name}*" if name.endswith(".") else name for name in TUNABLE)
+            raise UserError(f"tune.space: {key}: no setting that can be tuned; those are {allowed}")
+        node = node[part]
+    return node
 
 
-def measure(params: "Params", variant: str, pretrain: "Pretrain") -> tuple[float, float]:
+def gains(params: "Params", study: optuna.Study, trial: optuna.Trial) -> tuple[float, float]:
+    """Train with the settings that a trial draws; the gains over `text` in %, in bits and in score."""
+    drawn = with_settings(params, suggest(params, trial))
+    of_text = drawn.pretrain.model_dump(mode="json", exclude=OF_THE_SLOT)
+    name = f"{BASELINE} {fingerprint(of_text)[:16]}"
+    if name not in study.user_attrs:
+        study.set_user_attr(name, measure(drawn, BASELINE))
+    base_bits, base_score = study.user_attrs[name]
+    with workspace(drawn, params.tune.space):
+        bits, score = measure(drawn, params.tune.variant)
+    found = 100 * (1 - bits / base_bits), 100 * (score / base_score - 1)
+    for figure, value in zip(FIGURES, (base_bits, bits, found[0], base_score, score, found[1]), strict=True):
+        trial.set_user_attr(figure, value)
+    return found
+
+
+def suggest(params: "Params", trial: optuna.Trial) -> dict[str, Any]:
+    """A value for each setting of `tune.space`, drawn in log space where both ends are above zero."""
+    drawn: dict[str, Any] = {}
+    for key, space in params.tune.space.items():
+        if isinstance(space, OneOf):
+            drawn[key] = trial.suggest_categorical(key, space.one_of)
+            continue
+        low, high = space.between
+        if isinstance(setting(params, key), int):
+            drawn[key] = trial.suggest_int(key, int(low), int(high), log=low > 0)
+        else:
+            drawn[key] = trial.suggest_float(key, low, high, log=low > 0)
+    return drawn
+
+
+def with_settings(params: "Params", settings: Mapping[str, Any]) -> "Params":
+    """The parameters with other values.
+
+    Raises:
+        UserError: a value that does not fit its key.
+    """
+    values = params.model_dump(mode="json")
+    for key, value in settings.items():
+        *parents, last = key.split(".")
+        node = values
+        for part in parents:
+            node = node[part]
+        node[last] = value
+    values["corpus"]["path"] = str(Path(params.corpus.path).absolute())  # a trial works in a folder of its own
+    return check_params(values, "tune.space")
+
+
+@contextlib.contextmanager
+def workspace(params: "Params", keys: Mapping[str, Any]) -> Iterator[None]:
+    """Where a trial finds its corpus, graph and embedding table: here, or made anew from the first that may differ."""
+    touched = {key.split(".")[0] for key in keys}
+    first = next((place for place, stage in enumerate(STAGES) if stage in touched), len(STAGES))
+    if first == len(STAGES):
+        yield
+        return
+    folder, again = layout.TUNE / "trial", STAGES[first:]
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "data").mkdir(parents=True)
+    for path in sorted(Path("data").iterdir()):
+        if path.name not in (*again, "tune"):
+            (folder / "data" / path.name).symlink_to(path.absolute())
+    with contextlib.chdir(folder):
+        if "corpus" in again:
+            corpus.run(params.corpus)
+        if "graph" in again:
+            graph.run(params.graph)
+        embeddings.run(params.embeddings)
+        yield
+    shutil.rmtree(folder)
+
+
+def measure(params: "Params", variant: str) -> tuple[float, float]:
     """Train a variant; its bits a masked validation token and its probe's score on the task's validation posts."""
     tune, checkpoint = params.tune, layout.checkpoint("tune", variant, params.tune.seed)
-    job, made = make_job(pretrain, params.batches, variant, tune.seed, checkpoint)
+    job, made = make_job(params.pretrain, params.batches, variant, tune.seed, checkpoint)
     train_model(job)
     shutil.rmtree(checkpoint, ignore_errors=True)
     bits = float(np.mean(evaluate(job, job.validation).bits))
-    embeddings = EmbeddingTable.load(layout.EMBEDDINGS)
+    table = EmbeddingTable.load(layout.EMBEDDINGS)
     model, size, dtype = freeze(job.model), params.encode.batch_size, np.dtype("float32")
-    encoder = Encoder(model, made.tokenizer, embeddings, variant_of(variant), params.batches, size, dtype, 0.0)
+    encoder = Encoder(model, made.tokenizer, table, variant_of(variant), params.batches, size, dtype, 0.0)
     score = probe_score(params, encoder)
     print(f"tune: {variant}: {bits:.4f} bits, {tune.task} {score:.4f}", file=sys.stderr, flush=True)
     return bits, score
@@ -133,21 +228,21 @@ def sample_rows(split: np.ndarray, sizes: Mapping[str, int], seed: int) -> np.nd
 
 
 def table(study: optuna.Study) -> list[dict[str, Any]]:
-    """One row a trial, the baseline first; gains in % of the baseline, positive where the trial is better."""
-    base_bits, base_score = study.user_attrs[BASELINE]
-    rows: list[dict[str, Any]] = [{"trial": BASELINE, "bits": base_bits, "score": base_score}]
-    for trial in study.trials:
-        if trial.values:
-            bits, score = trial.values
-            gains = {"bits_gain": 100 * (1 - bits / base_bits), "score_gain": 100 * (score / base_score - 1)}
-            rows.append({"trial": str(trial.number), "bits": bits, "score": score, **gains, **trial.params})
-    return rows
+    """One row a trial: figures and settings; gains in % of `text`, positive where the trial is better.
+
+    `best` are those that no other trial beats in both gains.
+    """
+    finished = [trial for trial in study.trials if trial.values]
+    best = {trial.number for trial in study.best_trials} if finished else set()
+    return [
+        {"trial": trial.number, "best": trial.number in best, **trial.user_attrs, **trial.params} for trial in finished
+    ]
 
 
-def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
+def write_csv(rows: list[dict[str, Any]], keys: list[str], path: Path) -> None:
     """The trials as a table for whoever wants to look closer."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["trial", "bits", "bits_gain", "score", "score_gain", *SETTINGS])
+        writer = csv.DictWriter(file, ["trial", "best", *FIGURES, *keys])
         writer.writeheader()
         writer.writerows(rows)
 
@@ -155,14 +250,22 @@ def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
 def show(rows: list[dict[str, Any]], params: "Params") -> None:
     """Print the trials, the best score first."""
     console = Console(highlight=False)
-    found = Table(title=f"{params.tune.variant}, validation posts", box=box.SIMPLE_HEAD, title_justify="left")
-    for name in ("trial", "bits", "gain", params.tune.task, "gain", *SETTINGS):
+    title = f"{params.tune.variant}, validation posts, gains over {BASELINE} with the same budget"
+    found = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    keys = list(params.tune.space)
+    for name in ("trial", "bits", "gain", params.tune.task, "gain", *(key.split(".", 1)[1] for key in keys)):
         found.add_column(name, justify="right")
-    base, *others = rows
-    found.add_row(base["trial"], f"{base['bits']:.4f}", "", f"{base['score']:.4f}", "")
-    for row in sorted(others, key=lambda row: -row["score"]):
-        settings = [f"{row[name]:.3g}" for name in SETTINGS]
-        gains = [f"{row[name]:+.2f} %" for name in ("bits_gain", "score_gain")]
-        found.add_row(row["trial"], f"{row['bits']:.4f}", gains[0], f"{row['score']:.4f}", gains[1], *settings)
+    for row in sorted(rows, key=lambda row: -row["score_gain"]):
+        settings = [f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key]) for key in keys]
+        figures = (
+            f"{row['bits']:.4f}",
+            f"{row['bits_gain']:+.2f} %",
+            f"{row['score']:.4f}",
+            f"{row['score_gain']:+.2f} %",
+        )
+        found.add_row(f"{row['trial']}{' *' if row['best'] else ''}", *figures, *settings)
     console.print(found)
-    console.print(f"{layout.TUNE / 'trials.csv'}; the study: {layout.TUNE / 'journal.log'}", soft_wrap=True)
+    console.print(
+        f"*: no other is better in both. {layout.TUNE / 'trials.csv'}; the study: {layout.TUNE / 'journal.log'}",
+        soft_wrap=True,
+    )

@@ -1,8 +1,10 @@
 import csv
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from ruamel.yaml import YAML
 from test_leaks import BATCHES, write_side_task
@@ -26,25 +28,110 @@ def params(**changes) -> Params:
 def test_a_search_compares_with_text_and_goes_on_where_it_stopped(lm_project, adapt_settings, capsys, monkeypatch):
     adapt.run(adapt_settings(max_posts=0), BATCHES)
     write_side_task()
-    tune.run(params(trials=1))
+    space = {"pretrain.slot_scale": {"between": [1.0, 30.0]}, "pretrain.epochs": {"one_of": [1]}}
+    tune.run(params(trials=1, space=space))
     study = [json.loads(line) for line in (layout.TUNE / "journal.log").read_text().splitlines()]
     assert study
     printed = capsys.readouterr().out
     assert "text" in printed
     measured = []
 
-    def measure(params, variant, pretrain):
+    def measure(params, variant):
         measured.append(variant)
         return 1.0, 0.5
 
     monkeypatch.setattr(tune, "measure", measure)
-    tune.run(params(trials=1))
+    tune.run(params(trials=1, space=space))
     assert measured == []  # the trial that was done is not done again
-    tune.run(params(trials=3))
+    tune.run(params(trials=3, space=space))
     assert measured == ["author+hashtag"] * 2
-    tune.run(params(trials=1, seed=1))
+    tune.run(params(trials=1, seed=1, space=space))
     assert measured[2:] == ["text", "author+hashtag"]  # other parameters: another study
-    assert len((layout.TUNE / "trials.csv").read_text().splitlines()) == 3
+    assert len((layout.TUNE / "trials.csv").read_text().splitlines()) == 2
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """An empty project; what is measured, and with which settings, instead of training."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("corpus", "graph", "embeddings", "adapt", "tasks"):
+        (Path("data") / name).mkdir(parents=True)
+        (Path("data") / name / "old").touch()
+    calls: list[Any] = []
+
+    def stage(name):
+        def run(config):
+            Path("data", name).mkdir()
+            calls.append((name, config))
+
+        return run
+
+    for name in ("corpus", "graph", "embeddings"):
+        monkeypatch.setattr(getattr(tune, name), "run", stage(name))
+
+    def measure(params, variant):
+        calls.append((variant, sorted(str(path) for path in Path("data").glob("*/old"))))
+        return {"text": 8.0, "author+hashtag": 7.6}[variant], {"text": 0.5, "author+hashtag": 0.55}[variant]
+
+    monkeypatch.setattr(tune, "measure", measure)
+    return calls
+
+
+def test_the_stages_that_read_a_changed_setting_run_again_beside_the_project(fake):
+    tune.run(params(trials=1, space={"graph.min_degree.hashtag": {"between": [2, 9]}}))
+    assert [name for name, _ in fake] == ["text", "graph", "embeddings", "author+hashtag"]
+    assert fake[1][1].min_degree.hashtag == 3  # the first trial: as it stands in the recipe
+    assert fake[3][1] == ["data/adapt/old", "data/corpus/old", "data/tasks/old"]
+    assert Path("data/graph/old").is_file()
+    assert not (layout.TUNE / "trial").exists()
+
+
+def test_text_is_trained_once_for_each_budget(fake):
+    tune.run(
+        params(trials=6, space={"pretrain.epochs": {"one_of": [1, 2]}, "pretrain.slot_scale": {"between": [1, 30]}})
+    )
+    assert [name for name, _ in fake].count("text") == 2
+    assert [name for name, _ in fake].count("author+hashtag") == 6
+
+
+def test_gains_are_in_percent_and_positive_where_better(fake):
+    tune.run(params(trials=1, space={}))
+    (row,) = csv.DictReader((layout.TUNE / "trials.csv").open())
+    assert float(row["bits_gain"]) == pytest.approx(5.0)
+    assert float(row["score_gain"]) == pytest.approx(10.0)
+    assert row["best"] == "True"
+
+
+def test_values_are_of_the_type_of_their_setting():
+    space = {
+        "embeddings.epochs": {"between": [5, 6]},
+        "pretrain.slot_dropout": {"between": [0.0, 0.5]},
+        "pretrain.slot_layer_norm": {"one_of": [True]},
+    }
+    drawn = tune.suggest(params(space=space), optuna.create_study().ask())
+    assert drawn["embeddings.epochs"] in (5, 6)
+    assert type(drawn["embeddings.epochs"]) is int
+    assert 0 <= drawn["pretrain.slot_dropout"] <= 0.5
+    assert drawn["pretrain.slot_layer_norm"] is True
+    assert tune.with_settings(params(), drawn).embeddings.epochs == drawn["embeddings.epochs"]
+
+
+def test_settings_that_fail_are_left_out_but_for_the_first(fake, monkeypatch, capsys):
+    def fail_later(config):
+        if config.learning_rate != 0.05:
+            raise UserError("diverged")
+
+    monkeypatch.setattr(tune.embeddings, "run", fail_later)
+    tune.run(params(trials=3, space={"embeddings.learning_rate": {"between": [0.05, 9.0]}}))
+    assert len((layout.TUNE / "trials.csv").read_text().splitlines()) == 2
+    assert "trial 1 left out: diverged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["evaluate.resamples", "pretrain.slot", "corpus.splits.test_from", "pretrain"])
+def test_what_may_not_be_tuned_is_a_user_error(key, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"tune\.space: {key}: no setting that can be tuned"):
+        tune.run(params(space={key: {"between": [0.1, 0.2]}}))
 
 
 def test_sampled_rows_are_few_and_of_the_right_splits():
@@ -53,17 +140,6 @@ def test_sampled_rows_are_few_and_of_the_right_splits():
     assert (split[rows] == "train").sum() == 10
     assert (split[rows] == "validation").sum() == 20
     assert len(rows) == 30
-
-
-def test_gains_are_in_percent_and_positive_where_better(tmp_path):
-    rows = [
-        {"trial": "text", "bits": 8.0, "score": 0.5},
-        {"trial": "0", "bits": 7.6, "score": 0.55, "bits_gain": 5.0, "score_gain": 10.0, "slot_scale": 3.0},
-    ]
-    tune.write_csv(rows, tmp_path / "trials.csv")
-    with (tmp_path / "trials.csv").open() as file:
-        read = list(csv.DictReader(file))
-    assert [row["bits_gain"] for row in read] == ["", "5.0"]
 
 
 def test_a_task_that_was_not_built_is_a_user_error(tmp_path, monkeypatch):
