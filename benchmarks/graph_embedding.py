@@ -49,16 +49,16 @@ def prepare(folder: Path, size: int) -> None:
 
 def ours(folder: Path) -> Outcome:
     """Our engine, in the precision that it chooses."""
-    from ntulm import torch_engine
+    from ntulm import torch_training
 
-    return _trained(folder, lambda report: torch_engine.train(_settings("torch"), folder, report))
+    return _trained(folder, lambda report: torch_training.train(_settings("torch"), folder, report))
 
 
 def ours_float32(folder: Path) -> Outcome:
     """Our engine without bfloat16."""
-    from ntulm import torch_engine
+    from ntulm import torch_training
 
-    torch_engine.has_bf16 = lambda device: False
+    torch_training.has_bf16 = lambda device: False
     return ours(folder)
 
 
@@ -89,6 +89,7 @@ def _settings(engine: Any) -> Embeddings:
         batch_size=1000,  # the fastest for PBG
         batch_negatives=500,
         uniform_negatives=500,
+        partitions=1,
         workers=os.cpu_count() or 1,
         ranked_edges=RANKED,
         seed=0,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ntulm import embeddings, files, layout, pbg, torch_engine
+from ntulm import embeddings, files, layout, pbg, torch_training
 from ntulm.config import Embeddings, load_params
 from ntulm.link_prediction import link_prediction
 
@@ -41,7 +41,7 @@ def figures(project: Path, config: Embeddings) -> dict:
     """The link prediction figures of one training."""
     graph = project / layout.GRAPH
     if config.engine == "torch":
-        model, _ = torch_engine.train(config, graph / layout.PBG_INPUT.name, lambda *_: None)
+        model, _ = torch_training.train(config, graph / layout.PBG_INPUT.name, lambda *_: None)
     else:
         with tempfile.TemporaryDirectory() as work:
             model, _ = pbg.train(config, graph / layout.PBG_INPUT.name, Path(work), lambda *_: None)

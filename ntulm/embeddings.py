@@ -5,7 +5,7 @@ Writes data/embeddings/table.safetensors (ntulm/table.py), data/embeddings/relat
 [R, D], the relations' names in its metadata) and metrics/embeddings.json.
 Command: `ntulm embeddings`, or `dvc repro embeddings`.
 
-The engine is PyTorch-BigGraph (ntulm/pbg.py) or our own (ntulm/torch_engine.py): the same objective and parameters.
+The engine is PyTorch-BigGraph (ntulm/pbg.py) or our own (ntulm/torch_training.py): the same objective and parameters.
 Training starts clean, always: an unfinished attempt is thrown away, never resumed, so that one worker of PBG, and the
 engine `torch` on one CPU, give the same bytes for the same input and settings.
 """
@@ -84,9 +84,9 @@ def _train(config: Embeddings, out: Path) -> tuple[Model, list[float]]:
         print(f"embeddings: epoch {epoch} of {config.epochs}, loss {loss:.4f}", flush=True)
 
     if config.engine == "torch":
-        from ntulm import torch_engine
+        from ntulm import torch_training
 
-        model, losses = torch_engine.train(config, layout.PBG_INPUT, report)
+        model, losses = torch_training.train(config, layout.PBG_INPUT, report)
     else:
         # Inside the unfinished output, so that a kill leaves one thing to remove.
         with tempfile.TemporaryDirectory(prefix="work-", dir=out) as work:

@@ -1,6 +1,6 @@
-"""Engine `torch` of the stage `embeddings`: the objective of ntulm/pbg.py in few large matrix products (§3.1, App. B).
+"""A step of the engine `torch`: the objective of ntulm/pbg.py in few large matrix products (§3.1, App. B).
 
-Reads data/graph/pbg/ (ntulm/graph.py says what is in it) and writes nothing.
+Library of `ntulm/torch_training.py`, which says which edges are learnt when, and where.
 
 The loss is that of PyTorch-BigGraph 1.0.0 (model.py, losses.py, row_adagrad.py there), so that one set of parameters
 means the same in both. A batch holds edges of one relation. Each chunk of `batch_negatives` edges (u, r, v) has its own
@@ -22,29 +22,21 @@ Legend: b edges of a batch, C chunks, P = batch_negatives, U = uniform_negatives
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import h5py
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ntulm.device import choose_device, has_bf16, to_device
-from ntulm.files import read_json
-from ntulm.link_prediction import Model
+from ntulm.device import to_device
 
 if TYPE_CHECKING:
     from ntulm.config import Embeddings
 
-INIT_SCALE = 0.001  # PBG's: standard deviation of the first vectors
 EPSILON = 1e-10  # PBG's, in the denominator of Adagrad
-LOSS_EVERY = 8  # the loss is not needed for the gradient, and costs a fifth of a step: it is of every 8th batch
-TABLE_SHARE = 0.8  # of the free GPU memory; larger tables stay in the memory of the host
 
 
 class Batch(NamedTuple):
@@ -66,7 +58,7 @@ class Gradients(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """Vectors with their row-wise Adagrad, on the GPU or in the memory of the host."""
+    """Vectors with their row-wise Adagrad: on the device of the products, or in the memory of the host."""
 
     vectors: Tensor  # float32 [N, D]
     squares: Tensor  # float32 [N], the sum of mean squared gradients
@@ -128,68 +120,6 @@ class Engine:
     def _update_relation(self, relation: int, gradient: Tensor) -> None:
         squares = self.relation_squares[relation].addcmul_(gradient, gradient)
         self.relations[relation].addcdiv_(gradient, squares.sqrt() + EPSILON, value=-self.config.learning_rate)
-
-
-def train(config: Embeddings, pbg_input: Path, report: Callable[[int, float], None]) -> tuple[Model, list[float]]:
-    """Train from a clean start; the same bytes for the same seed, machine and number of threads, on a CPU.
-
-    Args:
-        config: the section `embeddings`; `workers` is PBG's and not used.
-        pbg_input: data/graph/pbg.
-        report: called with (epoch from 1, mean loss of the batches that were measured) after each epoch.
-
-    Returns:
-        The vectors, in the order of node ids and of relations.json, and the mean loss of an edge in each epoch.
-    """
-    device = choose_device()
-    arithmetic = torch.bfloat16 if has_bf16(device) else torch.float32
-    counts = [int((pbg_input / f"entity_count_{kind}_0.txt").read_text()) for kind in ("user", "hashtag")]
-    engine = new_engine(config, counts, len(read_json(pbg_input / "relations.json")), device, arithmetic)
-    edges = read_edges(pbg_input / "train" / "edges_0_0.h5")
-    order = torch.Generator().manual_seed(config.seed)
-    losses: list[float] = []
-    with no_denormals():
-        for epoch in range(1, config.epochs + 1):
-            losses.append(_train_epoch(engine, batches(edges, config.batch_size, order), device))
-            report(epoch, losses[-1])
-    tables = (engine.users.vectors, engine.hashtags.vectors, engine.relations)
-    return Model(*(table.cpu().numpy() for table in tables)), losses
-
-
-def new_engine(
-    config: Embeddings, counts: list[int], relations: int, device: torch.device, arithmetic: torch.dtype
-) -> Engine:
-    """Vectors drawn with INIT_SCALE, translations of zero; counts are those of users and hashtags."""
-    drawn = torch.Generator().manual_seed(config.seed)
-    where = device if _fits(sum(counts) * (config.dimension + 1) * 4, device) else torch.device("cpu")
-
-    def table(rows: int) -> Table:
-        vectors = torch.randn(rows, config.dimension, generator=drawn).mul_(INIT_SCALE)
-        return Table(vectors.to(where), torch.zeros(rows, device=where))
-
-    translations, squares = torch.zeros(2, relations, config.dimension, device=device)
-    random = torch.Generator(device).manual_seed(config.seed + 1)
-    return Engine(table(counts[0]), table(counts[1]), translations, squares, config, arithmetic, random)
-
-
-def read_edges(path: Path) -> list[tuple[Tensor, Tensor]]:
-    """Per relation of an edge list of PBG, its users and hashtags: int32 [n] each."""
-    with h5py.File(path) as file:
-        rel = np.asarray(file["rel"], dtype=np.int32)
-        lhs, rhs = (torch.from_numpy(np.asarray(file[name], dtype=np.int32)) for name in ("lhs", "rhs"))
-    found = (torch.from_numpy(np.flatnonzero(rel == relation)) for relation in range(rel.max(initial=-1) + 1))
-    return [(lhs[places], rhs[places]) for places in found]
-
-
-def batches(edges: list[tuple[Tensor, Tensor]], size: int, order: torch.Generator) -> Iterator[Batch]:
-    """Every edge once, shuffled within its relation, the batches of all relations in random order."""
-    shuffled = [torch.randperm(len(lhs), generator=order).to(torch.int32) for lhs, _ in edges]
-    places = [(rel, start) for rel, (lhs, _) in enumerate(edges) for start in range(0, len(lhs), size)]
-    for place in torch.randperm(len(places), generator=order).tolist():
-        rel, start = places[place]
-        chosen = shuffled[rel][start : start + size]
-        lhs, rhs = (side.index_select(0, chosen).long() for side in edges[rel])
-        yield Batch(rel, lhs, rhs)
 
 
 def batch_gradients(
@@ -273,19 +203,3 @@ def _loss(scores: Tensor, other_scores: Tensor, length: int, negatives: int) -> 
     within = F.softplus(scores[:, :, :length]).sum() - F.softplus(positives).sum()
     uniform = F.softplus(scores[:, :, length:]).sum() + F.softplus(other_scores).sum()
     return float(2 * F.softplus(-positives).sum() + (2 * within + uniform) / negatives)
-
-
-def _train_epoch(engine: Engine, epoch: Iterator[Batch], device: torch.device) -> float:
-    """The mean loss of an edge in the batches that were measured."""
-    total, edges = 0.0, 0
-    for number, batch in enumerate(epoch):
-        on_device = Batch(batch.relation, to_device(batch.lhs, device), to_device(batch.rhs, device))
-        loss = engine.step(on_device, with_loss=number % LOSS_EVERY == 0)
-        if loss is not None:
-            total, edges = total + loss, edges + len(batch.lhs)
-    return total / edges
-
-
-def _fits(size: int, device: torch.device) -> bool:
-    """Whether tables of that many bytes can lie on the device."""
-    return device.type == "cpu" or size < TABLE_SHARE * torch.cuda.mem_get_info(device)[0]

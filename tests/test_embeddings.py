@@ -32,6 +32,7 @@ def config(**changes: Any) -> Embeddings:
         "batch_size": 200,
         "batch_negatives": 20,
         "uniform_negatives": 20,
+        "partitions": 1,
         "workers": 1,
         "ranked_edges": 1000,
         "seed": 0,

@@ -1,6 +1,7 @@
 """The engine against autograd and against PyTorch-BigGraph's own loss, and what it learns of planted communities."""
 
 import typing
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ntulm import torch_engine
+from ntulm import torch_engine, torch_training
 from ntulm.config import Embeddings
 from ntulm.files import write_json
 from ntulm.link_prediction import Edges, Model, link_prediction
@@ -37,6 +38,7 @@ def config(**changes: Any) -> Embeddings:
         "batch_size": 200,
         "batch_negatives": 20,
         "uniform_negatives": 20,
+        "partitions": 1,
         "workers": 1,
         "ranked_edges": 1000,
         "seed": 0,
@@ -77,7 +79,6 @@ def write_pbg_input(folder: Path, edges: Edges) -> None:
 
 def engine(dtype: torch.dtype, **changes: Any) -> torch_engine.Engine:
     """A small engine with vectors far from zero, its tables in the given precision."""
-    made = torch_engine.new_engine(config(dimension=8, **changes), [30, 20], 2, CPU, dtype)
     random = torch.Generator().manual_seed(3)
 
     def table(rows: int) -> torch_engine.Table:
@@ -87,7 +88,8 @@ def engine(dtype: torch.dtype, **changes: Any) -> torch_engine.Engine:
 
     relations = torch.randn(2, 8, generator=random, dtype=torch.float64).to(dtype)
     squares = torch.rand(2, 8, generator=random, dtype=torch.float64).to(dtype)
-    return torch_engine.Engine(table(30), table(20), relations, squares, made.config, dtype, made.random)
+    settings, negatives = config(dimension=8, **changes), torch.Generator().manual_seed(1)
+    return torch_engine.Engine(table(30), table(20), relations, squares, settings, dtype, negatives)
 
 
 def plain_loss(users: Tensor, hashtags: Tensor, relation: Tensor, batch: Any, drawn: tuple[Tensor, Tensor]) -> Tensor:
@@ -177,9 +179,9 @@ def test_the_loss_is_that_of_biggraph(monkeypatch):
 
 
 def test_every_edge_comes_once_an_epoch_in_batches_of_one_relation(pbg_input):
-    edges = torch_engine.read_edges(pbg_input / "train" / "edges_0_0.h5")
+    edges = torch_training.read_edges(pbg_input / "train" / "edges_0_0.h5")
     order = torch.Generator().manual_seed(0)
-    epochs = [list(torch_engine.batches(edges, 150, order)) for _ in range(2)]
+    epochs = [list(torch_training.batches(edges, 150, order)) for _ in range(2)]
     known, held_out = planted()
     trained = known.take(~held_out)
     expected = sorted(zip(trained.given.tolist(), trained.rel.tolist(), trained.answer.tolist(), strict=True))
@@ -201,8 +203,8 @@ def mrr(model: Model) -> dict[str, Any]:
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_communities_are_learned(pbg_input, monkeypatch, bf16):
-    monkeypatch.setattr(torch_engine, "has_bf16", lambda device: bf16)
-    model, losses = torch_engine.train(config(), pbg_input, lambda *_: None)
+    monkeypatch.setattr(torch_training, "has_bf16", lambda device: bf16)
+    model, losses = torch_training.train(config(), pbg_input, lambda *_: None)
     assert losses[-1] < 0.8 * losses[0]
     figures = mrr(model)
     assert figures["mrr"] > 1.5 * figures["popularity"]["mrr"]
@@ -215,15 +217,15 @@ def test_links_are_predicted_as_well_as_by_biggraph(pbg_input, tmp_path):
     from ntulm import pbg
 
     reference, _ = pbg.train(config(engine="pbg"), pbg_input, tmp_path, lambda *_: None)
-    ours = [mrr(torch_engine.train(config(seed=seed), pbg_input, lambda *_: None)[0])["mrr"] for seed in range(3)]
+    ours = [mrr(torch_training.train(config(seed=seed), pbg_input, lambda *_: None)[0])["mrr"] for seed in range(3)]
     assert np.mean(ours) > 0.93 * mrr(reference)["mrr"]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(pbg_input):
     reports: list[tuple[int, float]] = []
-    first, losses = torch_engine.train(config(epochs=2), pbg_input, lambda *report: reports.append(report))
-    again, _ = torch_engine.train(config(epochs=2), pbg_input, lambda *_: None)
-    other, _ = torch_engine.train(config(epochs=2, seed=1), pbg_input, lambda *_: None)
+    first, losses = torch_training.train(config(epochs=2), pbg_input, lambda *report: reports.append(report))
+    again, _ = torch_training.train(config(epochs=2), pbg_input, lambda *_: None)
+    other, _ = torch_training.train(config(epochs=2, seed=1), pbg_input, lambda *_: None)
     for name in ("users", "hashtags", "relations"):
         assert getattr(first, name).tobytes() == getattr(again, name).tobytes()
         assert getattr(first, name).tobytes() != getattr(other, name).tobytes()
@@ -233,7 +235,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(pbg_input):
 def test_a_relation_without_edges_stays_at_zero(tmp_path):
     edges, _ = planted()
     write_pbg_input(tmp_path, edges.take(edges.rel == 0))
-    model, losses = torch_engine.train(config(epochs=1), tmp_path, lambda *_: None)
+    model, losses = torch_training.train(config(epochs=1), tmp_path, lambda *_: None)
     assert np.abs(model.relations[0]).sum() > 0
     assert not model.relations[1].any()
     assert np.isfinite(losses).all()
@@ -244,3 +246,63 @@ def test_denormals_count_as_zero_only_inside():
     with torch_engine.no_denormals():
         assert float(tiny * 1.0) == 0
     assert float(tiny * 1.0) > 0
+
+
+@pytest.mark.parametrize("partitions", [2, 7, 100])
+def test_every_edge_is_in_one_bucket(pbg_input, partitions):
+    edges = torch_training.read_edges(pbg_input / "train" / "edges_0_0.h5")
+    sizes = [-(-USERS // partitions), -(-HASHTAGS // partitions)]
+    found = []
+    for bucket in torch_training.split(edges, [USERS, HASHTAGS], partitions):
+        for rel, (lhs, rhs) in enumerate(bucket.edges):
+            assert not len(lhs) or (lhs.max() < sizes[0] and rhs.max() < sizes[1])
+            found += [
+                (rel, u + bucket.users * sizes[0], v + bucket.hashtags * sizes[1])
+                for u, v in zip(lhs.tolist(), rhs.tolist(), strict=True)
+            ]
+    expected = [
+        (rel, u, v) for rel, (lhs, rhs) in enumerate(edges) for u, v in zip(lhs.tolist(), rhs.tolist(), strict=True)
+    ]
+    assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_partitions_learn_as_well_as_a_whole_table(pbg_input, devices):
+    whole = mrr(torch_training.train(config(), pbg_input, lambda *_: None)[0])
+    model, losses = torch_training.train(config(partitions=4), pbg_input, lambda *_: None, [CPU] * devices)
+    assert losses[-1] < 0.8 * losses[0]
+    assert mrr(model)["mrr"] > 0.9 * whole["mrr"]
+    assert np.abs(model.relations).sum(1).all()
+
+
+def test_partitions_on_one_device_give_the_same_bytes(pbg_input):
+    first, _ = torch_training.train(config(epochs=2, partitions=3), pbg_input, lambda *_: None, [CPU])
+    again, _ = torch_training.train(config(epochs=2, partitions=3), pbg_input, lambda *_: None, [CPU])
+    assert first.users.tobytes() == again.users.tobytes()
+    assert first.hashtags.tobytes() == again.hashtags.tobytes()
+
+
+def test_no_two_devices_have_the_same_partition():
+    buckets = [torch_training.Bucket(users, hashtags, []) for users in range(3) for hashtags in range(3)]
+    schedule = torch_training.Schedule([(bucket, 0) for bucket in buckets])
+    taken = [schedule.take() for _ in range(3)]
+    held = [bucket for bucket, _ in filter(None, taken)]
+    assert len({bucket.users for bucket in held}) == len({bucket.hashtags for bucket in held}) == 3
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(schedule.take)
+        schedule.release(held[1])  # what is left of users 1 and hashtags 1 needs one of the others as well
+        with pytest.raises(TimeoutError):
+            waiting.result(0.1)
+        schedule.release(held[2])
+        found = waiting.result(10)
+    assert found is not None
+    assert (found[0].users, found[0].hashtags) in {(1, 2), (2, 1)}
+
+
+def test_a_device_that_fails_ends_the_training(pbg_input, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(torch_training, "train_bucket", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        torch_training.train(config(partitions=4), pbg_input, lambda *_: None, [CPU, CPU])
