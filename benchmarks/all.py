@@ -55,9 +55,11 @@ def _header() -> str:
 def _processor() -> str:
     names = Path("/proc/cpuinfo")
     lines = names.read_text(encoding="utf-8").splitlines() if names.exists() else []
-    return next(
+    name = next(
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown processor"
     )
+    units = [flag for flag in ("avx512_bf16", "amx_bf16") if any(flag in line.split() for line in lines)]
+    return f"{name} ({', '.join(units) or 'no products in bfloat16'})"
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ if __name__ == "__main__":
             same=same,
             size=3000,
             growth=(1500, 3000, 6000),
-            limit="products take two thirds of the time, at nine tenths of the bfloat16 peak; GELU, softmax and copies "
+            limit="products take half of the time; copies, softmax, GELU and normalisation, which go place by place, "
             "the rest.",
         )
     )
