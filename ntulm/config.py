@@ -7,7 +7,7 @@ beside it in `ntulm/recipes/*.yaml`.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
 from ntulm.errors import UserError
@@ -220,6 +220,7 @@ class TableTask(Section):
     text_column: str
     label_column: str
     author_column: str | None
+    casefold_users: bool
     split_column: str | None
     validation_share: Share
     test_share: Share
@@ -268,7 +269,17 @@ class FixedProbe(Section):
     batch_size: Positive
 
 
-Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+def _ordered(ends: list[float]) -> list[float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"the low end {ends[0]} is above the high end {ends[1]}")
+    return ends
+
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+RateRange = Annotated[list[Rate], Field(min_length=2, max_length=2), AfterValidator(_ordered)]  # drawn in log space
+DropoutRange = Annotated[
+    list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2), AfterValidator(_ordered)
+]
 
 
 class Probe(Section):
@@ -280,9 +291,9 @@ class Probe(Section):
     max_epochs: Positive
     patience: Positive
     averaged_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    learning_rate: Range
-    weight_decay: Range
-    dropout: Range
+    learning_rate: RateRange
+    weight_decay: RateRange
+    dropout: DropoutRange
     batch_size: Annotated[list[Positive], Field(min_length=1)]
     fixed: FixedProbe
     tfidf_strengths: list[Rate]
@@ -326,7 +337,7 @@ class OneOf(Section):
 
 
 class Tune(Section):
-    variant: Variant
+    variant: Literal["author", "hashtag", "author+hashtag", "shuffled"]
     task: str
     trials: Positive
     seed: Count

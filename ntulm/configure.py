@@ -4,6 +4,7 @@ Reads `ntulm/recipes/RECIPE.yaml`, replaces the placeholder DATA by the argument
 `key=value` arguments (dotted keys, values in YAML), checks the whole and writes it, comments kept.
 """
 
+import copy
 import io
 from collections.abc import Sequence
 from importlib import resources
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.comments import CommentedMap
 
 from ntulm import layout
 from ntulm.config import check_params
@@ -92,6 +94,8 @@ def _assign(values: Any, key: str, text: str) -> None:
     *parents, last = key.split(".")
     node = values
     for part in parents:
+        if isinstance(node, CommentedMap) and any(merged.get(part) is node.get(part) for merged in node.merge):
+            node[part] = copy.deepcopy(node.get(part))  # what another task lends it stays as it is there
         node = node.get(part) if isinstance(node, dict) else None
     if not isinstance(node, dict) or last not in node:
         raise UserError(f"{key}: unknown key; the recipe's keys are those of params.yaml, e.g. pretrain.epochs")

@@ -93,7 +93,7 @@ class Results:
 
     def sentence(self) -> str:
         """The verdict on NTULM (or the last variant that was run) in one sentence."""
-        against = [system for system in self.systems if system not in (self.baseline, POST_CONCAT)]
+        against = [variant for variant in self.settings["variants"] if variant != self.baseline]
         system = NTULM if NTULM in against or not against else against[-1]
         records = [record for _, of in self.measures() for record in of if record["system"] == system]
         given = [record["verdict"] for record in records if record["verdict"] is not None]

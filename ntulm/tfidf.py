@@ -12,6 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
+from ntulm.errors import UserError
 from ntulm.metrics import metric
 
 WORD = r"(?u)[@#$]?\w+"  # as written: a hashtag, a mention and a cashtag are not the word alone
@@ -41,7 +42,13 @@ def tfidf_scores(
     """
     rows = {part: np.flatnonzero(split == part) for part in ("train", "validation", "test")}
     words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2, token_pattern=WORD)
-    words.fit([texts[row] for row in rows["train"]])
+    try:
+        words.fit([texts[row] for row in rows["train"]])
+    except ValueError as error:  # its message says which words are missing, not where
+        raise UserError(
+            "probe.tfidf_strengths: no word stands in two training posts of the task; give it more posts, or [] for no "
+            "such baseline"
+        ) from error
     features = {part: words.transform([texts[row] for row in of]) for part, of in rows.items()}
     best: tuple[float, float, NDArray[np.float16]] | None = None
     for strength in strengths:

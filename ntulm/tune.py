@@ -10,6 +10,7 @@ in the score of a probe with fixed settings on the task's validation posts.
 
 import contextlib
 import csv
+import hashlib
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -29,7 +31,7 @@ from rich.table import Table
 from ntulm import corpus, embeddings, graph, layout
 from ntulm.checkpoint import fingerprint
 from ntulm.config import OneOf, check_params
-from ntulm.encode import Encoder, encode_posts, freeze
+from ntulm.encode import Encoder, encode_posts, freeze, hidden_rows
 from ntulm.errors import UserError
 from ntulm.files import read_json
 from ntulm.pretrain import make_job
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from ntulm.config import Params
 
 BASELINE = "text"
+STARTUP_TRIALS = 4  # drawn at random before the sampler learns from them
 # What may be tuned: nothing that decides which posts are learnt from or tested.
 TUNABLE = ("corpus.splits.graph_from", "graph.", "embeddings.", "pretrain.")
 STAGES = ("corpus", "graph", "embeddings")  # run anew for a trial that changes what they read
@@ -61,51 +64,67 @@ def run(params: "Params") -> None:
     """Search, and print the trials.
 
     Raises:
-        UserError: the space names what may not be tuned, the task is not built, an earlier stage has not run, or the
-            settings in params.yaml cannot be trained.
+        UserError: the space names what may not be tuned or leaves out the present settings, the task is not built, an
+            earlier stage has not run, or the present settings cannot be trained.
     """
-    start = {key: setting(params, key) for key in params.tune.space}
+    start = {key: start_value(params, key) for key in params.tune.space}
+    task_datasets(params)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     layout.TUNE.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name=study_name(params),
         directions=["maximize", "maximize"],
-        sampler=optuna.samplers.TPESampler(seed=params.tune.seed),
         storage=JournalStorage(JournalFileBackend(str(layout.TUNE / "journal.log"))),
         load_if_exists=True,
     )
-    if not study.trials:
+    # A sampler's draws start anew in each process: with one seed for all, a search that goes on would repeat itself.
+    seed = int(fingerprint([params.tune.seed, len(study.trials)])[:8], 16)
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+    if not of_state(study, TrialState.COMPLETE, TrialState.WAITING):
         study.enqueue_trial(start)
 
     def objective(trial: optuna.Trial) -> tuple[float, float]:
         try:
             return gains(params, study, trial)
         except UserError as error:  # settings that diverge, or leave no edge
-            if trial.number == 0:
+            if not of_state(study, TrialState.COMPLETE):  # the present settings
                 raise
             print(f"tune: trial {trial.number} left out: {error}", file=sys.stderr, flush=True)
             raise optuna.TrialPruned from error
 
-    done = sum(trial.state.is_finished() for trial in study.trials)
-    study.optimize(objective, n_trials=max(0, params.tune.trials - done))
+    done = of_state(study, TrialState.COMPLETE, TrialState.PRUNED)
+    study.optimize(objective, n_trials=max(0, params.tune.trials - len(done)))
     rows = table(study)
     write_csv(rows, list(params.tune.space), layout.TUNE / "trials.csv")
     show(rows, params)
 
 
+def of_state(study: optuna.Study, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
+    """A killed or interrupted trial is neither complete nor pruned: it is made again."""
+    return [trial for trial in study.trials if trial.state in states]
+
+
 def study_name(params: "Params") -> str:
-    """The same for parameters that give comparable trials."""
+    """The same for parameters and inputs that give comparable trials."""
     kept = {"corpus", "graph", "embeddings", "batches", "adapt", "pretrain", "encode", "tasks", "probe", "tune"}
     values = params.model_dump(mode="json", include=kept)
     del values["tune"]["trials"]
-    return fingerprint(values)[:16]
+    folders = (layout.CORPUS, layout.task(params.tune.task), layout.ADAPT, layout.EMBEDDINGS)
+    inputs = [path for folder in folders for path in sorted(folder.glob("*")) if path.is_file()]
+    return fingerprint(values, [digest(path) for path in inputs])[:16]
 
 
-def setting(params: "Params", key: str) -> Any:
-    """The value of a setting that may be tuned; keys have dots, as for `ntulm configure`.
+def digest(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def start_value(params: "Params", key: str) -> Any:
+    """The present value of a setting that may be tuned; keys have dots, as for `ntulm configure`.
 
     Raises:
-        UserError: there is no such setting, or it may not be tuned.
+        UserError: there is no such setting, it may not be tuned, or its present value is outside its space.
     """
     node: Any = params.model_dump()
     for part in key.split("."):
@@ -113,6 +132,14 @@ def setting(params: "Params", key: str) -> Any:
             allowed = ", ".join(f"{name}*" if name.endswith(".") else name for name in TUNABLE)
             raise UserError(f"tune.space: {key}: no setting that can be tuned; those are {allowed}")
         node = node[part]
+    space = params.tune.space[key]
+    if isinstance(space, OneOf):
+        inside, wanted = any(node == value and type(node) is type(value) for value in space.one_of), str(space.one_of)
+    else:
+        number = isinstance(node, int | float) and not isinstance(node, bool)
+        inside, wanted = number and space.between[0] <= node <= space.between[1], str(space.between)
+    if not inside:
+        raise UserError(f"tune.space: {key}: its present value {node} is not in {wanted}; the search starts there")
     return node
 
 
@@ -124,6 +151,8 @@ def gains(params: "Params", study: optuna.Study, trial: optuna.Trial) -> tuple[f
     if name not in study.user_attrs:
         study.set_user_attr(name, measure(drawn, BASELINE))
     base_bits, base_score = study.user_attrs[name]
+    if not base_score > 0:
+        raise UserError(f"tune.task: {BASELINE} scores {base_score} in {params.tune.task}: no gain in % over that")
     with workspace(drawn, params.tune.space):
         bits, score = measure(drawn, params.tune.variant)
     found = 100 * (1 - bits / base_bits), 100 * (score / base_score - 1)
@@ -140,7 +169,7 @@ def suggest(params: "Params", trial: optuna.Trial) -> dict[str, Any]:
             drawn[key] = trial.suggest_categorical(key, space.one_of)
             continue
         low, high = space.between
-        if isinstance(setting(params, key), int):
+        if isinstance(start_value(params, key), int):
             drawn[key] = trial.suggest_int(key, int(low), int(high), log=low > 0)
         else:
             drawn[key] = trial.suggest_float(key, low, high, log=low > 0)
@@ -204,20 +233,34 @@ def measure(params: "Params", variant: str) -> tuple[float, float]:
 
 
 def probe_score(params: "Params", encoder: Encoder) -> float:
-    """The main metric of the task's first data set on validation posts, of a probe with fixed settings."""
+    """The main metric of the task's first data set on validation posts, of a probe with fixed settings.
+
+    As in the stage `encode`, a share of the training posts is encoded without NTUs.
+    """
     tune = params.tune
-    path = layout.task(tune.task)
-    if not (path / "datasets.json").is_file():
-        raise UserError(f"tune.task: {path} not found; run `dvc repro tasks@{tune.task} adapt embeddings` first")
-    name, dataset = sorted(read_json(path / "datasets.json").items())[0]
-    file = path / f"{name}.parquet"
+    name, dataset = task_datasets(params)[0]
+    file = layout.task(tune.task) / f"{name}.parquet"
     split, labels = read_labels(file, len(dataset["classes"]))
     sizes = {"train": tune.train_posts, "validation": tune.validation_posts}
     rows = sample_rows(split, sizes, tune.seed)
     posts: dict[str, Any] = pq.read_table(file, columns=["text", "author", "hashtags"]).take(pa.array(rows)).to_pydict()
+    for place in np.flatnonzero(np.isin(rows, hidden_rows(split.tolist(), 0, params.encode.hidden_share))):
+        posts["author"][place], posts["hashtags"][place] = None, []
     vectors = encode_posts(encoder, posts["text"], posts["author"], posts["hashtags"])
     problem = prepare(dataset, vectors.shape[1], vectors, labels[rows], split[rows])
     return fit(problem, params.probe, params.probe.fixed, tune.seed).value
+
+
+def task_datasets(params: "Params") -> list[tuple[str, Any]]:
+    """Names and descriptions of the task's data sets.
+
+    Raises:
+        UserError: the task is not built.
+    """
+    path = layout.task(params.tune.task)
+    if not (path / "datasets.json").is_file():
+        raise UserError(f"tune.task: {path} not found; run `dvc repro tasks@{params.tune.task} adapt embeddings` first")
+    return sorted(read_json(path / "datasets.json").items())
 
 
 def sample_rows(split: np.ndarray, sizes: Mapping[str, int], seed: int) -> np.ndarray:

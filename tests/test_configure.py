@@ -15,6 +15,14 @@ def test_a_change_reaches_its_key_and_comments_stay(tmp_path, monkeypatch):
     assert "# keep these language codes only" in text
 
 
+def test_a_change_of_one_task_leaves_those_it_shares_settings_with(tmp_path):
+    text = configured("ira", [f"data={tmp_path}", "tasks.hashtag-author.max_posts.train=111"])
+    tasks = YAML(typ="safe", pure=True).load(text)["tasks"]
+    assert tasks["hashtag-author"]["max_posts"]["train"] == 111
+    assert tasks["hashtag-author"]["max_posts"]["test"] == tasks["hashtag"]["max_posts"]["test"]
+    assert tasks["hashtag"]["max_posts"]["train"] == tasks["hashtag-random"]["max_posts"]["train"] == 8000
+
+
 def test_the_data_folder_fills_every_path(tmp_path):
     text = configured("ira", [f"data={tmp_path}/"])
     assert f"{tmp_path}/ira/posts" in text
@@ -34,6 +42,8 @@ def test_the_data_folder_fills_every_path(tmp_path):
         ("quickstart", ["epochs=3"], "epochs: unknown key"),
         ("quickstart", ["pretrain"], "expected key=value"),
         ("quickstart", ["pretrain.epochs=[1"], "not valid YAML"),
+        ("quickstart", ["probe.dropout=[0.5, 0.1]"], "probe.dropout: .*low end 0.5 is above the high end 0.1"),
+        ("quickstart", ["probe.learning_rate=[0.0, 0.1]"], "probe.learning_rate.0: .*greater than 0"),
         ("quickstart", ["pretrain.epochs=many"], "pretrain.epochs: .*got 'many'"),
     ],
 )

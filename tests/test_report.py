@@ -10,7 +10,7 @@ from ntulm.config import Report
 from ntulm.errors import UserError
 from ntulm.files import read_json, write_json
 from ntulm.markdown import escaped, results_page, table_2, table_3, table_4, table_5
-from ntulm.result_tables import load_paper, load_results
+from ntulm.result_tables import Results, load_paper, load_results
 
 HOSTILE = "</script><script>alert(1)</script>|`$x$`"
 
@@ -163,3 +163,13 @@ def is_of(result, line):
     """Whether a figure of a snapshot belongs to a line of a panel."""
     params = result.metric_value_location.metric.params
     return params["type"].endswith(f":{line.metric}") and line.labels.items() <= params.items()
+
+
+def test_the_sentence_is_on_a_variant_and_never_on_a_baseline():
+    records = [
+        {"family": "Topic", "metric": "map", "main": True, "slice": "overall", "system": system, "verdict": verdict}
+        for system, verdict in [("text", None), ("author", "better"), ("ntu", "worse"), ("tfidf", "worse")]
+    ]
+    settings = {"baseline": "text", "variants": ["text", "author"]}
+    results = Results(settings, [], records, [], [], synthetic=False)
+    assert results.sentence() == "author against text, of 1 measure: better on 1."

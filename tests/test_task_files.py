@@ -25,6 +25,7 @@ TABLE = {
     "text_column": "text",
     "label_column": "label",
     "author_column": None,
+    "casefold_users": True,
     "split_column": None,
     "validation_share": 0.2,
     "test_share": 0.2,
@@ -96,6 +97,14 @@ def test_table_takes_authors_and_splits_from_columns():
     assert {row["author"] for row in rows["mine"]} == {f"w{i}" for i in range(5)}
 
 
+@pytest.mark.parametrize(("casefold", "expected"), [(True, "alice"), (False, "@Alice")])
+def test_table_writes_authors_as_the_corpus_does(casefold, expected):
+    rows = "".join(f"text {i},{'ab'[i % 2]}, @Alice \n" for i in range(40))
+    Path("posts.csv").write_text("text,label,who\n" + rows)
+    _, found = run(TABLE, author_column="who", casefold_users=casefold)
+    assert {row["author"] for row in found["mine"]} == {expected}
+
+
 @pytest.mark.parametrize("name", ["posts.jsonl", "posts.jsonl.gz", "posts.parquet", "posts.csv.gz", "posts.tsv"])
 def test_every_kind_of_table_gives_the_same_rows(name):
     found = [{"text": f'say "x{i}"\u2028line', "label": "ab"[i % 2], "n": i} for i in range(40)]
@@ -120,6 +129,7 @@ def test_every_kind_of_table_gives_the_same_rows(name):
         ("a.csv", b"", "a.csv: empty file"),
         ("a.csv", b"text,label\na,b,c\n", "a.csv:2: 3 fields; the header has 2"),
         ("a.csv", b'text,label\n"a,b\n', "a.csv:2: not valid CSV"),
+        ("a.csv", b'"te"xt,label\na,b\n', "a.csv:1: not valid CSV"),
         ("a.csv", b"text,lab\na,b\n", "a.csv: no column 'label'; it has text, lab"),
         ("a.csv", b"text,label\n\xff,b\n", "a.csv:2: not UTF-8"),
         ("a.csv", b"text,label\nx,b\na\0,b\n", "a.csv:3: NUL byte"),

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ntulm.errors import UserError
 from ntulm.tfidf import tfidf_scores
 
 SPLIT = np.array(["train"] * 60 + ["validation"] * 20 + ["test"] * 20)
@@ -33,3 +34,10 @@ def test_test_labels_are_not_looked_at():
     other = labels.copy()
     other[SPLIT == "test"] = np.roll(labels[SPLIT == "test"], 1, axis=1)
     assert (tfidf_scores(texts, other, SPLIT, "single", "accuracy", [1.0, 10.0])[0] == expected).all()
+
+
+def test_words_that_all_stand_once_are_a_user_error():
+    _, labels = posts()
+    texts = [f"word{row}" for row in range(len(SPLIT))]
+    with pytest.raises(UserError, match=r"probe\.tfidf_strengths: no word stands in two training posts"):
+        tfidf_scores(texts, labels, SPLIT, "single", "accuracy", [1.0])

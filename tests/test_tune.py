@@ -13,6 +13,7 @@ from ntulm import adapt, layout, tune
 from ntulm.config import Params, check_params
 from ntulm.configure import configured
 from ntulm.errors import UserError
+from ntulm.files import write_json
 
 
 def params(**changes) -> Params:
@@ -57,6 +58,8 @@ def fake(tmp_path, monkeypatch):
     for name in ("corpus", "graph", "embeddings", "adapt", "tasks"):
         (Path("data") / name).mkdir(parents=True)
         (Path("data") / name / "old").touch()
+    layout.task("side").mkdir()
+    write_json(layout.task("side") / "datasets.json", {})
     calls: list[Any] = []
 
     def stage(name):
@@ -102,17 +105,70 @@ def test_gains_are_in_percent_and_positive_where_better(fake):
     assert row["best"] == "True"
 
 
-def test_values_are_of_the_type_of_their_setting():
+def test_a_search_that_goes_on_makes_new_trials(fake):
+    space = {"pretrain.slot_scale": {"between": [1, 30]}}
+    tune.run(params(trials=3, space=space))
+    tune.run(params(trials=6, space=space))
+    rows = list(csv.DictReader((layout.TUNE / "trials.csv").open()))
+    assert len({row["pretrain.slot_scale"] for row in rows}) == 6
+
+
+def test_a_search_starts_from_the_present_settings_even_after_a_failure(fake, monkeypatch):
+    space = {"pretrain.slot_scale": {"between": [1, 30]}}
+    working = tune.measure
+
+    def fail(params, variant):
+        raise KeyboardInterrupt if variant == "text" else AssertionError
+
+    monkeypatch.setattr(tune, "measure", fail)
+    with pytest.raises(KeyboardInterrupt):
+        tune.run(params(trials=2, space=space))
+    monkeypatch.setattr(tune, "measure", working)
+    tune.run(params(trials=2, space=space))
+    rows = list(csv.DictReader((layout.TUNE / "trials.csv").open()))
+    assert [float(row["pretrain.slot_scale"]) == 10.0 for row in rows] == [True, False]
+
+
+def test_other_posts_are_another_study(fake):
+    tune.run(params(trials=1, space={}))
+    (layout.CORPUS / "posts.parquet").write_bytes(b"other posts")
+    tune.run(params(trials=1, space={}))
+    assert [name for name, _ in fake] == ["text", "author+hashtag"] * 2
+
+
+@pytest.mark.parametrize("recipe", ["quickstart", "stocknet", "ira", "paper"])
+def test_the_space_of_every_recipe_holds_its_own_settings(recipe, tmp_path):
+    text = configured(recipe, [] if recipe == "quickstart" else [f"data={tmp_path}"])
+    made = check_params(YAML(typ="safe", pure=True).load(text), recipe)
+    assert [tune.start_value(made, key) for key in made.tune.space]
+
+
+@pytest.mark.parametrize(
+    ("key", "space"),
+    [
+        ("embeddings.dimension", {"one_of": [50, 100]}),
+        ("pretrain.slot_layer_norm", {"between": [0, 1]}),
+        ("graph.min_degree", {"between": [1, 9]}),
+        ("pretrain.slot_scale", {"between": [1, 2]}),
+    ],
+)
+def test_a_start_outside_the_space_is_a_user_error(key, space, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"tune\.space: {key}: its present value .* is not in \["):
+        tune.run(params(space={key: space}))
+
+
+def test_values_are_of_the_type_of_their_setting(fake):
     space = {
-        "embeddings.epochs": {"between": [5, 6]},
+        "embeddings.epochs": {"between": [9, 10]},
         "pretrain.slot_dropout": {"between": [0.0, 0.5]},
-        "pretrain.slot_layer_norm": {"one_of": [True]},
+        "pretrain.slot_layer_norm": {"one_of": [False]},
     }
     drawn = tune.suggest(params(space=space), optuna.create_study().ask())
-    assert drawn["embeddings.epochs"] in (5, 6)
+    assert drawn["embeddings.epochs"] in (9, 10)
     assert type(drawn["embeddings.epochs"]) is int
     assert 0 <= drawn["pretrain.slot_dropout"] <= 0.5
-    assert drawn["pretrain.slot_layer_norm"] is True
+    assert drawn["pretrain.slot_layer_norm"] is False
     assert tune.with_settings(params(), drawn).embeddings.epochs == drawn["embeddings.epochs"]
 
 
@@ -144,6 +200,5 @@ def test_sampled_rows_are_few_and_of_the_right_splits():
 
 def test_a_task_that_was_not_built_is_a_user_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    encoder: Any = None  # is not used before
     with pytest.raises(UserError, match=r"tune\.task: data/tasks/side not found"):
-        tune.probe_score(params(), encoder)
+        tune.run(params())

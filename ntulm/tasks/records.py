@@ -93,9 +93,9 @@ def _separated(path: Path, columns: list[str], separator: str) -> Iterator[Recor
         strict = True
 
     reader = csv.reader((line + "\n" for line in lines(path)), Dialect)
-    header = next(reader)
-    _require(path, columns, header)
     try:
+        header = next(reader)
+        _require(path, columns, header)
         for fields in reader:
             if len(fields) != len(header):
                 raise UserError(f"{path}:{reader.line_num}: {len(fields)} fields; the header has {len(header)}")

@@ -51,7 +51,11 @@ def build(name: str, task: TableTask) -> dict[str, Dataset]:
 
 
 def _author(record: Record, task: TableTask) -> str | None:
-    return (record.values[task.author_column].strip() or None) if task.author_column else None
+    """The author as the corpus writes it (`user_key` in ntulm/sources/table.py), or no vector would be found."""
+    if task.author_column is None:
+        return None
+    name = record.values[task.author_column].strip()
+    return (name.lstrip("@").lower() if task.casefold_users else name) or None
 
 
 def _split(record: Record, text: str, task: TableTask) -> str:
