@@ -36,7 +36,7 @@ def ours(folder: Path) -> Outcome:
 
     started = time.perf_counter()
     with corpus.workspace(folder / "spill") as connection:
-        corpus.add_records(connection, sources.read(folder / "tweets.jsonl", "twitter_v1", None), [], casefold=False)
+        corpus.add_records(connection, sources.read(folder / "tweets.jsonl", "twitter_v1", None), [], None)
         corpus.resolve(connection, "id")
         seconds = time.perf_counter() - started
         posts = connection.execute(

@@ -70,9 +70,8 @@ def read_exports(config: Corpus, path: Path) -> Records:
         UserError: there are none, or they cannot be read.
     """
     name = sources.detect(path) if config.format == "auto" else config.format
-    casefold = config.table is not None and config.table.casefold_users
     with tempfile.TemporaryDirectory() as folder, corpus.workspace(Path(folder) / "spill") as connection:
-        corpus.add_records(connection, sources.read(path, name, config.table), config.languages, casefold)
+        corpus.add_records(connection, sources.read(path, name, config.table), config.languages, config.table)
         corpus.resolve(connection, config.duplicates)
         for table in ("posts", "rejects"):
             query, schema = corpus.TABLES[table]

@@ -174,10 +174,10 @@ def tune() -> None:
 
 @app.command()
 def configure(
-    recipe: Annotated[str, typer.Argument(help="quickstart, stocknet, ira or paper.")],
+    recipe: Annotated[str, typer.Argument(help="own, quickstart, stocknet, ira or paper; `.`: params.yaml as it is.")],
     changes: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", show_default=False)] = None,
 ) -> None:
-    """Write params.yaml from a recipe, e.g. `ntulm configure ira data=../posts pretrain.epochs=2`."""
+    """Write params.yaml from a recipe, e.g. `ntulm configure own data=exports pretrain.epochs=2`."""
     from ntulm.configure import run
 
     run(recipe, changes or [])

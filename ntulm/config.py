@@ -4,10 +4,11 @@ No class carries a default: a default here would be invisible to DVC. What a key
 beside it in `ntulm/recipes/*.yaml`.
 """
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
 from ntulm.errors import UserError
@@ -16,7 +17,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
-Cut = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?$")] | Share
+
+
+def _date_as_text(value: Any) -> Any:
+    """YAML makes a date of 2016-10-01 without quotes."""
+    return value.isoformat() if type(value) is date else value
+
+
+Cut = Annotated[
+    Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?$")] | Share, BeforeValidator(_date_as_text)
+]
 Variant = Literal["text", "author", "hashtag", "author+hashtag", "shuffled", "words", "unadapted"]
 
 
@@ -47,7 +57,9 @@ class TableMapping(Section):
     favorited_by: str | None
     hashtags: str | None
     mentions: str | None
+    html: bool
     casefold_users: bool
+    mention_hosts: bool
     labels: list[str]
 
 
@@ -367,9 +379,11 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _tasks_are_defined(self) -> "Params":
-        for name in self.run.tasks:
-            if name not in self.tasks:
-                raise ValueError(f"run.tasks names {name!r}, which the section `tasks` does not define")
+        named = {"run.tasks": self.run.tasks, "challenge.tasks": self.challenge.tasks, "tune.task": [self.tune.task]}
+        for key, names in named.items():
+            for name in names:
+                if name not in self.tasks:
+                    raise ValueError(f"{key} names {name!r}, which the section `tasks` does not define")
         return self
 
 

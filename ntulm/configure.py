@@ -1,4 +1,4 @@
-"""`ntulm configure RECIPE [key=value…]`: write params.yaml from a complete, commented recipe.
+"""`ntulm configure RECIPE [key=value…]`: write params.yaml from a complete, commented recipe; `.` changes it.
 
 Reads `ntulm/recipes/RECIPE.yaml`, replaces the placeholder DATA by the argument `data=FOLDER`, applies the other
 `key=value` arguments (dotted keys, values in YAML), checks the whole and writes it, comments kept.
@@ -20,14 +20,22 @@ from ntulm.errors import UserError
 from ntulm.files import whole_file
 
 PLACEHOLDER = "DATA"
+OLD = layout.PARAMS.with_name("params.yaml.old")
+PRESENT = "."  # in place of a recipe: params.yaml as it is
 
 
 def run(recipe: str, changes: Sequence[str]) -> None:
     """Write params.yaml in the working directory and say so."""
     text = configured(recipe, changes)
+    before = layout.PARAMS.read_text(encoding="utf-8") if layout.PARAMS.is_file() else text
+    kept = ""
+    if text != before:
+        OLD.write_text(before, encoding="utf-8")
+        kept = f" ({OLD} has what was there)"
     with whole_file(layout.PARAMS) as partial:
         partial.write_text(text, encoding="utf-8")
-    print(f"{layout.PARAMS}: recipe {recipe}" + "".join(f", {change}" for change in changes) + "; now run `dvc repro`")
+    source = "changed" if recipe == PRESENT else f"recipe {recipe}"
+    print(f"{layout.PARAMS}: {source}" + "".join(f", {change}" for change in changes) + f"{kept}; now run `dvc repro`")
 
 
 def configured(recipe: str, changes: Sequence[str]) -> str:
@@ -40,17 +48,18 @@ def configured(recipe: str, changes: Sequence[str]) -> str:
     assignments = dict(_assignment(change) for change in changes)
     text = _recipe_text(recipe)
     data = assignments.pop("data", None)
-    if f"{PLACEHOLDER}/" in text and data is None:
+    placeholder = recipe != PRESENT and PLACEHOLDER in text
+    if placeholder and data is None:
         raise UserError(f"recipe {recipe} needs the folder of its data: ntulm configure {recipe} data=FOLDER")
-    if data is not None and f"{PLACEHOLDER}/" not in text:
+    if data is not None and not placeholder:
         raise UserError(f"data={data}: recipe {recipe} reads no outside data; set corpus.path=… instead")
     yaml = YAML()
     yaml.width = 160
     yaml.representer.add_representer(type(None), lambda representer, _: _null(representer))
     values = yaml.load(text)
     if data is not None:
-        if not Path(data).is_dir():
-            raise UserError(f"data={data}: no such folder")
+        if not Path(data).exists():
+            raise UserError(f"data={data}: no such file or folder")
         _fill(values, data.rstrip("/"))
     for key, value in assignments.items():
         _assign(values, key, value)
@@ -65,6 +74,12 @@ def recipes() -> list[str]:
 
 
 def _recipe_text(recipe: str) -> str:
+    if recipe == PRESENT:
+        if not layout.PARAMS.is_file():
+            raise UserError(
+                f"{layout.PARAMS}: not found; `{PRESENT}` changes the file that is there, a recipe writes one"
+            )
+        return layout.PARAMS.read_text(encoding="utf-8")
     if recipe not in recipes():
         raise UserError(f"recipe {recipe!r}: unknown; there are {', '.join(recipes())}")
     return resources.files("ntulm.recipes").joinpath(f"{recipe}.yaml").read_text(encoding="utf-8")

@@ -30,7 +30,7 @@ from ntulm.files import whole_directory, write_json
 from ntulm.sources.lines import side_by_side
 
 if TYPE_CHECKING:
-    from ntulm.config import Corpus, Splits
+    from ntulm.config import Corpus, Splits, TableMapping
 
 HERE = Path(__file__).parent
 MEMORY_LIMIT = "2GB"  # DuckDB spills to disk beyond this; it changes no result
@@ -90,8 +90,7 @@ def run(config: Corpus) -> None:
     path = Path(config.path)
     name = sources.detect(path) if config.format == "auto" else config.format
     with whole_directory(layout.CORPUS) as directory, workspace(directory / ".spill") as connection:
-        casefold = config.table is not None and config.table.casefold_users
-        add_records(connection, sources.read(path, name, config.table), config.languages, casefold)
+        add_records(connection, sources.read(path, name, config.table), config.languages, config.table)
         counts = resolve(connection, config.duplicates)
         refuse_rejects(connection, counts, config.max_reject_share)
         refuse_nothing(counts, config)
@@ -166,11 +165,15 @@ def workspace(spill: Path) -> Iterator[Connection]:
 
 
 def add_records(
-    connection: Connection, batches: Iterable[pa.RecordBatch], languages: list[str], casefold: bool
+    connection: Connection, batches: Iterable[pa.RecordBatch], languages: list[str], table: TableMapping | None
 ) -> None:
     """Fill the table `record` from batches of RAW_SCHEMA, numbered in the order in which they were read."""
     statement = (HERE / "corpus_records.sql").read_text(encoding="utf-8")
-    values = {"languages": languages, "casefold": casefold}
+    values = {
+        "languages": languages,
+        "casefold": table is not None and table.casefold_users,
+        "hosts": table is not None and table.mention_hosts,
+    }
 
     def insert(cursor: Connection, batch: pa.RecordBatch) -> None:
         cursor.register("batch", pa.Table.from_batches([batch]))

@@ -1,6 +1,7 @@
 -- One batch of raw records (`batch`) to the table `record`: the content that a record is about, made uniform, and why it
 -- is not usable, if so. The content of a repost is its original.
 -- $languages: codes to keep, empty for all. $casefold: users are handles, written in any case.
+-- $hosts: a handle in a text may have a host, `@name@host` or `@name.domain`.
 
 INSERT INTO record BY NAME
 WITH content AS (
@@ -54,7 +55,12 @@ WITH content AS (
         coalesce(
             about.mentions,
             list_transform(
-                regexp_extract_all(plain, '(?:^|[^\p{L}\p{N}_@＠/.])[@＠]([A-Za-z0-9_]{1,30})', 1),
+                CASE WHEN $hosts
+                    THEN list_transform(
+                        regexp_extract_all(
+                            plain, '(?:^|[^\p{L}\p{N}_@＠/.])[@＠]([A-Za-z0-9_][A-Za-z0-9_.-]*(?:@[A-Za-z0-9.-]+)?)', 1),
+                        lambda name: rtrim(name, '.-'))
+                    ELSE regexp_extract_all(plain, '(?:^|[^\p{L}\p{N}_@＠/.])[@＠]([A-Za-z0-9_]{1,30})', 1) END,
                 lambda name: CASE WHEN $casefold THEN lower(name) ELSE name END)) AS mentions,
         CASE
             WHEN about.hashtags IS NULL THEN hashtags_of(plain)

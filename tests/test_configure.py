@@ -23,6 +23,31 @@ def test_a_change_of_one_task_leaves_those_it_shares_settings_with(tmp_path):
     assert tasks["hashtag"]["max_posts"]["train"] == tasks["hashtag-random"]["max_posts"]["train"] == 8000
 
 
+def test_the_file_that_is_there_is_changed_and_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run("quickstart", ["pretrain.epochs=3"])
+    assert not (tmp_path / "params.yaml.old").exists()
+    run(".", ["run.seeds=[5]"])
+    values = YAML(typ="safe", pure=True).load((tmp_path / "params.yaml").read_text())
+    assert (values["pretrain"]["epochs"], values["run"]["seeds"]) == (3, [5])
+    run("quickstart", [])
+    before = YAML(typ="safe", pure=True).load((tmp_path / "params.yaml.old").read_text())
+    assert before == values
+    assert "params.yaml.old has what was there" in capsys.readouterr().out
+
+
+def test_own_posts_need_nothing_beside_them(tmp_path):
+    (tmp_path / "posts.csv").write_text("text\n")
+    values = YAML(typ="safe", pure=True).load(configured("own", [f"data={tmp_path}/posts.csv"]))
+    assert values["corpus"]["path"] == f"{tmp_path}/posts.csv"
+    assert {task["path"] for task in values["tasks"].values()} == {"data/corpus"}
+
+
+@pytest.mark.parametrize("cut", ["2016-10-01", "'2016-10-01'"])
+def test_a_date_needs_no_quotes(cut):
+    assert "graph_from: 2016-10-01" in configured("quickstart", [f"corpus.splits.graph_from={cut}"]).replace("'", "")
+
+
 def test_the_data_folder_fills_every_path(tmp_path):
     text = configured("ira", [f"data={tmp_path}/"])
     assert f"{tmp_path}/ira/posts" in text
@@ -32,11 +57,11 @@ def test_the_data_folder_fills_every_path(tmp_path):
 @pytest.mark.parametrize(
     ("recipe", "changes", "message"),
     [
-        ("quickstat", [], "recipe 'quickstat': unknown; there are ira, paper, quickstart, stocknet"),
+        ("quickstat", [], "recipe 'quickstat': unknown; there are ira, own, paper, quickstart, stocknet"),
         ("x; rm -rf /", [], "unknown; there are"),
         ("../quickstart", [], "unknown; there are"),
         ("ira", [], "recipe ira needs the folder of its data"),
-        ("ira", ["data=nowhere"], "data=nowhere: no such folder"),
+        ("ira", ["data=nowhere"], "data=nowhere: no such file or folder"),
         ("quickstart", ["data=."], "reads no outside data"),
         ("quickstart", ["pretrain.epoch=3"], "pretrain.epoch: unknown key"),
         ("quickstart", ["epochs=3"], "epochs: unknown key"),
@@ -44,6 +69,8 @@ def test_the_data_folder_fills_every_path(tmp_path):
         ("quickstart", ["pretrain.epochs=[1"], "not valid YAML"),
         ("quickstart", ["probe.dropout=[0.5, 0.1]"], "probe.dropout: .*low end 0.5 is above the high end 0.1"),
         ("quickstart", ["probe.learning_rate=[0.0, 0.1]"], "probe.learning_rate.0: .*greater than 0"),
+        (".", ["pretrain.epochs=2"], "params.yaml: not found; `.` changes the file that is there"),
+        ("quickstart", ["challenge.tasks=[nope]"], "challenge.tasks names 'nope'"),
         ("quickstart", ["pretrain.epochs=many"], "pretrain.epochs: .*got 'many'"),
     ],
 )

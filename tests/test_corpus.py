@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ntulm import corpus, layout, sources
-from ntulm.config import Corpus
+from ntulm.config import Corpus, TableMapping
 from ntulm.errors import UserError
 
 START = datetime(2015, 1, 1, tzinfo=UTC)
@@ -38,7 +38,9 @@ def table(**changes: Any) -> dict[str, Any]:
         "created_at": "time",
         "text": "text",
         "author": "author",
+        "html": False,
         "casefold_users": True,
+        "mention_hosts": False,
         "labels": [],
     } | changes
 
@@ -100,6 +102,18 @@ def test_posts_are_normal_and_in_order_of_time():
     schema = pq.read_schema(layout.POSTS)
     assert schema.field("created_at").type == pa.timestamp("us", tz="UTC")
     assert schema.field("hashtags").type == pa.list_(pa.string())
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [(True, ["bob@b.example", "eve.bsky.social", "al"]), (False, ["bob", "eve", "al"])],
+)
+def test_handles_with_hosts_in_texts(hosts, expected):
+    rows = ["Ann,hi @bob@b.example. @eve.bsky.social! @al. me@mail.org,2015-01-01 00:00:00"]
+    rows += [f"u{n},text {n},2015-01-01 01:0{n}:00" for n in range(8)]
+    Path("raw").write_text("\n".join(["author,text,time", *rows]) + "\n")
+    corpus.run(config(table=table(mention_hosts=hosts)))
+    assert pq.read_table(layout.POSTS).to_pylist()[0]["mentions"] == expected
 
 
 def test_a_table_without_ids_takes_everything_from_the_text():
@@ -373,7 +387,7 @@ def raw_batch(drawn: list[Any]) -> pa.RecordBatch:
 @given(drawn=records, duplicates=st.sampled_from(["id", "text"]), languages=st.sampled_from([[], ["en"]]))
 def test_every_record_has_one_fate(tmp_path, drawn, duplicates, languages):
     with corpus.workspace(tmp_path / "spill") as connection:
-        corpus.add_records(connection, [raw_batch(drawn)], languages, casefold=True)
+        corpus.add_records(connection, [raw_batch(drawn)], languages, TableMapping.model_validate(table()))
         counts = corpus.resolve(connection, duplicates)
         posts = connection.execute("SELECT post_id, text, author, hashtags FROM post").fetchall()
         engaged = {name for (name,) in connection.execute("SELECT post_id FROM engagement").fetchall()}

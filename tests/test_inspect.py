@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from ntulm import inspect
+from ntulm.config import TableMapping
+from ntulm.configure import configured, run
 from ntulm.errors import UserError
 
 
@@ -49,7 +52,7 @@ def test_a_table_is_read_with_a_guessed_mapping(tmp_path):
     assert found.mapping is not None
     assert (found.mapping.author, found.mapping.text, found.mapping.repost_flag) == ("user_id", "Content", "retweet")
     assert (found.counts["posts"], found.counts["reposts"]) == (1, 1)
-    assert "text: Content" in inspect.format_inspection(found)
+    assert 'text: "Content"' in inspect.format_inspection(found)
 
 
 def test_a_table_without_a_guess_shows_its_columns(tmp_path):
@@ -57,6 +60,58 @@ def test_a_table_without_a_guess_shows_its_columns(tmp_path):
     printed = inspect.format_inspection(inspect.inspect(tmp_path))
     assert "columns: foo, bar" in printed
     assert "corpus.table" in printed
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (  # Mastodon
+            {
+                "id": "1", "created_at": "2023-05-01T10:00:00Z", "language": "en", "account": {"acct": "Ann@b.example"},
+                "content": "<p>hi <a>@<span>bob</span></a></p>", "tags": [{"name": "cats"}],
+                "mentions": [{"acct": "bob@c.example"}],
+            },
+            {"author": "account.acct", "hashtags": "tags.name", "mentions": "mentions.acct", "html": True},
+        ),
+        (  # Bluesky
+            {
+                "uri": "at://1", "author": {"did": "did:plc:1", "handle": "ann.bsky.social"},
+                "record": {"text": "hi #cats", "createdAt": "2023-05-01T10:00:00Z", "langs": ["en"]},
+            },
+            {"author": "author.handle", "text": "record.text", "lang": "record.langs", "html": False},
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_interfaces_of_other_networks_give_is_read(tmp_path, record, expected):
+    found = inspect.inspect(write(tmp_path / "a.jsonl", record))
+    assert found.mapping is not None
+    assert found.mapping.model_dump() | expected == found.mapping.model_dump()
+    assert (found.counts["posts"], found.counts["hashtags"]) == (1, 1)
+
+
+def test_the_proposal_is_a_change_for_configure(tmp_path):
+    (tmp_path / "a.csv").write_text("user_id,Content,publish_date\na,hello,2015-01-01\n")
+    line = next(line for line in inspect.format_inspection(inspect.inspect(tmp_path)).splitlines() if "read as" in line)
+    made = YAML(typ="safe", pure=True).load(configured("ira", [f"data={tmp_path}", line.split("guessed: ")[1]]))
+    assert made["corpus"]["table"]["text"] == "Content"
+
+
+def test_the_mapping_of_params_yaml_counts_where_it_fits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    proposal = {field: None for field in TableMapping.model_fields} | {
+        "created_at": "when", "text": "what", "author": "who", "time_format": "%d.%m.%Y", "labels": [],
+        "html": False, "casefold_users": True, "mention_hosts": False,
+    }  # fmt: skip
+    run("ira", [f"data={tmp_path}", f"corpus.table={json.dumps(proposal)}"])
+    (tmp_path / "a.csv").write_text("who,what,when\na,hello,2015-01-01\nb,hi,01.02.2015\n")
+    found = inspect.inspect(tmp_path / "a.csv")
+    assert found.rejects == (inspect.Reason("date not as time_format says", 1, f"{tmp_path}/a.csv:2"),)
+    assert "as params.yaml says" in inspect.format_inspection(found)
+
+
+def test_what_is_missing_for_a_mapping_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("text,foo\n1,2\n")
+    assert "no usual name for created_at, author" in inspect.format_inspection(inspect.inspect(tmp_path))
 
 
 def test_an_export_of_rejects_alone_has_no_dates(tmp_path):

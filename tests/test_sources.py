@@ -20,7 +20,8 @@ from ntulm.sources import lines
 
 def mapping(**changes: Any) -> TableMapping:
     fields: dict[str, Any] = dict.fromkeys(TableMapping.model_fields)
-    fields |= {"created_at": "time", "text": "text", "author": "author", "casefold_users": True, "labels": []}
+    fields |= {"created_at": "time", "text": "text", "author": "author", "casefold_users": True}
+    fields |= {"html": False, "mention_hosts": False, "labels": []}
     return TableMapping.model_validate({**fields, **changes})
 
 
@@ -286,8 +287,8 @@ def test_bad_rows_of_a_csv(tmp_path):
     (tmp_path / "a").write_bytes(data)
     found = [(row["line"], row["reject"]) for row in rows(tmp_path, "table", mapping())]
     assert found == [
-        (2, None), (3, "wrong number of columns"), (4, "impossible date"), (5, "invalid CSV"), (7, None),
-        (8, "not UTF-8"), (9, None),
+        (2, None), (3, "wrong number of columns"), (4, "date neither ISO 8601 nor Unix time"), (5, "invalid CSV"),
+        (7, None), (8, "not UTF-8"), (9, None),
     ]  # fmt: skip
 
 
@@ -312,6 +313,65 @@ def test_a_json_lines_table(tmp_path):
     assert first["created_at"] == datetime(2015, 1, 1, tzinfo=UTC)
     assert (second["hashtags"], second["created_at"].microsecond) == (["x", "y"], 123000)
     assert (third["reject"], fourth["reject"]) == ("not a post object", "invalid JSON")
+
+
+def test_objects_and_lists_of_objects_in_json_lines(tmp_path):
+    record = {
+        "account": {"acct": "Ann@example.org"},
+        "post": {"at": "2020-01-01T00:00:00Z", "text": "hi"},
+        "langs": ["en", "de"],
+        "tags": [{"name": "cats", "url": "https://x"}, {"name": "dogs"}, None],
+        "a.b": "yes",
+    }
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(json_lines(record, {**record, "tags": []}, {**record, "account": None}))
+    fields = {"created_at": "post.at", "text": "post.text", "author": "account.acct", "hashtags": "tags.name"}
+    first, second, third = rows(path, "table", mapping(**fields, lang="langs", labels=["a.b"]))
+    assert (first["author"], first["text"], first["lang"]) == ("ann@example.org", "hi", "en")
+    assert first["hashtags"] == ["cats", "dogs"]
+    assert first["labels"] == [{"field": "a.b", "value": "yes"}]
+    assert second["hashtags"] == []
+    assert third["author"] is None
+    with pytest.raises(UserError, match=r"no column 'tags' .*; it has account.acct, .*tags.name"):
+        rows(path, "table", mapping(**fields | {"hashtags": "tags"}))
+
+
+def test_html_becomes_text(tmp_path):
+    html = (
+        '<p>so <a href="https://a.example/tags/cats">#<span>cats</span></a> &amp; <b>dogs</b> 1 < 2</p>'
+        '<p><span class="h-card"><a href="https://a.example/@bob">@<span>bob</span></a></span><br />bye</p>'
+    )
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(json_lines({"time": "2020-01-01", "author": "ann", "text": html}))
+    (found,) = rows(path, "table", mapping(html=True))
+    assert found["text"] == "so #cats & dogs 1 < 2\n@bob\nbye"
+
+
+@pytest.mark.parametrize("start", [b'[{"id": 1}]\n', b"\n[\n", b"window.YTD.tweets.part0 = [\n"])
+def test_a_json_array_is_named_and_not_shown(tmp_path, start):
+    (tmp_path / "a.json").write_bytes(start)
+    with pytest.raises(UserError, match=r"a\.json: a JSON array; expected one object a line, as `jq -c '\.\[\]'`"):
+        sources.detect(tmp_path)
+
+
+def test_objects_of_the_second_version_of_the_api_are_a_table(tmp_path):
+    (tmp_path / "a").write_bytes(
+        json_lines({"id": "1", "text": "hi", "author_id": "7", "created_at": "2020-01-01T00:00:00Z", "entities": {}})
+    )
+    assert sources.detect(tmp_path) == "table"
+
+
+@pytest.mark.parametrize("time_format", ["%Q", "%"])
+def test_a_time_format_that_is_none_is_named(tmp_path, time_format):
+    (tmp_path / "a.csv").write_text("time,text,author\n1,a,b\n")
+    with pytest.raises(UserError, match=r"corpus\.table\.time_format: .* is no format of strptime"):
+        rows(tmp_path, "table", mapping(time_format=time_format))
+
+
+def test_microseconds_since_1970(tmp_path):
+    (tmp_path / "a.csv").write_text("time,text,author\n1577836800000000,a,b\n")
+    (found,) = rows(tmp_path, "table", mapping())
+    assert found["created_at"] == datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def test_a_parquet_table(tmp_path):
@@ -355,4 +415,4 @@ def test_a_time_format_of_the_table(tmp_path):
     (tmp_path / "a.csv").write_text("author,text,time\na,b,31/12/2015 23:59\na,b,32/12/2015 23:59\n")
     first, second = rows(tmp_path, "table", mapping(time_format="%d/%m/%Y %H:%M"))
     assert first["created_at"] == datetime(2015, 12, 31, 23, 59, tzinfo=UTC)
-    assert second["reject"] == "impossible date"
+    assert second["reject"] == "date not as time_format says"

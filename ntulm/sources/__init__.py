@@ -75,6 +75,8 @@ def detect(path: Path) -> str:
 
     first = export_files(path)[0]
     start = head(first, HEAD_BYTES)
+    if start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith((b"[", b"window.YTD")):
+        raise UserError(f"{first}: a JSON array; expected one object a line, as `jq -c '.[]'` writes it")
     for name in FORMATS:
         if source(name).matches(start):
             return name

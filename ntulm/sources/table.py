@@ -2,14 +2,17 @@
 
 Every value is taken as a string first and made into its type in one place: three formats, one meaning. What the table
 has no column for is null, and hashtags, mentions and links are then taken from the text.
+
+A column of JSON lines is a key, or a path through objects and lists of objects: `author.handle`, `tags.name`.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
+import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ntulm.errors import UserError
-from ntulm.sources import HEAD_BYTES, RAW_SCHEMA
+from ntulm.sources import HEAD_BYTES, RAW_SCHEMA, json_paths
 from ntulm.sources.lines import ahead, blocks, export_files, head, line_tables
 
 if TYPE_CHECKING:
@@ -29,11 +32,12 @@ DELIMITERS = ",\t;|"
 BATCH_ROWS = 1 << 16
 Connection = duckdb.DuckDBPyConnection
 Record = tuple[int, str | None, list[str]]  # line, reject, values
-HEAD_LINES = 200  # of JSON lines: a column that none of them has is a mistake in the mapping
 FIELDS = (
     "post_id", "created_at", "text", "author", "lang", "repost_flag", "reposted_id", "reposted_author",
     "favorited_by", "hashtags", "mentions",
 )  # fmt: skip
+_BREAK = re.compile(r"<(?:br|hr|/p|/div|/li|/blockquote|/pre|/h\d)\b[^>]*>", re.IGNORECASE)
+_TAG = re.compile(r"</?[a-zA-Z][^>]*>|<!--.*?-->", re.DOTALL)
 _LABELS = pa.list_(pa.struct([("field", pa.string()), ("value", pa.string())]))
 
 _MACROS = r"""
@@ -45,6 +49,7 @@ CREATE MACRO moment(value, format) AS CASE
     WHEN format IS NOT NULL THEN try_strptime(value, format)::TIMESTAMPTZ
     WHEN regexp_full_match(value, '\d{9,10}(\.\d+)?') THEN to_timestamp(value::DOUBLE)
     WHEN regexp_full_match(value, '\d{12,13}') THEN to_timestamp(value::DOUBLE / 1000)
+    WHEN regexp_full_match(value, '\d{15,16}') THEN to_timestamp(value::DOUBLE / 1000000)
     ELSE TRY_CAST(value AS TIMESTAMPTZ)
 END;
 """
@@ -55,7 +60,7 @@ WITH typed AS (
         nullif(trim(post_id), '') AS post_id,
         nullif(trim(created_at), '') AS written_at,
         moment(written_at, $time_format) AS created_at,
-        nullif(trim(lang), '') AS lang,
+        items(lang)[1] AS lang,
         text,
         user_key(author, $casefold) AS author,
         list_transform(items(mentions), lambda name: user_key(name, $casefold)) AS mentions,
@@ -71,7 +76,9 @@ WITH typed AS (
 ), judged AS (
     SELECT *, CASE
         WHEN unreadable IS NOT NULL THEN unreadable
-        WHEN written_at IS NOT NULL AND created_at IS NULL THEN 'impossible date'
+        WHEN written_at IS NOT NULL AND created_at IS NULL THEN CASE
+            WHEN $time_format IS NULL THEN 'date neither ISO 8601 nor Unix time'
+            ELSE 'date not as time_format says' END
     END AS reject FROM typed
 ), readable AS (
     SELECT line, reject, CASE WHEN reject IS NULL THEN judged END AS own,
@@ -119,7 +126,7 @@ def columns(path: Path) -> list[str]:
         case "parquet":
             return list(_parquet(file).schema_arrow.names)
         case "json":
-            return _json_keys(start)
+            return json_paths.paths(start)
         case _:
             return _header(start.decode("utf-8-sig", "replace").split("\n", 1)[0])
 
@@ -133,8 +140,12 @@ def read(path: Path, mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(_MACROS)
+        _check_time_format(connection, mapping.time_format)
         for file in export_files(path):
             for rows, time_format in _rows(connection, file, mapping):
+                if mapping.html:
+                    texts = pa.array([plain_text(text) for text in rows["text"].to_pylist()], pa.string())
+                    rows = rows.set_column(rows.column_names.index("text"), "text", texts)
                 values = {
                     "file": str(file),
                     "time_format": time_format,
@@ -143,6 +154,24 @@ def read(path: Path, mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
                 }
                 connection.register("rows", rows)
                 yield from connection.sql(_CONVERT, params=values).to_arrow_table().cast(RAW_SCHEMA).to_batches()
+
+
+def plain_text(html: str | None) -> str | None:
+    """HTML as the words that a browser would show; `&` and its like are taken for what they stand for."""
+    if html is None:
+        return None
+    return unescape(_TAG.sub("", _BREAK.sub("\n", html))).strip()
+
+
+def _check_time_format(connection: Connection, time_format: str | None) -> None:
+    try:
+        if time_format is not None:
+            connection.execute("SELECT try_strptime('2016', $1)", [time_format]).fetchall()
+    except duckdb.Error as error:
+        raise UserError(
+            f"corpus.table.time_format: {time_format!r} is no format of strptime; expected null, or one like "
+            "'%d.%m.%Y %H:%M'"
+        ) from error
 
 
 def _kind(head: bytes) -> str:
@@ -235,7 +264,10 @@ def _csv_records(file: Path, reader: Any, width: int) -> Iterator[Record]:
             return
         except csv.Error as error:
             # Whatever follows an open quote would be swallowed without a count.
-            if "field larger" in str(error) or "end of data" in str(error):
+            if "field larger" in str(error):
+                most = f"a field has more than {csv.field_size_limit():,} characters"
+                raise UserError(f"{file}:{line}: {most}; is a quote that opens here not closed?") from error
+            if "end of data" in str(error):
                 raise UserError(f"{file}:{line}: a quote that opens here is not closed; expected CSV") from error
             yield line, "invalid CSV", faulty
             continue
@@ -269,26 +301,20 @@ def _readable(record: Record) -> Record:
 # JSON lines
 
 
-def _json_keys(start: bytes) -> list[str]:
-    keys: dict[str, None] = {}
-    for line in start.splitlines()[:HEAD_LINES]:
-        try:
-            value = json.loads(line.decode("utf-8", "replace"))
-        except (ValueError, RecursionError):
-            continue
-        keys |= dict.fromkeys(value) if isinstance(value, dict) else {}
-    return list(keys)
-
-
 def _json_rows(connection: Connection, file: Path, mapping: TableMapping) -> Iterator[pa.Table]:
-    fields = _wanted(file, mapping, _json_keys(head(file, HEAD_BYTES)))
+    start = head(file, HEAD_BYTES)
+    fields = _wanted(file, mapping, json_paths.paths(start))
     names = list(dict.fromkeys([*fields.values(), *mapping.labels]))
-    pointers = ["/" + name.replace("~", "~0").replace("/", "~1") for name in names]
+    lists = json_paths.lists(start)
+    top = json_paths.keys(start)
+    pointers = [json_paths.pointer(lists.get(name, name), top) for name in names]
     for lines in line_tables(file):
         connection.register("lines", lines)
         rows = connection.sql(_JSON_ROWS, params={"pointers": pointers}).to_arrow_table().combine_chunks()
         found = rows["fields"].combine_chunks()
         values = {name: pc.list_element(found, place).cast(pa.string()) for place, name in enumerate(names)}
+        for name in lists.keys() & values.keys():
+            values[name] = json_paths.joined(connection, values[name], name.removeprefix(lists[name] + "."))
         yield _as_rows(rows["line"], rows["reject"], values, fields, mapping.labels)
 
 

@@ -100,7 +100,7 @@ def matches(head: bytes) -> bool:
             continue
         if not isinstance(value, dict) or "created_at" not in value or not {"id", "id_str"} & value.keys():
             continue
-        if isinstance(value.get("user"), dict) or "entities" in value:
+        if isinstance(value.get("user"), dict) or ("entities" in value and "author_id" not in value):  # v2 has these
             return True
     return False
 
