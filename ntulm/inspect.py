@@ -167,6 +167,8 @@ def format_inspection(inspection: Inspection) -> str:
     lines += [f"  {said.get(name, name)}: {counts[name]:,}" for name in names]
     if inspection.first:
         lines.append(f"  from {inspection.first} to {inspection.last}")
+    if inspection.mapping and counts["posts"] and not counts["hashtags"]:
+        lines.append("  no hashtag: are the texts HTML (corpus.table.html), or is there a column of hashtags?")
     lines += [f"  rejected: {item.reason}: {item.records:,}, first at {item.example}" for item in inspection.rejects]
     return "\n".join(lines)
 

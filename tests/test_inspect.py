@@ -52,7 +52,9 @@ def test_a_table_is_read_with_a_guessed_mapping(tmp_path):
     assert found.mapping is not None
     assert (found.mapping.author, found.mapping.text, found.mapping.repost_flag) == ("user_id", "Content", "retweet")
     assert (found.counts["posts"], found.counts["reposts"]) == (1, 1)
-    assert 'text: "Content"' in inspect.format_inspection(found)
+    printed = inspect.format_inspection(found)
+    assert 'text: "Content"' in printed
+    assert "no hashtag: are the texts HTML" in printed
 
 
 def test_a_table_without_a_guess_shows_its_columns(tmp_path):
