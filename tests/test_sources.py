@@ -350,8 +350,14 @@ def test_html_becomes_text(tmp_path):
 @pytest.mark.parametrize("start", [b'[{"id": 1}]\n', b"\n[\n", b"window.YTD.tweets.part0 = [\n"])
 def test_a_json_array_is_named_and_not_shown(tmp_path, start):
     (tmp_path / "a.json").write_bytes(start)
-    with pytest.raises(UserError, match=r"a\.json: a JSON array; expected one object a line, as `jq -c '\.\[\]'`"):
-        sources.detect(tmp_path)
+    for attempt in (sources.detect, lambda path: rows(path, "table", mapping()), sources.source("table").columns):
+        with pytest.raises(UserError, match=r"a\.json: a JSON array; expected one object a line, as `jq -c '\.\[\]'`"):
+            attempt(tmp_path)
+
+
+def test_a_header_in_brackets_is_no_array(tmp_path):
+    (tmp_path / "a.csv").write_text("[time],[text],[author]\n2020-01-01,hi,ann\n")
+    assert sources.detect(tmp_path) == "table"
 
 
 def test_objects_of_the_second_version_of_the_api_are_a_table(tmp_path):

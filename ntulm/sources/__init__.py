@@ -11,6 +11,7 @@ A file that cannot be read (missing, empty, cut off, of another format) is a Use
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("twitter_v1", "synthetic", "table")  # the order of detection: `table` takes whatever has columns
 HEAD_BYTES = 1 << 16
+_ARRAY = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:window\.YTD|\[\s*(?:[{\]]|\Z))")  # not a CSV whose first column is `[id]`
 
 _STRINGS = pa.list_(pa.string())
 _POST_FIELDS = [
@@ -59,8 +61,24 @@ def source(name: str) -> ModuleType:
     return import_module(f"{__name__}.{name}")
 
 
+def first_bytes(path: Path) -> tuple[Path, bytes]:
+    """An export's first file and how it begins.
+
+    Raises:
+        UserError: the path is missing or empty, or holds a JSON array, which any format would take for something else.
+    """
+    from ntulm.sources.lines import export_files, head
+
+    first = export_files(path)[0]
+    start = head(first, HEAD_BYTES)
+    if _ARRAY.match(start):
+        raise UserError(f"{first}: a JSON array; expected one object a line, as `jq -c '.[]'` writes it")
+    return first, start
+
+
 def read(path: Path, format_name: str, mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
     """Every record of an export, as batches of RAW_SCHEMA; `format_name` is not `auto`, see `detect`."""
+    first_bytes(path)
     batches: Iterator[pa.RecordBatch] = source(format_name).read(path, mapping)
     return batches
 
@@ -71,12 +89,7 @@ def detect(path: Path) -> str:
     Raises:
         UserError: the path is missing, empty or of no known format.
     """
-    from ntulm.sources.lines import export_files, head
-
-    first = export_files(path)[0]
-    start = head(first, HEAD_BYTES)
-    if start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith((b"[", b"window.YTD")):
-        raise UserError(f"{first}: a JSON array; expected one object a line, as `jq -c '.[]'` writes it")
+    first, start = first_bytes(path)
     for name in FORMATS:
         if source(name).matches(start):
             return name

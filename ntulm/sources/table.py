@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ntulm.errors import UserError
-from ntulm.sources import HEAD_BYTES, RAW_SCHEMA, json_paths
+from ntulm.sources import HEAD_BYTES, RAW_SCHEMA, first_bytes, json_paths
 from ntulm.sources.lines import ahead, blocks, export_files, head, line_tables
 
 if TYPE_CHECKING:
@@ -120,8 +120,7 @@ def matches(head: bytes) -> bool:
 
 def columns(path: Path) -> list[str]:
     """The names of the columns of an export's first file, in their order."""
-    file = export_files(path)[0]
-    start = head(file, HEAD_BYTES)
+    file, start = first_bytes(path)
     match _kind(start):
         case "parquet":
             return list(_parquet(file).schema_arrow.names)
