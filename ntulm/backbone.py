@@ -3,7 +3,6 @@
 Reads weights in safetensors format alone: a pickle can run code. The stage `adapt` uses it; see `ntulm adapt --help`.
 """
 
-import hashlib
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from transformers.utils import logging
 
 from ntulm.device import attention_kernel
 from ntulm.errors import UserError
+from ntulm.files import sha256
 from ntulm.model import HEADS, NtulmForMaskedLM, check_family
 
 PACKAGED = "minilm"
@@ -105,8 +105,7 @@ def verify(path: Path, expected: str) -> None:
     """
     if not path.is_file():
         raise UserError(f"{path}: not found; install {PACKAGE} again")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256(path)
     if found != expected:
         raise UserError(f"{path}: sha256 is {found}, not {expected}; the weights were changed: install {PACKAGE} again")
 

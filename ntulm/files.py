@@ -3,6 +3,7 @@
 A stage that is killed leaves at most a `.partial-*` sibling, which the next run of the same stage removes.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -54,3 +55,9 @@ def read_json(path: Path) -> Any:
     if not path.exists():
         raise UserError(f"{path}: not found; run `dvc repro` first, which writes it")
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

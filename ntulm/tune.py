@@ -10,7 +10,6 @@ in the score of a probe with fixed settings on the task's validation posts.
 
 import contextlib
 import csv
-import hashlib
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -33,7 +32,7 @@ from ntulm.checkpoint import fingerprint
 from ntulm.config import OneOf, check_params
 from ntulm.encode import Encoder, encode_posts, freeze, hidden_rows
 from ntulm.errors import UserError
-from ntulm.files import read_json
+from ntulm.files import read_json, sha256
 from ntulm.pretrain import make_job
 from ntulm.probe import fit, prepare, read_labels
 from ntulm.table import EmbeddingTable
@@ -111,13 +110,7 @@ def study_name(params: "Params") -> str:
     del values["tune"]["trials"]
     folders = (layout.CORPUS, layout.task(params.tune.task), layout.ADAPT, layout.EMBEDDINGS)
     inputs = [path for folder in folders for path in sorted(folder.glob("*")) if path.is_file()]
-    return fingerprint(values, [digest(path) for path in inputs])[:16]
-
-
-def digest(path: Path) -> str:
-    """The sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return fingerprint(values, [sha256(path) for path in inputs])[:16]
 
 
 def start_value(params: "Params", key: str) -> Any:
