@@ -17,11 +17,11 @@ import torch
 from benchmarks.harness import Benchmark, Outcome, run
 from benchmarks.pretrain import layer_flops
 from benchmarks.texts import write_texts
-from ntulm.backbone import load_backbone, packaged_directory
-from ntulm.batches import tokenise
-from ntulm.config import Batches
 from ntulm.device import choose_device
 from ntulm.encode import Encoder, encode_posts, freeze
+from ntulm.language_model.backbone import load_backbone, packaged_directory
+from ntulm.language_model.batches import tokenise
+from ntulm.language_model.config import Batches
 from ntulm.variants import VARIANTS
 
 BATCHES = Batches(max_length=128, mask_urls=False, mask_mentions=False)

@@ -32,7 +32,8 @@ def prepare(folder: Path, size: int) -> None:
 
 def ours(folder: Path) -> Outcome:
     """What `corpus.run` does up to its tables of posts and engagements."""
-    from ntulm import corpus, sources
+    from ntulm.corpus import stage as corpus
+    from ntulm.corpus.sources import formats as sources
 
     started = time.perf_counter()
     with corpus.workspace(folder / "spill") as connection:

@@ -19,10 +19,10 @@ import numpy as np
 
 from benchmarks.harness import Benchmark, Outcome, run
 from benchmarks.synthetic_graph import RELATIONS, synthetic_edges
-from ntulm.config import Embeddings
 from ntulm.device import choose_device, has_bf16
+from ntulm.embeddings.config import Embeddings
+from ntulm.embeddings.link_prediction import Edges, Model, link_prediction
 from ntulm.files import write_json
-from ntulm.link_prediction import Edges, Model, link_prediction
 
 HELD_OUT = 0.02
 TOLERANCE = 0.9  # of PBG's MRR: two standard deviations of our seeds on real graphs (decision 0030)
@@ -49,14 +49,14 @@ def prepare(folder: Path, size: int) -> None:
 
 def ours(folder: Path) -> Outcome:
     """Our engine, in the precision that it chooses."""
-    from ntulm import torch_training
+    from ntulm.embeddings import torch_training
 
     return _trained(folder, lambda report: torch_training.train(_settings("torch"), folder, report))
 
 
 def ours_float32(folder: Path) -> Outcome:
     """Our engine without bfloat16."""
-    from ntulm import torch_training
+    from ntulm.embeddings import torch_training
 
     torch_training.has_bf16 = lambda device: False
     return ours(folder)
@@ -64,7 +64,7 @@ def ours_float32(folder: Path) -> Outcome:
 
 def biggraph(folder: Path) -> Outcome:
     """PBG with a worker a core."""
-    from ntulm import pbg
+    from ntulm.embeddings import pbg
 
     with tempfile.TemporaryDirectory() as work:
         return _trained(folder, lambda report: pbg.train(_settings("pbg"), folder, Path(work), report))

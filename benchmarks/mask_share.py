@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntulm import layout
-from ntulm.backbone import load_model
-from ntulm.batches import Masking
-from ntulm.comparison import Bootstrap, ratio_samples, relative_gain
-from ntulm.config import Params, load_params
 from ntulm.device import choose_device
+from ntulm.embeddings.table import EmbeddingTable
+from ntulm.evaluate.bootstrap import Bootstrap, ratio_samples, relative_gain
+from ntulm.language_model.backbone import load_model
+from ntulm.language_model.batches import Masking
+from ntulm.language_model.samples import FIXED_SEED, sample_posts
+from ntulm.language_model.training import Job, SlotTraining, evaluate
+from ntulm.params import Params, load_params
 from ntulm.pretrain import Preparation
-from ntulm.samples import FIXED_SEED, sample_posts
-from ntulm.table import EmbeddingTable
-from ntulm.training import Job, SlotTraining, evaluate
 from ntulm.variants import variant_of
 
 BASELINE, SYSTEM = "text", "author+hashtag"

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.harness import Benchmark, Outcome, run
 from benchmarks.synthetic_graph import RELATIONS, synthetic_edges
-from ntulm import graph
-from ntulm.config import Graph, MinDegree
+from ntulm.graph import stage as graph
+from ntulm.graph.config import Graph, MinDegree
 
 MEMORY_LIMIT = "2GB"
 

@@ -19,12 +19,12 @@ import torch
 
 from benchmarks.harness import Benchmark, Outcome, run
 from benchmarks.texts import write_texts
-from ntulm.backbone import load_backbone
-from ntulm.batches import Masking, Tokens, tokenise
-from ntulm.config import Adapt, Batches
 from ntulm.device import choose_device
-from ntulm.model import NtulmForMaskedLM
-from ntulm.training import Job, Posts, SlotTraining, evaluate, train_model
+from ntulm.language_model.backbone import load_backbone
+from ntulm.language_model.batches import Masking, Tokens, tokenise
+from ntulm.language_model.config import Adapt, Batches
+from ntulm.language_model.model import NtulmForMaskedLM
+from ntulm.language_model.training import Job, Posts, SlotTraining, evaluate, train_model
 
 VALIDATION = 400
 BATCHES = Batches(max_length=128, mask_urls=True, mask_mentions=True)

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.harness import Benchmark, Outcome, run
-from ntulm import probe
-from ntulm.config import Probe
+from ntulm.probe import stage as probe
+from ntulm.probe.config import Probe
 
 FEATURES, CLASSES, TEST = 384, 20, 2000
 SPREAD = 0.02  # accuracy by which ours may be worse before the benchmark fails

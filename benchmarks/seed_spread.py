@@ -13,9 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ntulm import embeddings, files, layout, pbg, torch_training
-from ntulm.config import Embeddings, load_params
-from ntulm.link_prediction import link_prediction
+from ntulm import files, layout
+from ntulm.embeddings import pbg, torch_training
+from ntulm.embeddings import stage as embeddings
+from ntulm.embeddings.config import Embeddings
+from ntulm.embeddings.link_prediction import link_prediction
+from ntulm.params import load_params
 
 SEEDS = range(3)
 

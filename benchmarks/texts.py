@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import ROOT
-from ntulm.sources.synthetic import read
+from ntulm.corpus.sources.synthetic import read
 
 WORLD = ROOT / "worlds/quickstart.yaml"
 WORDS = {"median": 16.0, "spread": 0.55, "longest": 60}  # log-normal: most posts are short, some are very long

@@ -16,18 +16,18 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ntulm import layout
-from ntulm.backbone import load_backbone, save_model
-from ntulm.batches import Masking, Tokens, tokenise
-from ntulm.checkpoint import Checkpoint
 from ntulm.device import choose_device
 from ntulm.errors import UserError
 from ntulm.files import whole_directory, write_json
-from ntulm.model import NtulmForMaskedLM
-from ntulm.samples import FIXED_SEED, sample_posts
-from ntulm.training import Job, Outcome, Posts, SlotTraining, train_model
+from ntulm.language_model.backbone import load_backbone, save_model
+from ntulm.language_model.batches import Masking, Tokens, tokenise
+from ntulm.language_model.checkpoint import Checkpoint
+from ntulm.language_model.model import NtulmForMaskedLM
+from ntulm.language_model.samples import FIXED_SEED, sample_posts
+from ntulm.language_model.training import Job, Outcome, Posts, SlotTraining, train_model
 
 if TYPE_CHECKING:
-    from ntulm.config import Adapt, Batches
+    from ntulm.language_model.config import Adapt, Batches
 
 
 def run(adapt: "Adapt", batches: "Batches") -> None:

@@ -14,7 +14,7 @@ from ntulm import layout
 from ntulm.errors import UserError
 
 if TYPE_CHECKING:
-    from ntulm.config import Params
+    from ntulm.params import Params
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -37,7 +37,7 @@ Project = Annotated[Path | None, typer.Argument(help=IN_PRODUCTION)]
 
 
 def _params() -> "Params":
-    from ntulm.config import load_params
+    from ntulm.params import load_params
 
     return load_params(layout.PARAMS)
 
@@ -53,7 +53,7 @@ def _known(params: "Params", variant: str | None = None, task: str | None = None
 @app.command(rich_help_panel=STAGE)
 def corpus() -> None:
     """Raw exports to posts, engagements, labels, splits and rejects."""
-    from ntulm import corpus as stage
+    from ntulm.corpus import stage
 
     stage.run(_params().corpus)
 
@@ -61,7 +61,7 @@ def corpus() -> None:
 @app.command(rich_help_panel=STAGE)
 def graph() -> None:
     """Posts and engagements to the user-hashtag graph."""
-    from ntulm import graph as stage
+    from ntulm.graph import stage
 
     stage.run(_params().graph)
 
@@ -70,7 +70,7 @@ def graph() -> None:
 def embeddings() -> None:
     """The graph to the embedding table."""
     params = _params()
-    from ntulm import embeddings as stage
+    from ntulm.embeddings import stage
 
     stage.run(params.embeddings)
 
@@ -99,7 +99,7 @@ def tasks(task: Task) -> None:
     """Build the labelled data sets of one task."""
     params = _params()
     _known(params, task=task)
-    from ntulm import tasks as stage
+    from ntulm.tasks import stage
 
     stage.run(task, params.tasks[task])
 
@@ -119,7 +119,7 @@ def probe(variant: Variant, seed: Seed, task: Task) -> None:
     """Tune and train the probes of a task on frozen vectors."""
     params = _params()
     _known(params, variant, task)
-    from ntulm import probe as stage
+    from ntulm.probe import stage
 
     stage.run(params.probe, variant, seed, task)
 
@@ -128,7 +128,7 @@ def probe(variant: Variant, seed: Seed, task: Task) -> None:
 def evaluate() -> None:
     """Compare every system with `text`, by slice, with intervals."""
     params = _params()
-    from ntulm import evaluate as stage
+    from ntulm.evaluate import stage
 
     stage.run(params.evaluate, params.run)
 
@@ -137,7 +137,7 @@ def evaluate() -> None:
 def report() -> None:
     """Write the tables, figures and the coverage report."""
     params = _params()
-    from ntulm import report as stage
+    from ntulm.report import stage
 
     stage.run(params.report)
 
@@ -149,7 +149,7 @@ def check(
 ) -> None:
     """Test the arriving posts against the training window: number, rejects, coverage, drift."""
     params = _params()
-    from ntulm.check import run
+    from ntulm.production.check import run
 
     run(params, project, exports)
 
@@ -158,7 +158,7 @@ def check(
 def challenge(project: Annotated[Path, typer.Argument(help=IN_PRODUCTION)]) -> None:
     """Compare the model just built with the one in production on the newest labelled posts."""
     params = _params()
-    from ntulm.challenge import run
+    from ntulm.production.challenge import run
 
     run(params, project)
 
@@ -188,7 +188,7 @@ def params(
     path: Annotated[Path, typer.Argument(help="A parameter file.")] = layout.PARAMS,
 ) -> None:
     """Check a parameter file: every key known and there, every value of the right type."""
-    from ntulm.config import load_params
+    from ntulm.params import load_params
 
     load_params(path)
     typer.echo(f"{path}: fine")
@@ -200,15 +200,15 @@ def inspect(
     format: Annotated[str, typer.Option(help="auto, twitter_v1, table or synthetic.")] = "auto",
 ) -> None:
     """Say what an export holds and what would be rejected, without writing anything."""
-    from ntulm.inspect import run
+    from ntulm.corpus.inspect import run
 
-    run(path, format)
+    run(path, format, _params().corpus.table if layout.PARAMS.is_file() else None)
 
 
 @app.command()
 def verify() -> None:
     """Check the packaged MiniLM weights against their known sha256."""
-    from ntulm.backbone import packaged_directory
+    from ntulm.language_model.backbone import packaged_directory
 
     typer.echo(f"minilm: sha256 of the weights as expected, {packaged_directory()}")
 
@@ -216,7 +216,7 @@ def verify() -> None:
 @app.command()
 def results() -> None:
     """Print the results of the last run again."""
-    from ntulm.results import run
+    from ntulm.report.terminal import run
 
     run()
 

@@ -15,9 +15,9 @@ from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.comments import CommentedMap
 
 from ntulm import layout
-from ntulm.config import check_params
 from ntulm.errors import UserError
 from ntulm.files import whole_file
+from ntulm.params import check_params
 
 PLACEHOLDER = "DATA"
 OLD = layout.PARAMS.with_name("params.yaml.old")

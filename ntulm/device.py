@@ -1,6 +1,6 @@
 """What the machine offers, asked at run time: device, arithmetic, attention kernel.
 
-Library only; `ntulm/training.py` and `ntulm/encode.py` use it. Nothing here changes what is computed beyond rounding.
+Library only; Nothing here changes what is computed beyond rounding.
 """
 
 import ctypes

@@ -23,18 +23,18 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ntulm import layout
-from ntulm.backbone import load_model
-from ntulm.batches import FIXED, Batch, Slots, Tokens, padded_batches, tokenise, uniform
 from ntulm.device import choose_device, has_bf16, to_device
+from ntulm.embeddings.table import EmbeddingTable, ntu_rows
 from ntulm.errors import UserError
 from ntulm.files import read_json, whole_directory
-from ntulm.inference import speed_up
-from ntulm.model import NtulmForMaskedLM
-from ntulm.table import EmbeddingTable, ntu_rows
+from ntulm.language_model.backbone import load_model
+from ntulm.language_model.batches import FIXED, Batch, Slots, Tokens, padded_batches, tokenise, uniform
+from ntulm.language_model.model import NtulmForMaskedLM
+from ntulm.language_model.packed import speed_up
 from ntulm.variants import VARIANTS, Variant, present, variant_of
 
 if TYPE_CHECKING:
-    from ntulm.config import Batches, Encode
+    from ntulm.language_model.config import Batches, Encode
 
 HIDING_SEED, HIDING_STREAM = 0, 4  # of the draw of training posts without NTUs; the masks and the slot have 0 to 3
 POSTS_AT_ONCE = 32768  # read, sorted by length and written together; bounds the memory whatever the file's size

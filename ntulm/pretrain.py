@@ -18,18 +18,18 @@ from safetensors.numpy import save_file
 from transformers import PreTrainedTokenizerBase
 
 from ntulm import layout
-from ntulm.backbone import load_backbone, load_model, save_model
-from ntulm.batches import Masking, Slots, tokenise
-from ntulm.checkpoint import Checkpoint
 from ntulm.device import choose_device
+from ntulm.embeddings.table import EmbeddingTable, ntu_rows
 from ntulm.files import whole_directory, write_json
-from ntulm.samples import FIXED_SEED, Sample, sample_posts
-from ntulm.table import EmbeddingTable, ntu_rows
-from ntulm.training import Job, Outcome, Posts, SlotTraining, TokenLosses, evaluate, train_model
+from ntulm.language_model.backbone import load_backbone, load_model, save_model
+from ntulm.language_model.batches import Masking, Slots, tokenise
+from ntulm.language_model.checkpoint import Checkpoint
+from ntulm.language_model.samples import FIXED_SEED, Sample, sample_posts
+from ntulm.language_model.training import Job, Outcome, Posts, SlotTraining, TokenLosses, evaluate, train_model
 from ntulm.variants import Variant, present, variant_of
 
 if TYPE_CHECKING:
-    from ntulm.config import Batches, Pretrain
+    from ntulm.language_model.config import Batches, Pretrain
 
 TEST_LOSSES = "test_losses.safetensors"
 

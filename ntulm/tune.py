@@ -27,20 +27,23 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ntulm import corpus, embeddings, graph, layout
-from ntulm.checkpoint import fingerprint
-from ntulm.config import OneOf, check_params
+from ntulm import layout
+from ntulm.corpus import stage as corpus
+from ntulm.embeddings import stage as embeddings
+from ntulm.embeddings.table import EmbeddingTable
 from ntulm.encode import Encoder, encode_posts, freeze, hidden_rows
 from ntulm.errors import UserError
 from ntulm.files import read_json, sha256
+from ntulm.graph import stage as graph
+from ntulm.language_model.checkpoint import fingerprint
+from ntulm.language_model.training import evaluate, train_model
+from ntulm.params import OneOf, check_params
 from ntulm.pretrain import make_job
-from ntulm.probe import fit, prepare, read_labels
-from ntulm.table import EmbeddingTable
-from ntulm.training import evaluate, train_model
+from ntulm.probe.stage import fit, prepare, read_labels
 from ntulm.variants import variant_of
 
 if TYPE_CHECKING:
-    from ntulm.config import Params
+    from ntulm.params import Params
 
 BASELINE = "text"
 STARTUP_TRIALS = 4  # drawn at random before the sampler learns from them

@@ -43,7 +43,7 @@ def tiny_backbone(tmp_path_factory) -> Path:
 @pytest.fixture
 def adapt_settings(tiny_backbone) -> Callable[..., Any]:
     """Makes the section `adapt`, with changes by keyword."""
-    from ntulm.config import Adapt
+    from ntulm.language_model.config import Adapt
 
     values = {
         "backbone": str(tiny_backbone),
@@ -65,7 +65,7 @@ def adapt_settings(tiny_backbone) -> Callable[..., Any]:
 @pytest.fixture
 def lm_project(tmp_path, monkeypatch) -> Path:
     """A project (and the cwd) whose posts hold a word that only the author tells: a corpus and a table."""
-    from ntulm.table import write_table
+    from ntulm.embeddings.table import write_table
 
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)

@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
 from ntulm import layout
-from ntulm.config import Evaluate, Run
+from ntulm.embeddings.table import write_table
+from ntulm.evaluate.config import Evaluate
 from ntulm.files import write_json
-from ntulm.table import write_table
+from ntulm.params import Run
 
 VARIANTS = ("text", "author", "hashtag", "author+hashtag")
 SKILL = {"text": 1.0, "author": 1.15, "hashtag": 1.4, "author+hashtag": 1.8, "post-concat": 1.5}

@@ -1,4 +1,4 @@
-"""ntulm/adapt.py and ntulm/samples.py: from corpus files to the adapted text model."""
+"""ntulm/adapt.py and ntulm/language_model/samples.py: from corpus files to the adapted text model."""
 
 import json
 
@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ntulm import adapt, layout
-from ntulm.backbone import load_backbone, load_model
-from ntulm.config import Batches
 from ntulm.errors import UserError
-from ntulm.samples import sample_posts
+from ntulm.language_model.backbone import load_backbone, load_model
+from ntulm.language_model.config import Batches
+from ntulm.language_model.samples import sample_posts
 
 CPU = torch.device("cpu")
 BATCHES = Batches(max_length=24, mask_urls=True, mask_mentions=True)

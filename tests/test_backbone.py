@@ -1,13 +1,21 @@
-"""ntulm/backbone.py: what is loaded, what is refused."""
+"""ntulm/language_model/backbone.py: what is loaded, what is refused."""
 
 import shutil
 
 import pytest
 import torch
 
-from ntulm import backbone
-from ntulm.backbone import PACKAGED_SHA256, WEIGHTS, load_backbone, load_model, packaged_directory, save_model, verify
 from ntulm.errors import UserError
+from ntulm.language_model import backbone
+from ntulm.language_model.backbone import (
+    PACKAGED_SHA256,
+    WEIGHTS,
+    load_backbone,
+    load_model,
+    packaged_directory,
+    save_model,
+    verify,
+)
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""ntulm/batches.py: texts to tokens, posts to batches, and masks that depend on nothing but seed, epoch and place."""
+"""batches.py: texts to tokens, posts to batches, and masks that depend on nothing but seed, epoch and place."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from ntulm.batches import (
+from ntulm.embeddings.table import EmbeddingTable
+from ntulm.language_model.batches import (
     FIXED,
     LENGTH_STEP,
     MASKED_STEP,
@@ -18,9 +19,8 @@ from ntulm.batches import (
     tokenise,
     training_order,
 )
-from ntulm.config import Batches
-from ntulm.model import IGNORED
-from ntulm.table import EmbeddingTable
+from ntulm.language_model.config import Batches
+from ntulm.language_model.model import IGNORED
 
 BATCHES = Batches(max_length=24, mask_urls=True, mask_mentions=True)
 

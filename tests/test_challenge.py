@@ -9,13 +9,16 @@ import pytest
 from ruamel.yaml import YAML
 from test_encode import write_model
 
-from ntulm import challenge, encode, layout, probe
-from ntulm.config import Evaluate, check_params
+from ntulm import encode, layout
 from ntulm.configure import configured
+from ntulm.embeddings.table import write_table
 from ntulm.errors import UserError
+from ntulm.evaluate.config import Evaluate
+from ntulm.evaluate.scores import ScoredDataset
 from ntulm.files import read_json, write_json
-from ntulm.scored import ScoredDataset
-from ntulm.table import write_table
+from ntulm.params import check_params
+from ntulm.probe import stage as probe
+from ntulm.production import challenge
 from ntulm.tasks.dataset import Dataset, Row, describe, write_rows
 
 EVALUATE = Evaluate(resamples=300, confidence=0.95, seed=0, min_posts=30)

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ntulm import check, layout
-from ntulm.arriving import Records, frame, most_used_words, posts_a_day, words
-from ntulm.config import check_params, load_params
+from ntulm import layout
 from ntulm.configure import configured
+from ntulm.embeddings.table import EmbeddingTable, write_table
 from ntulm.errors import UserError
-from ntulm.table import EmbeddingTable, write_table
+from ntulm.params import check_params, load_params
+from ntulm.production import check
+from ntulm.production.arriving import Records, frame, most_used_words, posts_a_day, words
 
 ENGLISH = "the of and to a in is you that it he was for on are as with his they i at be this have from or one had"
 SPANISH = "de la que el en y los se del las por un para con no una su al lo como más pero sus le ya este sí"

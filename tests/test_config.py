@@ -1,8 +1,8 @@
 import pytest
 
-from ntulm.config import load_params
 from ntulm.configure import configured
 from ntulm.errors import UserError
+from ntulm.params import load_params
 
 
 def write(path, changes=(), replace=("", "")):

@@ -12,8 +12,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from ntulm import layout
-from ntulm.config import Params, load_params
 from ntulm.configure import configured, recipes
+from ntulm.params import Params, load_params
 
 ROOT = Path(__file__).parent.parent
 PIPELINE: dict[str, Any] = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
@@ -73,26 +73,33 @@ def test_the_walk_over_imports_sees_lazy_imports_and_skips_type_checking(tmp_pat
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_has_one_name_everywhere(stage):
     assert stage in Params.model_fields
-    assert module_file(f"ntulm.{stage}") is not None
+    assert (ROOT / stage_file(stage)).is_file()
     assert (ROOT / f"tests/test_{stage}.py").exists()
     assert body(stage)["cmd"].split()[:2] == ["ntulm", stage]
     assert any(out.startswith((f"data/{stage}", "reports")) for out in body(stage)["outs"])
     assert all(metric.startswith(f"metrics/{stage}") for metric in body(stage).get("metrics", []))
 
 
+def stage_file(stage: str) -> str:
+    """The file with a stage's `run`: a module of its name, or `stage.py` in a folder of its name."""
+    folder = f"ntulm/{stage}/stage.py"
+    return folder if (ROOT / folder).exists() else f"ntulm/{stage}.py"
+
+
 def files_of(stage: str) -> set[Path]:
     """The closure of a stage; the modules of a folder among its deps are imported by name, and count too."""
     folders = [ROOT / dep for dep in body(stage)["deps"] if dep.startswith("ntulm/") and (ROOT / dep).is_dir()]
-    modules = [f"ntulm.{folder.name}.{path.stem}" for folder in folders for path in folder.glob("[!_]*.py")]
-    return closure(f"ntulm.{stage}").union(*(closure(module) for module in modules))
+    files = [ROOT / stage_file(stage), *(path for folder in folders for path in folder.rglob("*.py"))]
+    names = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
+    return set().union(*(closure(name.removesuffix(".__init__")) for name in names))
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_what_a_stage_imports_is_among_its_deps(stage):
     deps = [ROOT / dep for dep in body(stage)["deps"] if dep.startswith("ntulm/")]
     covered = {path for path in files_of(stage) if any(path == dep or dep in path.parents for dep in deps)}
-    package = ROOT / "ntulm/__init__.py"  # holds the version alone
-    assert files_of(stage) - covered - {package} == set()
+    names = {path for path in files_of(stage) if path.name == "__init__.py"}  # they hold no code
+    assert files_of(stage) - covered - names == set()
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ntulm import corpus, layout, sources
-from ntulm.config import Corpus, TableMapping
+from ntulm import layout
+from ntulm.corpus import stage as corpus
+from ntulm.corpus.config import Corpus, TableMapping
+from ntulm.corpus.sources import formats as sources
 from ntulm.errors import UserError
 
 START = datetime(2015, 1, 1, tzinfo=UTC)

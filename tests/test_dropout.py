@@ -1,10 +1,10 @@
-"""ntulm/dropout.py: the distribution of torch's own dropout, from fewer draws."""
+"""ntulm/language_model/dropout.py: the distribution of torch's own dropout, from fewer draws."""
 
 import pytest
 import torch
 from torch import nn
 
-from ntulm.dropout import Dropout, keep_mask, replace_dropout
+from ntulm.language_model.dropout import Dropout, keep_mask, replace_dropout
 
 
 @pytest.mark.parametrize(("probability", "dtype"), [(0.1, torch.float32), (0.5, torch.bfloat16)])

@@ -15,10 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors import safe_open
 
-from ntulm import embeddings, graph, layout, pbg
-from ntulm.config import Embeddings, Graph, MinDegree
+from ntulm import layout
+from ntulm.embeddings import pbg
+from ntulm.embeddings import stage as embeddings
+from ntulm.embeddings.config import Embeddings
+from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
-from ntulm.table import EmbeddingTable
+from ntulm.graph import stage as graph
+from ntulm.graph.config import Graph, MinDegree
 
 COMMUNITIES, USERS, HASHTAGS = 2, 30, 20  # users and hashtags of each community
 

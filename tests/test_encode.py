@@ -10,11 +10,11 @@ import torch
 from safetensors.numpy import load_file
 
 from ntulm import adapt, encode, layout
-from ntulm.backbone import load_backbone, load_model, save_model
-from ntulm.batches import normalise_text
-from ntulm.config import Batches, Encode
+from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
-from ntulm.table import EmbeddingTable
+from ntulm.language_model.backbone import load_backbone, load_model, save_model
+from ntulm.language_model.batches import normalise_text
+from ntulm.language_model.config import Batches, Encode
 from ntulm.variants import VARIANTS
 
 CPU = torch.device("cpu")

@@ -16,13 +16,14 @@ from fake_run import (
 )
 from safetensors.numpy import load_file, save_file
 
-from ntulm import evaluate, layout
-from ntulm.comparison import BETTER, NO_DIFFERENCE, TOO_FEW
-from ntulm.coverage import coverage_record, posts_with_known
+from ntulm import layout
+from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
+from ntulm.evaluate import stage as evaluate
+from ntulm.evaluate.bootstrap import BETTER, NO_DIFFERENCE, TOO_FEW
+from ntulm.evaluate.coverage import coverage_record, posts_with_known
 from ntulm.files import read_json
-from ntulm.metrics import metric
-from ntulm.table import EmbeddingTable
+from ntulm.probe.metrics import metric
 
 TOPIC = {"topic": ("Topic", "macro_f1", ["macro_f1", "accuracy"], 4)}
 

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ntulm import graph, layout
-from ntulm.config import Graph, MinDegree
+from ntulm import layout
 from ntulm.errors import UserError
+from ntulm.graph import stage as graph
+from ntulm.graph.config import Graph, MinDegree
 
 RELATIONS: list[Any] = ["authored", "favorited", "reposted", "co_mentioned"]
 START = datetime(2020, 1, 1, tzinfo=UTC)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntulm.hashtags import extract, normalise, remove
+from ntulm.text import extract, normalise, remove
 
 TAGS = st.text(st.characters(categories=["L", "N", "M"]) | st.just("_"), min_size=1, max_size=8)
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from ntulm import inspect
-from ntulm.config import TableMapping
 from ntulm.configure import configured, run
+from ntulm.corpus import inspect
+from ntulm.corpus.config import TableMapping
 from ntulm.errors import UserError
+from ntulm.params import load_params
 
 
 def tweet(number: int, **changes: Any) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def test_tweets(tmp_path, capsys):
     assert (found.counts["authors"], found.counts["engagements"]) == (3, 1)
     assert found.rejects == (inspect.Reason("no author", 2, f"{path}:5"),)
     assert found.first == "2014-01-01T00:00:01+00:00"
-    inspect.run(path, "auto")
+    inspect.run(path, "auto", None)
     printed = capsys.readouterr().out
     assert "records: 6" in printed
     assert f"rejected: no author: 2, first at {path}:5" in printed
@@ -106,7 +107,8 @@ def test_the_mapping_of_params_yaml_counts_where_it_fits(tmp_path, monkeypatch):
     }  # fmt: skip
     run("ira", [f"data={tmp_path}", f"corpus.table={json.dumps(proposal)}"])
     (tmp_path / "a.csv").write_text("who,what,when\na,hello,2015-01-01\nb,hi,01.02.2015\n")
-    found = inspect.inspect(tmp_path / "a.csv")
+    own = load_params(tmp_path / "params.yaml").corpus.table
+    found = inspect.inspect(tmp_path / "a.csv", own=own)
     assert found.rejects == (inspect.Reason("date not as time_format says", 1, f"{tmp_path}/a.csv:2"),)
     assert "as params.yaml says" in inspect.format_inspection(found)
 

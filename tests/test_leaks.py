@@ -8,12 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ntulm import adapt, encode, layout, pretrain, probe
-from ntulm.config import Batches, Encode, HashtagTask, Pretrain, Probe
+from ntulm import adapt, encode, layout, pretrain
 from ntulm.files import read_json, write_json
-from ntulm.hashtags import extract
+from ntulm.language_model.config import Batches, Encode, Pretrain
+from ntulm.probe import stage as probe
+from ntulm.probe.config import Probe
+from ntulm.probe.tfidf import tfidf_scores
 from ntulm.tasks import hashtag
-from ntulm.tfidf import tfidf_scores
+from ntulm.tasks.config import HashtagTask
+from ntulm.text import extract
 
 BATCHES = Batches(max_length=24, mask_urls=True, mask_mentions=True)
 PRETRAIN = Pretrain(

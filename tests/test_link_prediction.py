@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntulm import link_prediction as module
-from ntulm.link_prediction import Edges, Model, filtered_ranks, link_prediction
+from ntulm.embeddings import link_prediction as module
+from ntulm.embeddings.link_prediction import Edges, Model, filtered_ranks, link_prediction
 
 USERS, HASHTAGS, RELATIONS = 5, 4, 2
 TRIPLES = st.lists(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ntulm.config import Adapt
+from ntulm.language_model.config import Adapt
 
 STEPS, EVERY = 150, 10
 SETTINGS = Adapt(
@@ -28,11 +28,11 @@ SETTINGS = Adapt(
 
 def train_and_watch(folder: str) -> list[float]:
     """The peak of the memory in MiB after every tenth step; in a process of its own, which starts from nothing."""
-    from ntulm import training
-    from ntulm.backbone import load_backbone
-    from ntulm.batches import Masking, Tokens, training_order
     from ntulm.device import choose_device
-    from ntulm.dropout import replace_dropout
+    from ntulm.language_model import training
+    from ntulm.language_model.backbone import load_backbone
+    from ntulm.language_model.batches import Masking, Tokens, training_order
+    from ntulm.language_model.dropout import replace_dropout
 
     random = np.random.default_rng(0)
     lengths = random.integers(5, 100, 600)

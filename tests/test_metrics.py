@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, recall_score, top_k_accuracy_score
 
-from ntulm.metrics import METRICS, metric, resampled
+from ntulm.probe.metrics import METRICS, metric, resampled
 
 
 def single(rng, posts=60, classes=5, ties=False):
@@ -71,7 +71,7 @@ def test_macro_f1_counts_a_class_that_is_only_predicted():
 
 @pytest.mark.parametrize("name", METRICS)
 def test_resampled_equals_metric_row_by_row(name, monkeypatch):
-    monkeypatch.setattr("ntulm.metrics._CHUNK_CELLS", 150)  # several chunks
+    monkeypatch.setattr("ntulm.probe.stage.metrics._CHUNK_CELLS", 150)  # several chunks
     rng = np.random.default_rng(2)
     labels, scores = single(rng, posts=40, classes=12, ties=True)
     weights = np.vstack([np.ones(40, dtype=np.int64), rng.multinomial(40, np.full(40, 1 / 40), size=9)])

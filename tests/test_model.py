@@ -1,12 +1,12 @@
-"""ntulm/model.py: the slot of §3.2, the post embedding of §3.3, and what survives a save."""
+"""ntulm/language_model/model.py: the slot of §3.2, the post embedding of §3.3, and what survives a save."""
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForMaskedLM, BertForMaskedLM
 
 from ntulm.errors import UserError
-from ntulm.inference import PackedLinear, speed_up
-from ntulm.model import HEADS, NtulmForMaskedLM, check_family
+from ntulm.language_model.model import HEADS, NtulmForMaskedLM, check_family
+from ntulm.language_model.packed import PackedLinear, speed_up
 
 WIDTH = 6
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

@@ -2,8 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ntulm.neighbours import Hashtags, draw_map, frequent_hashtags, neighbourhoods
-from ntulm.table import EmbeddingTable, write_table
+from ntulm.embeddings.table import EmbeddingTable, write_table
+from ntulm.report.neighbours import Hashtags, draw_map, frequent_hashtags, neighbourhoods
 
 HOSTILE = "</text><script>alert(1)</script>$x$"
 

@@ -1,12 +1,12 @@
-"""ntulm/perceptron.py: the written-out gradient and update are those of automatic differentiation and torch's AdamW."""
+"""probe/perceptron.py: the written-out gradient and update are those of automatic differentiation and torch's AdamW."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ntulm import perceptron
-from ntulm.perceptron import Perceptron
+from ntulm.probe import perceptron
+from ntulm.probe.perceptron import Perceptron
 
 POSTS, FEATURES, WIDTH, CLASSES = 20, 7, 5, 3
 

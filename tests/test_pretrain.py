@@ -7,14 +7,15 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from ntulm import adapt, layout, pretrain, training
-from ntulm.backbone import load_model
-from ntulm.batches import MaskedBatch
-from ntulm.config import Batches, Pretrain
+from ntulm import adapt, layout, pretrain
+from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
-from ntulm.samples import Sample
-from ntulm.table import EmbeddingTable
-from ntulm.training import SlotTraining
+from ntulm.language_model import training
+from ntulm.language_model.backbone import load_model
+from ntulm.language_model.batches import MaskedBatch
+from ntulm.language_model.config import Batches, Pretrain
+from ntulm.language_model.samples import Sample
+from ntulm.language_model.training import SlotTraining
 from ntulm.variants import VARIANTS
 
 BATCHES = Batches(max_length=24, mask_urls=True, mask_mentions=True)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from ntulm import layout, probe
-from ntulm.config import FixedProbe, Probe
+from ntulm import layout
 from ntulm.errors import UserError
 from ntulm.files import write_json
-from ntulm.metrics import metric
+from ntulm.probe import stage as probe
+from ntulm.probe.config import FixedProbe, Probe
+from ntulm.probe.metrics import metric
 from ntulm.tasks.dataset import Dataset, Row, describe, write_rows
 
 FIXED = {"epochs": 4, "learning_rate": 1e-2, "weight_decay": 0.0, "dropout": 0.0, "batch_size": 16}

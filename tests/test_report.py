@@ -5,12 +5,14 @@ import re
 import pytest
 from fake_run import EVALUATE, run_of, write_all, write_corpus_metrics, write_embeddings, write_pretrain
 
-from ntulm import evaluate, layout, report
-from ntulm.config import Report
+from ntulm import layout
 from ntulm.errors import UserError
+from ntulm.evaluate import stage as evaluate
 from ntulm.files import read_json, write_json
-from ntulm.markdown import escaped, results_page, table_2, table_3, table_4, table_5
-from ntulm.result_tables import Results, load_paper, load_results
+from ntulm.report import stage as report
+from ntulm.report.config import Report
+from ntulm.report.markdown import escaped, results_page, table_2, table_3, table_4, table_5
+from ntulm.report.tables import Results, load_paper, load_results
 
 HOSTILE = "</script><script>alert(1)</script>|`$x$`"
 
@@ -69,7 +71,7 @@ def test_the_whole_stage_with_hostile_names(project):
 def test_low_coverage_is_a_warning(project):
     from evidently.legacy.tests.base_test import TestStatus
 
-    from ntulm.evidently_report import coverage_snapshot
+    from ntulm.report.coverage_page import coverage_snapshot
 
     run = write_all(project)
     evaluate.run(EVALUATE, run)
@@ -142,7 +144,7 @@ def test_the_papers_tables_agree_with_one_another():
 def test_the_history_has_every_run_and_a_figure_for_every_line_of_its_panels(project):
     from evidently.ui.workspace import Workspace
 
-    from ntulm.evidently_report import HISTORY, panels, write_coverage_page
+    from ntulm.report.coverage_page import HISTORY, panels, write_coverage_page
 
     evaluate.run(EVALUATE, write_all(project))
     results = load_results()

@@ -6,8 +6,10 @@ import sys
 import pytest
 from fake_run import EVALUATE, run_of, write_all, write_corpus_metrics, write_embeddings, write_scores, write_task
 
-from ntulm import evaluate, layout, results
+from ntulm import layout
 from ntulm.errors import UserError
+from ntulm.evaluate import stage as evaluate
+from ntulm.report import terminal as results
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from ntulm import sources
-from ntulm.config import TableMapping
+from ntulm.corpus.config import TableMapping
+from ntulm.corpus.sources import formats as sources
+from ntulm.corpus.sources import lines
 from ntulm.errors import UserError
-from ntulm.sources import lines
 
 
 def mapping(**changes: Any) -> TableMapping:

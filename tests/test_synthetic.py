@@ -12,10 +12,11 @@ import scipy.sparse as sp
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from ntulm.corpus.sources import synthetic
+from ntulm.corpus.sources.formats import RAW_SCHEMA
+from ntulm.corpus.sources.synthetic import records
+from ntulm.corpus.sources.world import World, load_world
 from ntulm.errors import UserError
-from ntulm.sources import RAW_SCHEMA, synthetic
-from ntulm.sources.synthetic import records
-from ntulm.sources.world import World, load_world
 
 QUICKSTART = Path(__file__).parents[1] / "worlds" / "quickstart.yaml"
 VOCABULARY = "model/vocab.txt"

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from ntulm import table
+from ntulm.embeddings import table
+from ntulm.embeddings.table import EmbeddingTable, ntu_rows, write_table
 from ntulm.errors import UserError
-from ntulm.table import EmbeddingTable, ntu_rows, write_table
 from ntulm.variants import VARIANTS
 
 HOSTILE = [

@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 
-from ntulm import layout, tasks
-from ntulm.config import Task
+from ntulm import layout
 from ntulm.errors import UserError
-from ntulm.result_tables import load_paper
+from ntulm.report.tables import load_paper
 from ntulm.tasks import socialmediaie
+from ntulm.tasks import stage as tasks
+from ntulm.tasks.config import Task
 from ntulm.tasks.records import lines, records
 from ntulm.tasks.semeval import Tweet, clean, decode
 

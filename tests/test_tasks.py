@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from ntulm import layout, tasks
-from ntulm.config import MaxPosts, Task
+from ntulm import layout
 from ntulm.errors import UserError
-from ntulm.hashtags import extract, normalise
+from ntulm.tasks import stage as tasks
+from ntulm.tasks.config import MaxPosts, Task
 from ntulm.tasks.dataset import SCHEMA, Dataset, Row, check, sample
 from ntulm.tasks.hashtag import fill, targets, without
 from ntulm.tasks.masking import Mask
 from ntulm.tasks.posts import redraw
+from ntulm.text import extract, normalise
 
 MAX = {"train": 1000, "validation": 1000, "test": 1000}
 TOPIC: dict[str, Any] = {

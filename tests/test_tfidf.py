@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ntulm.errors import UserError
-from ntulm.tfidf import tfidf_scores
+from ntulm.probe.tfidf import tfidf_scores
 
 SPLIT = np.array(["train"] * 60 + ["validation"] * 20 + ["test"] * 20)
 WORDS = [["#cat", "dog"], ["rain", "$SUN"], ["car", "bus"]]

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ntulm import torch_engine, torch_training
-from ntulm.config import Embeddings
+from ntulm.embeddings import torch_engine, torch_training
+from ntulm.embeddings.config import Embeddings
+from ntulm.embeddings.link_prediction import Edges, Model, link_prediction
 from ntulm.files import write_json
-from ntulm.link_prediction import Edges, Model, link_prediction
 
 USERS, HASHTAGS, COMMUNITIES = 60, 40, 4
 CPU = torch.device("cpu")
@@ -156,12 +156,12 @@ def test_the_loss_is_that_of_biggraph(monkeypatch):
     from torchbiggraph.model import make_model
     from torchbiggraph.types import Side
 
-    from ntulm import pbg
+    from ntulm.embeddings import pbg
 
     made = engine(torch.float32, batch_size=12, batch_negatives=4, uniform_negatives=3)
     batch = torch_engine.Batch(0, torch.arange(10) % 6, torch.arange(10) % 7)
     # BigGraph finds an Optional by identity, which lasts as long as `typing` remembers the type: long in the young
-    # process that ntulm/pbg.py gives it, not always in this one.
+    # process that ntulm/embeddings/pbg.py gives it, not always in this one.
     monkeypatch.setattr("torchbiggraph.schema.unpack_optional", unpack_optional)
     schema = parse_config(pbg._config(made.config, Path(), Path(), ["authored"]))
     model = make_model(schema)
@@ -214,7 +214,7 @@ def test_communities_are_learned(pbg_input, monkeypatch, bf16):
 
 @pytest.mark.slow
 def test_links_are_predicted_as_well_as_by_biggraph(pbg_input, tmp_path):
-    from ntulm import pbg
+    from ntulm.embeddings import pbg
 
     reference, _ = pbg.train(config(engine="pbg"), pbg_input, tmp_path, lambda *_: None)
     ours = [mrr(torch_training.train(config(seed=seed), pbg_input, lambda *_: None)[0])["mrr"] for seed in range(3)]

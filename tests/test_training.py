@@ -1,16 +1,16 @@
-"""ntulm/training.py: early stopping and schedule as pure logic, the loop, and resuming after a kill."""
+"""ntulm/language_model/training.py: early stopping and schedule as pure logic, the loop, and resuming after a kill."""
 
 import numpy as np
 import pytest
 import torch
 
-from ntulm import training
-from ntulm.backbone import load_backbone
-from ntulm.batches import Masking, tokenise
-from ntulm.checkpoint import Checkpoint
-from ntulm.config import Adapt, Batches
 from ntulm.errors import UserError
-from ntulm.training import (
+from ntulm.language_model import training
+from ntulm.language_model.backbone import load_backbone
+from ntulm.language_model.batches import Masking, tokenise
+from ntulm.language_model.checkpoint import Checkpoint
+from ntulm.language_model.config import Adapt, Batches
+from ntulm.language_model.training import (
     EarlyStopping,
     Job,
     Plan,

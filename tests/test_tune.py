@@ -10,10 +10,10 @@ from ruamel.yaml import YAML
 from test_leaks import BATCHES, write_side_task
 
 from ntulm import adapt, layout, tune
-from ntulm.config import Params, check_params
 from ntulm.configure import configured
 from ntulm.errors import UserError
 from ntulm.files import write_json
+from ntulm.params import Params, check_params
 
 
 def params(**changes) -> Params:

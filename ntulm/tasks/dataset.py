@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from ntulm.errors import UserError
 
 if TYPE_CHECKING:
-    from ntulm.config import MaxPosts
+    from ntulm.tasks.config import MaxPosts
 
 SPLITS = ("train", "validation", "test")
 

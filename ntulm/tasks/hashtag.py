@@ -10,12 +10,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ntulm.errors import UserError
-from ntulm.hashtags import remove
 from ntulm.tasks.dataset import SPLITS, Dataset, Row, draw, sample
 from ntulm.tasks.posts import SPLIT_NAMES, corpus_posts
+from ntulm.text import remove
 
 if TYPE_CHECKING:
-    from ntulm.config import HashtagTask
+    from ntulm.tasks.config import HashtagTask
 
 
 def build(name: str, task: HashtagTask) -> dict[str, Dataset]:

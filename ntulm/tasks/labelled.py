@@ -12,7 +12,7 @@ from ntulm.tasks.dataset import Dataset, Row, sample
 from ntulm.tasks.posts import corpus_posts, post_labels, require_labelled
 
 if TYPE_CHECKING:
-    from ntulm.config import LabelledTask
+    from ntulm.tasks.config import LabelledTask
 
 
 def build(name: str, task: LabelledTask) -> dict[str, Dataset]:

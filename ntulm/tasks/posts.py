@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ntulm import layout
-from ntulm.config import CorpusLabels, FileLabels
 from ntulm.errors import UserError
+from ntulm.tasks.config import CorpusLabels, FileLabels
 from ntulm.tasks.dataset import number
 from ntulm.tasks.records import inside, records
 

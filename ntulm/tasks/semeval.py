@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ntulm.errors import UserError
-from ntulm.hashtags import extract
 from ntulm.tasks.dataset import SPLITS, Dataset, Row, sample, share
 from ntulm.tasks.records import lines
+from ntulm.text import extract
 
 if TYPE_CHECKING:
-    from ntulm.config import SemEvalTask
+    from ntulm.tasks.config import SemEvalTask
 
 _CLASSES = {"A": ["negative", "neutral", "positive"], "BD": ["negative", "positive"]}
 _METRICS = ["macro_f1", "macro_recall", "accuracy"]  # the paper's, then the official one of task A, then plain

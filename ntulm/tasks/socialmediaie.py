@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ntulm.errors import UserError
-from ntulm.hashtags import extract
 from ntulm.tasks.dataset import Dataset, Row, sample
 from ntulm.tasks.records import records
+from ntulm.text import extract
 
 if TYPE_CHECKING:
-    from ntulm.config import SocialMediaIETask
+    from ntulm.tasks.config import SocialMediaIETask
 
 PARTS = {"train": "train", "validation": "dev", "test": "test"}
 SETS = {

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ntulm.errors import UserError
-from ntulm.hashtags import extract
 from ntulm.tasks.dataset import Dataset, Row, sample, share
 from ntulm.tasks.records import Record, records
+from ntulm.text import extract
 
 if TYPE_CHECKING:
-    from ntulm.config import TableTask
+    from ntulm.tasks.config import TableTask
 
 _SPLITS = {
     "train": "train",
@@ -51,7 +51,7 @@ def build(name: str, task: TableTask) -> dict[str, Dataset]:
 
 
 def _author(record: Record, task: TableTask) -> str | None:
-    """The author as the corpus writes it (`user_key` in ntulm/sources/table.py), or no vector would be found."""
+    """The author as the corpus writes it (`user_key` in ntulm/corpus/sources/table.py), or no vector would be found."""
     if task.author_column is None:
         return None
     name = record.values[task.author_column].strip()

@@ -16,7 +16,7 @@ from ntulm.tasks.posts import SPLIT_NAMES, corpus_posts, label_key, post_labels,
 from ntulm.tasks.records import inside, records
 
 if TYPE_CHECKING:
-    from ntulm.config import Groups, TopicTask
+    from ntulm.tasks.config import Groups, TopicTask
 
 
 def build(name: str, task: TopicTask) -> dict[str, Dataset]:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ntulm.errors import UserError
-from ntulm.hashtags import extract
 from ntulm.tasks.dataset import Dataset, Row, sample
 from ntulm.tasks.records import lines
+from ntulm.text import extract
 
 if TYPE_CHECKING:
-    from ntulm.config import TweetEvalTask
+    from ntulm.tasks.config import TweetEvalTask
 
 _PARTS = {"train": "train", "validation": "val", "test": "test"}
 # What the benchmark ranks by (Barbieri et al., 2020, table 2); macro-F1 for the other data sets.

@@ -1,0 +1,1 @@
+"""Raw exports to posts, engagements, labels, splits and rejects: `stage.run`."""

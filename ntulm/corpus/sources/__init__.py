@@ -1,0 +1,1 @@
+"""Raw exports, one module a format, all read into one schema: `formats.read`."""

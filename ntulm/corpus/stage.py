@@ -1,0 +1,345 @@
+"""Stage corpus: raw exports to posts, engagements, labels, splits and rejects.
+
+Reads whatever `corpus.path` names, through `ntulm.sources`; writes data/corpus/*.parquet and metrics/corpus.json.
+Every record that is read has one fate: it is a post, a repost, a duplicate, filtered (language) or a reject. The same
+input gives the same bytes.
+
+    ntulm corpus
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from duckdb.func import ARROW, SPECIAL
+
+from ntulm import layout
+from ntulm import text as hashtags
+from ntulm.corpus.sources import formats as sources
+from ntulm.corpus.sources.lines import side_by_side
+from ntulm.errors import UserError
+from ntulm.files import whole_directory, write_json
+
+if TYPE_CHECKING:
+    from ntulm.corpus.config import Corpus, Splits, TableMapping
+
+HERE = Path(__file__).parent
+MEMORY_LIMIT = "2GB"  # DuckDB spills to disk beyond this; it changes no result
+ROW_GROUP = 1 << 16  # rows
+EARLIEST, LATEST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+# Only with the semicolon: `&copy=` in a link is no sign.
+HTML_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+PARTS = {"train": "train_from", "validation": "validation_from", "test": "test_from"}
+
+Counts = dict[str, int]
+Connection = duckdb.DuckDBPyConnection
+
+_STRINGS = pa.list_(pa.string())
+TABLES = {
+    "posts": (
+        "SELECT * EXCLUDE (recovered) FROM post ORDER BY created_at, post_id",
+        pa.schema(
+            [
+                ("post_id", pa.string()),
+                ("created_at", pa.timestamp("us", tz="UTC")),
+                ("lang", pa.string()),
+                ("text", pa.string()),
+                ("author", pa.string()),
+                *((name, _STRINGS) for name in ("mentions", "hashtags", "urls", "places")),
+            ]
+        ),
+    ),
+    "engagements": (
+        'SELECT * FROM engagement ORDER BY created_at NULLS FIRST, post_id, "user", kind',
+        pa.schema(
+            [
+                ("user", pa.string()),
+                ("post_id", pa.string()),
+                ("kind", pa.string()),
+                ("created_at", pa.timestamp("us", tz="UTC")),
+            ]
+        ),
+    ),
+    "labels": (
+        'SELECT * FROM label ORDER BY post_id, field, "value"',
+        pa.schema([("post_id", pa.string()), ("field", pa.string()), ("value", pa.string())]),
+    ),
+    "splits": (
+        "SELECT post_id, split, graph FROM assigned ORDER BY created_at, post_id",
+        pa.schema([("post_id", pa.string()), ("split", pa.string()), ("graph", pa.bool_())]),
+    ),
+    "rejects": (
+        "SELECT file, line, reject AS reason FROM record WHERE reject IS NOT NULL ORDER BY ordinal",
+        pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string())]),
+    ),
+}
+
+
+def run(config: Corpus) -> None:
+    """Read the export, judge its records, write the tables and the metrics."""
+    check(config)
+    path = Path(config.path)
+    name = sources.detect(path) if config.format == "auto" else config.format
+    with whole_directory(layout.CORPUS) as directory, workspace(directory / ".spill") as connection:
+        add_records(connection, sources.read(path, name, config.table), config.languages, config.table)
+        counts = resolve(connection, config.duplicates)
+        refuse_rejects(connection, counts, config.max_reject_share)
+        refuse_nothing(counts, config)
+        assign_splits(connection, config.splits)
+        metrics = {"format": name, **counts, **figures(connection)}
+        refuse_empty_parts(connection, metrics["splits"], config.splits)
+        for table, (query, schema) in TABLES.items():
+            write_table(connection, query, schema, directory / f"{table}.parquet")
+        shutil.rmtree(directory / ".spill", ignore_errors=True)
+    write_json(layout.metrics("corpus"), metrics)
+    print(summary(metrics))
+
+
+def check(config: Corpus) -> None:
+    """What can be told to be wrong before anything is read."""
+    splits = config.splits
+    for key in ("graph_from", "graph_until", *PARTS.values()):
+        _refuse_no_date(key, getattr(splits, key))
+    in_order = [("graph_from", "graph_until"), ("train_from", "validation_from"), ("validation_from", "test_from")]
+    for earlier, later in in_order:
+        _refuse_order(splits, earlier, later, equal=False)
+    if splits.by == "time":
+        _refuse_order(splits, "graph_until", "validation_from", equal=True)
+    else:
+        for key in PARTS.values():
+            if isinstance(getattr(splits, key), str):
+                raise UserError(
+                    f"corpus.splits.{key}: {getattr(splits, key)!r} is a date, but corpus.splits.by is "
+                    f"{splits.by!r}; expected a share, like 0.7"
+                )
+    if config.languages and config.table is not None and config.table.lang is None:
+        raise UserError("corpus.languages: the table has no language (corpus.table.lang is null); expected []")
+
+
+def _refuse_no_date(key: str, cut: str | float) -> None:
+    try:
+        if isinstance(cut, str):
+            datetime.fromisoformat(cut)
+    except ValueError as error:
+        raise UserError(f"corpus.splits.{key}: {cut!r} is no date ({error}); expected one like 2016-10-01") from error
+
+
+def _refuse_order(splits: Splits, earlier: str, later: str, equal: bool) -> None:
+    first, second = getattr(splits, earlier), getattr(splits, later)
+    if isinstance(first, str) == isinstance(second, str) and (first > second or (first == second and not equal)):
+        raise UserError(
+            f"corpus.splits.{earlier}: {first!r} is not before corpus.splits.{later} ({second!r}); "
+            "expected graph_from < graph_until <= validation_from and train_from < validation_from < test_from"
+        )
+
+
+@contextmanager
+def workspace(spill: Path) -> Iterator[Connection]:
+    """A database in memory that spills into `spill`, with the functions and the table that the SQL files use."""
+    functions: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+        "unescape_html": (_unescape_html, "VARCHAR", "VARCHAR"),
+        "normal_hashtags": (_normal_hashtags, "VARCHAR[]", "VARCHAR[]"),
+        "hashtags_of": (_hashtags_of, "VARCHAR", "VARCHAR[]"),
+    }
+    settings: dict[str, Any] = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
+    with duckdb.connect(config=settings) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        for name, (function, takes, gives) in functions.items():
+            connection.create_function(name, function, [takes], gives, type=ARROW, null_handling=SPECIAL)
+        connection.execute((HERE / "tables.sql").read_text(encoding="utf-8"))
+        try:
+            yield connection
+        finally:
+            with suppress(duckdb.Error):  # a query that was left unfinished: its own error is the one to see
+                for name in functions:
+                    connection.remove_function(name)
+
+
+def add_records(
+    connection: Connection, batches: Iterable[pa.RecordBatch], languages: list[str], table: TableMapping | None
+) -> None:
+    """Fill the table `record` from batches of RAW_SCHEMA, numbered in the order in which they were read."""
+    statement = (HERE / "records.sql").read_text(encoding="utf-8")
+    values = {
+        "languages": languages,
+        "casefold": table is not None and table.casefold_users,
+        "hosts": table is not None and table.mention_hosts,
+    }
+
+    def insert(cursor: Connection, batch: pa.RecordBatch) -> None:
+        cursor.register("batch", pa.Table.from_batches([batch]))
+        cursor.execute(statement, values)
+
+    for _ in side_by_side(connection, insert, _numbered(batches)):
+        pass
+
+
+def _numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    read = 0
+    for batch in batches:
+        yield batch.append_column("ordinal", pa.array(np.arange(read, read + batch.num_rows)))
+        read += batch.num_rows
+
+
+def resolve(connection: Connection, duplicates: str) -> Counts:
+    """`record` to `post`, `engagement` and `label`; the fates of the records, which add up to what was read."""
+    statements = (HERE / "posts.sql").read_text(encoding="utf-8")
+    connection.execute("SET VARIABLE by_text = $by_text", {"by_text": duplicates == "text"})
+    connection.execute(statements)
+    names = ("read", "posts", "reposts", "duplicates", "filtered", "rejects", "recovered")
+    counts = dict(zip(names, row(connection, "SELECT * FROM fates"), strict=True))
+    assert counts["read"] == sum(counts[name] for name in names[1:6]), counts
+    return counts
+
+
+def refuse_rejects(connection: Connection, counts: Counts, max_share: float) -> None:
+    """More rejects than allowed stop the stage: the message names the worst reason and where it is first seen."""
+    if counts["rejects"] <= max_share * counts["read"]:
+        return
+    reason, times, file, line = reject_reasons(connection)[0]
+    raise UserError(
+        f"{file}:{line}: {reason} (the first of {times} such records); {counts['rejects']} of {counts['read']} records "
+        f"are rejected, corpus.max_reject_share allows {max_share:.2%}; `ntulm inspect` lists the reasons"
+    )
+
+
+def reject_reasons(connection: Connection) -> list[tuple[str, int, str, int]]:
+    """Why records are rejected, the most frequent reason first: reason, records, file and line of the first."""
+    return connection.execute(
+        "SELECT reject, count(*) AS times, first(file ORDER BY ordinal), first(line ORDER BY ordinal) FROM record "
+        "WHERE reject IS NOT NULL GROUP BY reject ORDER BY times DESC, reject"
+    ).fetchall()
+
+
+def refuse_nothing(counts: Counts, config: Corpus) -> None:
+    """An export without a post of its own is no corpus."""
+    if counts["posts"]:
+        return
+    fates = ", ".join(f"{name} {counts[name]}" for name in ("reposts", "duplicates", "filtered", "rejects"))
+    hint = f"; corpus.languages keeps {', '.join(config.languages)}" if counts["filtered"] else ""
+    raise UserError(f"{config.path}: no usable post in {counts['read']} records ({fates}){hint}")
+
+
+def assign_splits(connection: Connection, splits: Splits) -> None:
+    """`post` to `assigned`; cuts that are shares become times first, so that they can be compared with dates."""
+    cuts = {key: _moment(connection, getattr(splits, key)) for key in ("graph_from", "graph_until")}
+    if splits.by == "time":
+        cuts |= {key: _moment(connection, getattr(splits, key)) for key in PARTS.values()}
+        if cuts["graph_until"] > cuts["validation_from"]:
+            raise UserError(
+                f"corpus.splits.graph_until: {splits.graph_until!r} is {cuts['graph_until']:%Y-%m-%d}, after "
+                f"validation_from ({cuts['validation_from']:%Y-%m-%d}); the graph must not see what is tested"
+            )
+    else:
+        cuts |= dict.fromkeys(PARTS.values(), LATEST)
+    shares = {
+        key.replace("_from", "_share"): float(getattr(splits, key)) if splits.by != "time" else None
+        for key in PARTS.values()
+    }
+    statement = (HERE / "splits.sql").read_text(encoding="utf-8")
+    connection.execute(statement, {**cuts, **shares, "by": splits.by, "seed": splits.seed})
+
+
+def _moment(connection: Connection, cut: str | float) -> datetime:
+    """The time of a cut: posts at it or later are behind it."""
+    if isinstance(cut, str):
+        return datetime.fromisoformat(cut).replace(tzinfo=UTC)
+    (posts,) = row(connection, "SELECT count(*) FROM post")
+    position = int(cut * posts)
+    if cut <= 0 or position >= posts:
+        return EARLIEST if cut <= 0 else LATEST
+    moment = row(connection, "SELECT created_at FROM post ORDER BY created_at LIMIT 1 OFFSET $n", {"n": position})[0]
+    return moment.astimezone(UTC)
+
+
+def refuse_empty_parts(connection: Connection, parts: Counts, splits: Splits) -> None:
+    """A part without posts would only be noticed stages later."""
+    for part, key in [*PARTS.items(), ("graph", "graph_until")]:
+        if not parts[part]:
+            first, last = row(connection, "SELECT min(created_at), max(created_at) FROM post")
+            raise UserError(
+                f"corpus.splits.{key}: {getattr(splits, key)!r} leaves no post for {part}; the posts are of "
+                f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
+            )
+
+
+def figures(connection: Connection) -> dict[str, Any]:
+    """What the metrics say of the tables."""
+    first, last, authors, recovered_authors, tags = row(connection, "SELECT * FROM figures")
+    parts = dict(connection.execute("SELECT coalesce(split, 'none'), count(*) FROM assigned GROUP BY 1").fetchall())
+    kinds = dict(connection.execute("SELECT kind, count(*) FROM engagement GROUP BY kind").fetchall())
+    (graph,) = row(connection, "SELECT count(*) FROM assigned WHERE graph")
+    (labels,) = row(connection, "SELECT count(*) FROM label")
+    return {
+        "first": first.isoformat(),
+        "last": last.isoformat(),
+        "authors": authors,
+        "posts_without_author": recovered_authors,
+        "hashtags": tags,
+        "labels": labels,
+        "engagements": {kind: kinds.get(kind, 0) for kind in ("favorited", "reposted")},
+        "splits": {**{part: parts.get(part, 0) for part in (*PARTS, "none")}, "graph": graph},
+    }
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """Two lines for people."""
+    fates = ", ".join(f"{metrics[name]:,} {name}" for name in ("posts", "reposts", "duplicates", "filtered", "rejects"))
+    splits = ", ".join(f"{count:,} {part}" for part, count in metrics["splits"].items())
+    return (
+        f"corpus: {metrics['read']:,} records ({metrics['format']}): {fates}; {metrics['recovered']:,} recovered\n"
+        f"corpus: {metrics['authors']:,} authors, {metrics['hashtags']:,} hashtags, {metrics['first'][:10]} to "
+        f"{metrics['last'][:10]}; posts: {splits}"
+    )
+
+
+def write_table(connection: Connection, query: str, schema: pa.Schema, path: Path) -> None:
+    """Write a query's rows in its order, in row groups of one size: the bytes do not depend on the threads."""
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        pending = schema.empty_table()
+        for batch in connection.sql(query).to_arrow_reader(ROW_GROUP):
+            pending = pa.concat_tables([pending, pa.table(batch).cast(schema)])
+            while pending.num_rows >= ROW_GROUP:
+                writer.write_table(pending.slice(0, ROW_GROUP).combine_chunks())
+                pending = pending.slice(ROW_GROUP)
+        if pending.num_rows:
+            writer.write_table(pending.combine_chunks())
+
+
+def unescaped(text: str) -> str:
+    """A text with its HTML entities resolved."""
+    return HTML_ENTITY.sub(lambda found: html.unescape(found[0]), text)
+
+
+def row(connection: Connection, query: str, values: dict[str, Any] | None = None) -> tuple[Any, ...]:
+    """The first row of a query's result; nothing is left unfetched, so that the connection stays free."""
+    rows: list[tuple[Any, ...]] = connection.execute(query, values).fetchall()
+    return rows[0]
+
+
+def _unescape_html(texts: pa.ChunkedArray) -> pa.Array:
+    values = (unescaped(text) if text is not None and "&" in text else text for text in texts.to_pylist())
+    return pa.array(values, pa.string())
+
+
+def _normal_hashtags(lists: pa.ChunkedArray) -> pa.Array:
+    normal = [
+        None if tags is None else [hashtags.normalise(tag) for tag in tags if tag is not None]
+        for tags in lists.to_pylist()
+    ]
+    return pa.array(normal, _STRINGS)
+
+
+def _hashtags_of(texts: pa.ChunkedArray) -> pa.Array:
+    return pa.array([None if text is None else hashtags.extract(text) for text in texts.to_pylist()], _STRINGS)

@@ -1,0 +1,145 @@
+"""Engine `pbg` of the stage `embeddings`: PyTorch-BigGraph 1.0.0 with the paper's objective (§3.1, App. B).
+
+Score u · (v + r): translation on the right side, dot product, logistic loss, negatives from the batch and uniform ones,
+row-wise Adagrad, one partition, no bias and no global vector (equation 1 has none). PBG divides the negatives' loss by
+their number, where equation 2 sums it.
+
+Reads data/graph/pbg/ (ntulm/graph/stage.py says what is in it). Writes into the given work directory only.
+`python -m ntulm.embeddings.pbg SETTINGS` is the process that `train` starts; it is no command for people.
+
+PBG runs in a process of its own: it spawns workers that import their parent's main module, sets the number of threads,
+and logs a lot. That process ends when its standard input closes, so that it never outlives the stage.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from ntulm.embeddings.link_prediction import Model
+from ntulm.files import read_json
+
+if TYPE_CHECKING:
+    from ntulm.embeddings.config import Embeddings
+
+LOG_LINES = 15  # of PBG's log, shown when it fails
+
+
+def train(
+    config: Embeddings, pbg_input: Path, work: Path, report: Callable[[int, float], None]
+) -> tuple[Model, list[float]]:
+    """Train from a clean start.
+
+    Args:
+        config: the section `embeddings`.
+        pbg_input: data/graph/pbg.
+        work: an existing directory for checkpoints and the log; PBG would resume from what it finds in it.
+        report: called with (epoch from 1, mean loss) after each epoch.
+
+    Returns:
+        The vectors, in the order of node ids and of relations.json, and the mean loss of an edge in each epoch.
+
+    Raises:
+        RuntimeError: PBG failed; the message ends with the last lines of its log.
+    """
+    relations = read_json(pbg_input / "relations.json")
+    checkpoint = work / "checkpoint"
+    settings = {"seed": config.seed, "config": _config(config, pbg_input, checkpoint, relations)}
+    losses: list[float] = []
+    for line in _engine_lines(settings, work / "pbg.log"):
+        losses.append(float(line))
+        report(len(losses), losses[-1])
+    version = config.epochs
+    state = checkpoint / f"model.v{version}.h5"
+    translations = [_read(state, f"model/relations/{rel}/operator/rhs/translation") for rel in range(len(relations))]
+    users = _read(checkpoint / f"embeddings_user_0.v{version}.h5", "embeddings")
+    hashtags = _read(checkpoint / f"embeddings_hashtag_0.v{version}.h5", "embeddings")
+    return Model(users, hashtags, np.stack(translations)), losses
+
+
+def _config(config: Embeddings, pbg_input: Path, checkpoint: Path, relations: list[str]) -> dict[str, Any]:
+    return {
+        "entity_path": str(pbg_input),
+        "edge_paths": [str(pbg_input / "train")],
+        "checkpoint_path": str(checkpoint),
+        "entities": {"user": {"num_partitions": 1}, "hashtag": {"num_partitions": 1}},
+        "relations": [{"name": name, "lhs": "user", "rhs": "hashtag", "operator": "translation"} for name in relations],
+        "dimension": config.dimension,
+        "global_emb": False,
+        "comparator": "dot",
+        "loss_fn": "logistic",
+        "num_epochs": config.epochs,
+        "lr": config.learning_rate,
+        "batch_size": config.batch_size,
+        "num_batch_negs": config.batch_negatives,
+        "num_uniform_negs": config.uniform_negatives,
+        "workers": config.workers,
+        "eval_fraction": 0.0,  # the graph has held-out edges of its own
+    }
+
+
+def _engine_lines(settings: dict[str, Any], log: Path) -> Iterator[str]:
+    """Run the engine's process and yield what it reports, one line an epoch."""
+    command = [sys.executable, "-W", "ignore", "-m", "ntulm.embeddings.pbg", json.dumps(settings)]
+    pipe = subprocess.PIPE
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as process,  # noqa: S603
+    ):
+        assert process.stdout is not None
+        yield from process.stdout
+        process.wait()  # before `with` closes its standard input, which ends it (as it must after an exception)
+    if process.returncode:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        raise RuntimeError(f"PyTorch-BigGraph ended with code {process.returncode}; its log ends with:\n{tail}")
+
+
+def _read(path: Path, dataset: str) -> np.ndarray:
+    with h5py.File(path) as file:
+        return np.asarray(file[dataset], dtype=np.float32)
+
+
+def seed_worker(seed: int) -> None:
+    """Undo PBG's seeding of a worker with its process id."""
+    import torch
+
+    (number,) = multiprocessing.current_process()._identity  # 1 for the first worker
+    torch.manual_seed(seed * 1_000_003 + number)
+
+
+def main() -> None:
+    """Train as argv[1] says (JSON with `seed` and PBG's own `config`); print each epoch's loss."""
+    reports = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever PBG or its workers print goes to the log
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+    from torchbiggraph.config import parse_config
+    from torchbiggraph.train import train_and_report_stats
+
+    settings = json.loads(sys.argv[1])
+    torch.manual_seed(settings["seed"])
+    config = parse_config(settings["config"])
+    for _, _, stats, _ in train_and_report_stats(config, subprocess_init=partial(seed_worker, settings["seed"])):
+        print(stats.metrics["loss"], file=reports, flush=True)
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Every system against `text`, with intervals: `stage.run`."""

@@ -1,0 +1,1 @@
+"""The graph of NTUs: `stage.run`."""

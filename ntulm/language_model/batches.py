@@ -1,0 +1,271 @@
+"""From texts to batches: normalise, tokenise once, group posts of like length, mask tokens (§3.2, §4.2).
+
+Library only; the stages `adapt`, `pretrain` and `encode` use it. Which posts share a batch, in which order, and
+which tokens are masked follow from seeds and from the posts alone, so that every variant sees the same ones.
+
+Shapes: N posts, T tokens of all posts, B posts of a batch, L tokens of a post, M masked tokens of a batch.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ntulm.embeddings.table import EmbeddingTable
+from ntulm.language_model.model import IGNORED
+from ntulm.text import normalise
+
+if TYPE_CHECKING:
+    from ntulm.language_model.config import Batches
+
+LENGTH_STEP = 4  # lengths are padded to multiples of it: few shapes, so that memory stays bounded on a CPU
+MASKED_STEP = 16  # numbers of masked tokens likewise
+POSTS_STEP = 4  # numbers of posts likewise
+WINDOW_BATCHES = 64  # batches among whose posts those of like length are grouped
+TOKENISED_AT_ONCE = 8192  # posts; bounds the memory of the tokenizer's own objects
+FIXED = 2**32 - 1  # the "epoch" of masks that never change: those of validation and test posts
+
+_URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+_MENTION = re.compile(r"(?<!\w)[@＠]\w+")
+_HASHTAG = re.compile(r"(?<!\w)[#＃]\w*[^\W\d_]\w*")
+
+
+def normalise_text(text: str, batches: "Batches") -> str:
+    """Mask links as `http` and mentions as `@user`, as TweetEval does, where the config asks for it."""
+    if batches.mask_urls:
+        text = _URL.sub("http", text)
+    return _MENTION.sub("@user", text) if batches.mask_mentions else text
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """N tokenised posts, one after the other."""
+
+    ids: np.ndarray  # int32 [T], special tokens included
+    offsets: np.ndarray  # int64 [N + 1]; post n owns ids[offsets[n] : offsets[n + 1]]
+    hashtag: np.ndarray  # int32 [T], which of `hashtags` the token lies in (its `#` included), -1 for none
+    hashtags: list[str]  # of the texts, in normal form, in order of appearance
+
+    @property
+    def in_hashtag(self) -> np.ndarray:
+        """bool [T]."""
+        return self.hashtag >= 0
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [N]."""
+        return np.diff(self.offsets)
+
+    def fingerprint(self) -> str:
+        """A hash of the content."""
+        return _hash(self.ids, self.offsets)
+
+
+def tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, batches: "Batches") -> Tokens:
+    """Normalise and tokenise N texts, each cut to `batches.max_length` tokens."""
+    ids: list[np.ndarray] = []
+    lengths: list[int] = []
+    inside: list[np.ndarray] = []
+    hashtags: list[str] = []
+    for start in range(0, len(texts), TOKENISED_AT_ONCE):
+        part = [normalise_text(text, batches) for text in texts[start : start + TOKENISED_AT_ONCE]]
+        encoded = tokenizer(part, truncation=True, max_length=batches.max_length, return_offsets_mapping=True)
+        for text, post_ids, spans in zip(part, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            ids.append(np.array(post_ids, np.int32))
+            lengths.append(len(post_ids))
+            inside.append(_hashtags_at(text, spans, hashtags))
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    none = np.zeros(0, np.int32)
+    return Tokens(np.concatenate([*ids, none]), offsets, np.concatenate([*inside, none]), hashtags)
+
+
+def _hashtags_at(text: str, spans: Sequence[tuple[int, int]], hashtags: list[str]) -> np.ndarray:
+    """Which hashtag each token lies in: int32 [L], -1 for none; the text's hashtags are added to `hashtags`."""
+    inside = np.full(len(spans), -1, np.int32)
+    for found in _HASHTAG.finditer(text):
+        first, last = found.span()
+        for place, (start, end) in enumerate(spans):  # special tokens have the empty span (0, 0)
+            if start < end and start < last and end > first:
+                inside[place] = len(hashtags)
+        hashtags.append(normalise(found[0]))
+    return inside
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The NTUs of N posts; their vectors are looked up batch by batch."""
+
+    table: EmbeddingTable
+    rows: np.ndarray  # int64 [n], rows of the table, -1 for an unknown NTU
+    offsets: np.ndarray  # int64 [N + 1]
+
+    def vectors(self, posts: np.ndarray, hide: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
+        """The mean NTU vectors float32 [B, D] of `posts` int64 [B] (§3.2).
+
+        Args:
+            posts: which posts.
+            hide: tells of places int64 [m] in `rows` which NTUs do not count, bool [m]: as if the post had not used
+                them. None: all count.
+        """
+        starts, counts = self.offsets[posts], np.diff(self.offsets)[posts]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts) + np.repeat(starts, counts)
+        if hide is not None:
+            shown = ~hide(places)
+            places, offsets = places[shown], np.concatenate([[0], np.cumsum(shown)])[offsets]
+        return self.table.slot_vectors(self.rows[places], offsets)
+
+    def typical_norm(self) -> float:
+        """The root mean square norm of the slot vectors, of at most 8192 posts spread over all."""
+        posts = np.unique(np.linspace(0, len(self.offsets) - 2, 8192).astype(np.int64))
+        return max(float(np.sqrt(np.square(self.vectors(posts)).sum(axis=1).mean())), 1e-6)
+
+    def fingerprint(self) -> str:
+        """A hash of the rows and of the table's mean, which any other training of the table changes."""
+        return _hash(self.rows, self.offsets, self.table.mean)
+
+
+def training_order(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The batches of one epoch: each an int64 array of post numbers, of like length and in random order.
+
+    Batches have about as many tokens each, those of `batch_size` posts on average: with as many posts each, a batch of
+    short ones would have few masked tokens, and a say in the weights as large as any (docs/decisions/0031).
+
+    Args:
+        lengths: int64 [N].
+
+    Returns:
+        N / batch_size batches, rounded up.
+    """
+    random = np.random.default_rng([seed, epoch])
+    shuffled = random.permutation(len(lengths))
+    batches: list[np.ndarray] = []
+    window = batch_size * WINDOW_BATCHES
+    for start in range(0, len(shuffled), window):
+        posts = shuffled[start : start + window]
+        posts = posts[np.argsort(lengths[posts], kind="stable")]
+        count = -(-len(posts) // batch_size)
+        grouped = np.split(posts, _equal_shares(np.cumsum(lengths[posts]), count))
+        batches += [grouped[place] for place in random.permutation(count)]
+    return batches
+
+
+def _equal_shares(tokens: np.ndarray, count: int) -> list[int]:
+    """Where to cut posts into `count` batches of about as many tokens; `tokens` int64 [N] are summed up."""
+    wanted = tokens[-1] * np.arange(1, count) / count
+    cuts = np.searchsorted(tokens, wanted) // POSTS_STEP * POSTS_STEP
+    cuts = np.maximum.accumulate(cuts - np.arange(count - 1)) + np.arange(count - 1)  # no two are the same
+    return np.clip(cuts, np.arange(1, count), len(tokens) - count + np.arange(1, count)).tolist()
+
+
+def length_order(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """All posts by length, longest first (so that memory peaks at once), in batches; for evaluation and encoding."""
+    order = np.argsort(-lengths, kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B posts, padded."""
+
+    input_ids: Tensor  # int64 [B, L], L a multiple of 4
+    attention_mask: Tensor  # int64 [B, L]
+
+
+@dataclass(frozen=True)
+class MaskedBatch(Batch):
+    """B posts with masked tokens; the number of masked tokens is padded to a multiple of 16."""
+
+    positions: Tensor  # int64 [M], flat places in [B, L] of the masked tokens, by post and place; 0 where padded
+    targets: Tensor  # int64 [M], the true tokens; -100 where padded
+    places: np.ndarray  # int64 [M without padding], places in `Tokens.ids`
+
+
+def pad(tokens: Tokens, posts: np.ndarray, padding: int, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lay posts side by side.
+
+    Returns:
+        ids int64 [B, L] padded with `padding`; the mask bool [B, L] of real tokens; places int64 [B, L] in `tokens`.
+    """
+    starts, lengths = tokens.offsets[posts], tokens.lengths[posts]
+    longest = min(-(-int(lengths.max()) // LENGTH_STEP) * LENGTH_STEP, max(max_length, int(lengths.max())))
+    columns = np.arange(longest)
+    real = columns < lengths[:, None]
+    places = np.where(real, starts[:, None] + columns, 0)
+    return np.where(real, tokens.ids[places], padding).astype(np.int64), real, places
+
+
+class Masking:
+    """Chooses and replaces masked tokens: 80 % by the mask token, 10 % by a random token, 10 % left (§3.2).
+
+    Each draw is a hash of (seed, epoch, place of the token), so it depends neither on the variant nor on the batch.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, share: float, max_length: int) -> None:
+        if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
+            raise ValueError("the tokenizer has no mask or no padding token")
+        self.share = share
+        self.max_length = max_length
+        self.mask_id = int(tokenizer.mask_token_id)
+        self.padding = int(tokenizer.pad_token_id)
+        special = np.array(tokenizer.all_special_ids)  # the unknown token too: nothing is learnt from guessing it
+        self.maskable = ~np.isin(np.arange(len(tokenizer)), special)
+        self.ordinary = np.flatnonzero(self.maskable)
+
+    def batch(self, tokens: Tokens, posts: np.ndarray, seed: int, epoch: int) -> MaskedBatch:
+        """Mask `posts` int64 [B] of `tokens`."""
+        ids, real, places = pad(tokens, posts, self.padding, self.max_length)
+        chosen = real & self.maskable[ids] & (uniform(places, seed, epoch, 0) < self.share)
+        flat = np.flatnonzero(chosen)
+        targets, chosen_places = ids.reshape(-1)[flat], places.reshape(-1)[flat]
+        ids.reshape(-1)[flat] = self._replaced(targets, chosen_places, seed, epoch)
+        padded = max(1, -(-len(flat) // MASKED_STEP)) * MASKED_STEP - len(flat)
+        return MaskedBatch(
+            input_ids=torch.from_numpy(ids),
+            attention_mask=torch.from_numpy(real.astype(np.int64)),
+            positions=torch.from_numpy(np.pad(flat, (0, padded))),
+            targets=torch.from_numpy(np.pad(targets, (0, padded), constant_values=IGNORED)),
+            places=chosen_places,
+        )
+
+    def _replaced(self, targets: np.ndarray, places: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+        kind = uniform(places, seed, epoch, 1)
+        drawn = self.ordinary[(uniform(places, seed, epoch, 2) * len(self.ordinary)).astype(np.int64)]
+        return np.where(kind < 0.8, self.mask_id, np.where(kind < 0.9, drawn, targets))
+
+
+def padded_batches(
+    tokens: Tokens, padding: int, batch_size: int, max_length: int
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Unmasked batches by length, each with its post numbers int64 [B]."""
+    for posts in length_order(tokens.lengths, batch_size):
+        ids, real, _ = pad(tokens, posts, padding, max_length)
+        yield posts, Batch(torch.from_numpy(ids), torch.from_numpy(real.astype(np.int64)))
+
+
+def _hash(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def uniform(places: np.ndarray, seed: int, epoch: int, stream: int) -> np.ndarray:
+    """Numbers in [0, 1), one for each place: the finaliser of SplitMix64 over a key and a counter."""
+    key = int.from_bytes(hashlib.blake2b(f"{seed}/{epoch}/{stream}".encode(), digest_size=8).digest(), "little")
+    with np.errstate(over="ignore"):
+        bits = places.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        bits ^= bits >> np.uint64(31)
+    return (bits >> np.uint64(11)) * 2.0**-53

@@ -1,0 +1,387 @@
+"""The training loop of the stages `adapt` and `pretrain`: masked language modelling with early stopping (§3.2, App. B).
+
+Library only. It resumes after a kill from a checkpoint under `data/checkpoints/` and then gives the same result as an
+undisturbed run: order, masks and dropout depend on (seed, epoch, step), never on how often the process was started.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ntulm.device import has_bf16, mixed_precision, to_device
+from ntulm.errors import UserError
+from ntulm.language_model.batches import (
+    FIXED,
+    MaskedBatch,
+    Masking,
+    Slots,
+    Tokens,
+    length_order,
+    training_order,
+    uniform,
+)
+from ntulm.language_model.checkpoint import (
+    Checkpoint,
+    fingerprint,
+    restore_training,
+    training_tensors,
+    weights_fingerprint,
+)
+from ntulm.language_model.dropout import replace_dropout
+from ntulm.language_model.model import NtulmForMaskedLM, token_losses
+
+if TYPE_CHECKING:
+    from ntulm.language_model.config import Training
+
+MAX_GRADIENT_NORM = 1.0  # the Hugging Face Trainer's default, which the paper used
+CHECKPOINT_SECONDS = 300  # beside the checkpoint at each evaluation
+PROGRESS_SECONDS = 15
+SLOT_STREAM = 3  # of draws; the masks have 0 to 2
+NO_STEP = 2**62  # "no step went wrong"
+Hide = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Posts:
+    """Tokenised posts and, for a model with a slot, their NTUs."""
+
+    tokens: Tokens
+    slots: Slots | None
+
+    def slot_vectors(self, posts: np.ndarray, device: torch.device, hide: Hide | None = None) -> Tensor | None:
+        """float32 [B, D] on the device, or None without a slot; `hide` as in `Slots.vectors`."""
+        return None if self.slots is None else to_device(torch.from_numpy(self.slots.vectors(posts, hide)), device)
+
+
+@dataclass
+class EarlyStopping:
+    """Stop after `patience` evaluations in a row without a better loss."""
+
+    patience: int
+    best: float = math.inf
+    since_best: int = 0
+
+    def better(self, loss: float) -> bool:
+        """Take note of an evaluation; True if it is the best so far."""
+        improved = loss < self.best
+        self.best = min(self.best, loss)
+        self.since_best = 0 if improved else self.since_best + 1
+        return improved
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the training should end."""
+        return self.since_best >= self.patience
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which step is in which epoch, and after which steps the validation loss is taken."""
+
+    posts: int
+    batch_size: int
+    epochs: int
+    evaluations_per_epoch: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that see every post once."""
+        return -(-self.posts // self.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """All steps."""
+        return self.epochs * self.steps_per_epoch
+
+    def evaluates_after(self, step: int) -> bool:
+        """Whether an evaluation follows when `step` steps are done; the last of an epoch always has one."""
+        done, before = (count * self.evaluations_per_epoch // self.steps_per_epoch for count in (step, step - 1))
+        return done > before
+
+
+@dataclass
+class State:
+    """Where a run stands: what its checkpoint holds beside the tensors."""
+
+    stopping: EarlyStopping
+    step: int = 0
+    seconds: float = 0.0  # spent on training steps
+    nats: float = 0.0  # since the last evaluation
+    masked: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training run tells: goes into the metrics file."""
+
+    steps: int
+    posts_per_second: float
+    history: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class SlotTraining:
+    """How the slot is trained; of no effect on a model without one."""
+
+    learning_rate_factor: float = 1.0  # of the projection over that of the backbone
+    dropout: float = 0.0  # share of the NTUs that are left out of the slot, drawn anew in every epoch
+    ntu_of_token: np.ndarray | None = None  # int64 [T], the place in `Slots.rows` that is left out while the token is
+    # masked, -1 for none; None: nothing is left out
+
+    def hide(self, batch: MaskedBatch, seed: int, epoch: int) -> Hide | None:
+        """Which NTUs do not count for a batch; None: all do."""
+        if not self.dropout and self.ntu_of_token is None:
+            return None
+        own = np.zeros(0, np.int64) if self.ntu_of_token is None else self.ntu_of_token[batch.places]
+        return lambda places: (uniform(places, seed, epoch, SLOT_STREAM) < self.dropout) | np.isin(places, own)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a training run needs; the model has its final shape and is on its device."""
+
+    name: str
+    model: NtulmForMaskedLM
+    train: Posts
+    validation: Posts
+    masking: Masking
+    settings: "Training"
+    seed: int
+    slot: "SlotTraining"
+    checkpoint: Path
+
+
+def train_model(job: Job) -> Outcome:
+    """Train `job.model` in place, up to the weights with the best validation loss.
+
+    Raises:
+        UserError: a loss or a gradient is not a number; names the step.
+    """
+    settings, model = job.settings, job.model
+    plan = Plan(len(job.train.tokens), settings.batch_size, settings.epochs, settings.evaluations_per_epoch)
+    if model.device.type == "cpu":
+        replace_dropout(model)  # a GPU has a kernel for it
+    optimizer = make_optimizer(model, settings, job.slot.learning_rate_factor)
+    checkpoint = Checkpoint(job.checkpoint, _fingerprint(job))
+    state, best = _resume(job, optimizer, checkpoint)
+    meter = Meter(job.name, model.device, plan, state)
+    order: list[np.ndarray] = []
+    while state.step < plan.steps and not state.stopping.stopped:
+        epoch, place = divmod(state.step, plan.steps_per_epoch)
+        if not order or place == 0:
+            order = training_order(job.train.tokens.lengths, settings.batch_size, job.seed, epoch)
+        factor = learning_rate_factor(state.step, plan.steps, settings.warmup_share)
+        meter.add(*train_step(job, optimizer, order[place], epoch, state.step, factor), len(order[place]))
+        if plan.evaluates_after(state.step):
+            train_bits = meter.read()
+            validation_bits = float(np.mean(evaluate(job, job.validation).bits))
+            state.history.append({"step": state.step, "train_bits": train_bits, "validation_bits": validation_bits})
+            if state.stopping.better(validation_bits):
+                best = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+            meter.evaluated(validation_bits)
+        if plan.evaluates_after(state.step) or meter.checkpoint_due():
+            meter.flush()
+            _write(checkpoint, job, optimizer, state, best)
+    _load_weights(model, best)
+    return Outcome(state.step, plan_posts(plan, state.step) / max(state.seconds, 1e-9), state.history)
+
+
+def train_step(
+    job: Job, optimizer: torch.optim.Optimizer, posts: np.ndarray, epoch: int, step: int, factor: float
+) -> tuple[Tensor, int, Tensor]:
+    """One update; returns the loss, the number of masked tokens and the gradient's norm, without waiting for them."""
+    model = job.model.train()
+    batch = job.masking.batch(job.train.tokens, posts, job.seed, epoch)
+    torch.manual_seed(job.seed * 1_000_003 + step)  # dropout follows from the step: a resumed run draws the same
+    for group in optimizer.param_groups:
+        group["lr"] = group["full_lr"] * factor
+    slot = job.train.slot_vectors(posts, model.device, job.slot.hide(batch, job.seed, epoch))
+    loss = masked_losses(model, batch, slot).sum() / max(len(batch.places), 1)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.detach(), len(batch.places), norm
+
+
+def masked_losses(model: NtulmForMaskedLM, batch: MaskedBatch, slot: Tensor | None) -> Tensor:
+    """-ln p of the masked tokens of a batch: float32 [M], 0 where padded."""
+    device = model.device
+    input_ids, attention_mask, positions, targets = (
+        to_device(part, device) for part in (batch.input_ids, batch.attention_mask, batch.positions, batch.targets)
+    )
+    with mixed_precision(device):
+        logits = model(input_ids, attention_mask, slot, positions=positions).logits
+    return token_losses(logits, targets)
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """The loss of each masked token of posts with fixed masks, by post and place."""
+
+    places: np.ndarray  # int64 [M], places in `Tokens.ids`, ascending
+    bits: np.ndarray  # float32 [M], -log2 p
+
+
+@torch.inference_mode()
+def evaluate(job: Job, posts: Posts) -> TokenLosses:
+    """Measure the model on posts; their masks are the same for every variant, seed and evaluation.
+
+    Raises:
+        UserError: a loss is not a number, or no token is masked.
+    """
+    job.model.eval()
+    places, nats = [], []
+    for group in length_order(posts.tokens.lengths, job.settings.batch_size):
+        batch = job.masking.batch(posts.tokens, group, seed=0, epoch=FIXED)
+        losses = masked_losses(job.model, batch, posts.slot_vectors(group, job.model.device))
+        places.append(batch.places)
+        nats.append(losses[: len(batch.places)])
+    order = np.argsort(np.concatenate(places), kind="stable")
+    bits = torch.cat(nats).cpu().numpy()[order] / np.float32(math.log(2))
+    if not len(bits):
+        raise UserError(f"{job.name}: no token is masked in {len(posts.tokens)} posts; give more posts or longer ones")
+    if not np.isfinite(bits).all():
+        raise UserError(f"{job.name}: the loss on held-out posts is not a number; lower learning_rate")
+    return TokenLosses(np.concatenate(places)[order], bits.astype(np.float32))
+
+
+def make_optimizer(model: NtulmForMaskedLM, settings: "Training", slot_factor: float) -> torch.optim.Optimizer:
+    """AdamW with the projection's own learning rate; biases and norms are not decayed, as in the HF Trainer."""
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault((name.startswith("slot."), parameter.ndim > 1), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "full_lr": settings.learning_rate * (slot_factor if is_slot else 1.0),
+                "weight_decay": settings.weight_decay if is_matrix else 0.0,
+            }
+            for (is_slot, is_matrix), parameters in groups.items()
+        ],
+        lr=settings.learning_rate,
+        fused=True,
+    )
+
+
+def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
+    """The share of the full rate at `step` (from 0): linear rise over the warm-up, then linear fall to 0."""
+    warmup = math.ceil(steps * warmup_share)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return (steps - step) / max(steps - warmup, 1)
+
+
+def plan_posts(plan: Plan, steps: int) -> int:
+    """How many posts `steps` steps have seen, repeats counted; within an epoch as if batches had as many posts each."""
+    epochs, rest = divmod(steps, plan.steps_per_epoch)
+    return epochs * plan.posts + min(rest * plan.batch_size, plan.posts)
+
+
+class Meter:
+    """Sums losses on the device, notices one that is not a number, and tells how the run goes."""
+
+    def __init__(self, name: str, device: torch.device, plan: Plan, state: State) -> None:
+        self.name, self.plan, self.state, self.device = name, plan, state, device
+        self.nats = torch.zeros((), dtype=torch.float64, device=device)
+        self.first_bad = torch.full((), NO_STEP, dtype=torch.int64, device=device)
+        self.started = self.told = self.written = time.monotonic()
+
+    def add(self, loss: Tensor, masked: int, norm: Tensor, posts: int) -> None:
+        """Count one step of `posts` posts; only now and then look at the sums, which waits for the device."""
+        self.state.step += 1
+        self.state.masked += masked
+        self.nats += loss.double() * masked
+        bad = ~(torch.isfinite(loss) & torch.isfinite(norm))
+        self.first_bad = torch.where(bad, self.first_bad.clamp(max=self.state.step), self.first_bad)
+        if time.monotonic() - self.told > PROGRESS_SECONDS:
+            self.flush()
+            self._tell(f"{self._train_bits():.3f} bits")
+
+    def flush(self) -> None:
+        """Move the sums from the device into the state.
+
+        Raises:
+            UserError: a loss or gradient was not a number.
+        """
+        self.state.nats += float(self.nats)
+        self.nats.zero_()
+        step, now = int(self.first_bad), time.monotonic()
+        self.state.seconds += now - self.started
+        self.started = now
+        if step < NO_STEP:
+            raise UserError(f"{self.name}: loss or gradient is not a number at step {step}; lower learning_rate")
+
+    def read(self) -> float:
+        """The mean training loss in bits since the last call."""
+        self.flush()
+        bits = self._train_bits()
+        self.state.nats, self.state.masked = 0.0, 0
+        return bits
+
+    def evaluated(self, bits: float) -> None:
+        """Tell the validation loss; the time of the evaluation is not training time."""
+        self.started = time.monotonic()
+        self._tell(f"validation {bits:.3f} bits")
+
+    def checkpoint_due(self) -> bool:
+        """Whether the last checkpoint is long ago."""
+        due = time.monotonic() - self.written > CHECKPOINT_SECONDS
+        self.written = time.monotonic() if due else self.written
+        return due
+
+    def _train_bits(self) -> float:
+        return self.state.nats / max(self.state.masked, 1) / math.log(2)
+
+    def _tell(self, loss: str) -> None:
+        self.told = time.monotonic()
+        step, rate = self.state.step, plan_posts(self.plan, self.state.step) / max(self.state.seconds, 1e-9)
+        left = (self.plan.steps - step) / step * self.state.seconds / 60
+        line = f"{self.name}: step {step}/{self.plan.steps}, {loss}, {rate:.0f} posts/s, {left:.1f} min left"
+        print(line, file=sys.stderr, flush=True)
+
+
+def _fingerprint(job: Job) -> str:
+    parts: list[Any] = [job.settings.model_dump(mode="json"), job.seed, job.slot.learning_rate_factor]
+    parts += [job.slot.dropout, job.slot.ntu_of_token is not None]
+    parts += [job.model.config.to_dict(), weights_fingerprint(job.model), torch.__version__]
+    parts += [job.model.device.type, has_bf16(job.model.device)]
+    for posts in (job.train, job.validation):
+        parts += [posts.tokens.fingerprint(), posts.slots.fingerprint() if posts.slots else None]
+    return fingerprint(*parts)
+
+
+def _resume(job: Job, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> tuple[State, dict[str, Tensor]]:
+    """The state to go on from and the best weights so far."""
+    found = checkpoint.read()
+    if found is None:
+        return State(EarlyStopping(job.settings.patience)), {}
+    tensors, values = found
+    restore_training(job.model, optimizer, tensors)
+    best = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
+    state = State(**{**values, "stopping": EarlyStopping(**values["stopping"])})
+    print(f"{job.name}: resumes after step {state.step}", file=sys.stderr, flush=True)
+    return state, best
+
+
+def _write(
+    checkpoint: Checkpoint, job: Job, optimizer: torch.optim.Optimizer, state: State, best: dict[str, Tensor]
+) -> None:
+    tensors = training_tensors(job.model, optimizer) | {f"best.{name}": value for name, value in best.items()}
+    checkpoint.write(tensors, asdict(state))
+
+
+@torch.no_grad()
+def _load_weights(model: NtulmForMaskedLM, weights: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.copy_(weights[name])

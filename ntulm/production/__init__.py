@@ -1,0 +1,1 @@
+"""Arriving posts, challenger against champion, and the history of both."""

@@ -1,0 +1,137 @@
+"""Arriving posts beside those that the model in production was trained on: which are new, and what can be told of each.
+
+Reads the corpus of a project, or raw exports, which it normalises with the code of the stage corpus without writing
+anything that stays. Library only; `ntulm.check` uses it. Of a post only figures leave this module: no text, no author.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ntulm import layout
+from ntulm.corpus import stage as corpus
+from ntulm.corpus.sources import formats as sources
+from ntulm.embeddings.table import EmbeddingTable
+from ntulm.errors import UserError
+from ntulm.evaluate.coverage import posts_with_known
+
+if TYPE_CHECKING:
+    from ntulm.corpus.config import Corpus
+
+COLUMNS = ["post_id", "created_at", "text", "author", "hashtags"]
+NOT_WORDS = re.compile(r"https?://\S+|[@#]\w+")
+WORD = re.compile(r"[^\W\d_]+")
+POST, REJECT = "post", "reject"
+
+
+@dataclass(frozen=True)
+class Records:
+    """Posts with an author (COLUMNS), and the rejects beside them (file, line)."""
+
+    posts: pa.Table
+    rejects: pa.Table
+
+    def without(self, known: Records) -> Records:
+        """What `known` does not hold: posts by id, rejects by file and line."""
+        held = pc.is_in(self.posts["post_id"], known.posts["post_id"].combine_chunks())
+        rejects = self.rejects.join(known.rejects, ["file", "line"], join_type="left anti")
+        return Records(self.posts.filter(pc.invert(held)), rejects)
+
+
+def read_records(project: Path, split: str | None = None) -> Records:
+    """The corpus of the project in a folder, or one split of it (rejects have none).
+
+    Raises:
+        UserError: the stage corpus has not run there.
+    """
+    for path in (layout.POSTS, layout.SPLITS, layout.REJECTS):
+        if not (project / path).is_file():
+            raise UserError(f"{project / path}: not found; run `dvc repro corpus` first, which writes it")
+    posts = pq.read_table(project / layout.POSTS, columns=COLUMNS)
+    if split is not None:
+        posts = posts.filter(pc.equal(pq.read_table(project / layout.SPLITS, columns=["split"])["split"], split))
+    return _with_author(posts, pq.read_table(project / layout.REJECTS, columns=["file", "line"]))
+
+
+def read_exports(config: Corpus, path: Path) -> Records:
+    """Raw exports as the stage corpus would read them, without splits.
+
+    Raises:
+        UserError: there are none, or they cannot be read.
+    """
+    name = sources.detect(path) if config.format == "auto" else config.format
+    with tempfile.TemporaryDirectory() as folder, corpus.workspace(Path(folder) / "spill") as connection:
+        corpus.add_records(connection, sources.read(path, name, config.table), config.languages, config.table)
+        corpus.resolve(connection, config.duplicates)
+        for table in ("posts", "rejects"):
+            query, schema = corpus.TABLES[table]
+            corpus.write_table(connection, query, schema, Path(folder) / f"{table}.parquet")
+        posts = pq.read_table(Path(folder) / "posts.parquet", columns=COLUMNS)
+        rejects = pq.read_table(Path(folder) / "rejects.parquet", columns=["file", "line"])
+    return _with_author(posts, rejects)
+
+
+def _with_author(posts: pa.Table, rejects: pa.Table) -> Records:
+    return Records(posts.filter(pc.is_valid(posts["author"])), rejects)
+
+
+def posts_a_day(posts: pa.Table) -> tuple[float, int]:
+    """Posts a day, over the days that have any, and the number of those days."""
+    days = len(pc.unique(pc.cast(posts["created_at"], pa.date32())))
+    return (len(posts) / days if days else 0.0), days
+
+
+def most_used_words(texts: Iterable[str], number: int) -> frozenset[str]:
+    """The words that stand in the texts most often; equally frequent ones by the alphabet."""
+    counts = Counter(word for text in texts for word in words(text))
+    return frozenset(sorted(counts, key=lambda word: (-counts[word], word))[:number])
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in small letters, without links, mentions and hashtags."""
+    return WORD.findall(NOT_WORDS.sub(" ", text).lower())
+
+
+def frame(records: Records, common: frozenset[str], table: EmbeddingTable | None) -> pd.DataFrame:
+    """One row a record: `fate` (post, reject), and of a post, what the checks compare.
+
+    Args:
+        records: the posts and rejects.
+        common: the most used words of the training window.
+        table: the embedding table in production; without one nothing is said of known NTUs.
+
+    Returns:
+        Columns `length` (of the text), `has_hashtag`, `common_words` (share of the post's words; 0 for a post
+        without words) and, with a table, `knows_author`, `knows_hashtag`, `knows_any`.
+    """
+    texts = records.posts["text"].to_pylist()
+    hashtags = [tags or [] for tags in records.posts["hashtags"].to_pylist()]
+    columns: dict[str, Sequence[float] | np.ndarray] = {
+        "length": [float(len(text)) for text in texts],
+        "has_hashtag": [float(bool(tags)) for tags in hashtags],
+        "common_words": [_share(words(text), common) for text in texts],
+    }
+    if table is not None:
+        known = posts_with_known(table, records.posts["author"].to_pylist(), hashtags)
+        columns["knows_author"] = known["user"].astype(float)
+        columns["knows_hashtag"] = known["hashtag"].astype(float)
+        columns["knows_any"] = (known["user"] | known["hashtag"]).astype(float)
+    posts = pd.DataFrame(columns).assign(fate=POST)
+    rejects = pd.DataFrame({"fate": [REJECT] * len(records.rejects)})
+    return pd.concat([posts, rejects], ignore_index=True)
+
+
+def _share(found: list[str], common: frozenset[str]) -> float:
+    return sum(word in common for word in found) / len(found) if found else 0.0

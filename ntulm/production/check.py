@@ -1,0 +1,172 @@
+"""`ntulm check [PROJECT] [--exports PATH]`: may the arriving posts be trained on? Evidently tests, limits in `check`.
+
+PROJECT is a folder laid out like this one that holds `data/corpus` and `data/embeddings` of the model in production;
+its training window is what the new posts are compared with. New are the posts of `data/corpus`, or of the raw exports
+at PATH, that the corpus in PROJECT does not hold. Without PROJECT, the test posts are compared with the train posts of
+`data/corpus`, and nothing is said of known NTUs.
+
+Writes `data/check/checks.json` and `data/check/checks.html`, and adds the run to the Evidently workspace `monitoring`:
+`evidently ui --workspace monitoring` shows the history. Exits with 1 where a check fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+os.environ.setdefault("DO_NOT_TRACK", "1")  # read when Evidently is imported
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from evidently import DataDefinition, Dataset
+from evidently import Report as EvidentlyReport
+from evidently.core.metric_types import Metric
+from evidently.core.report import Snapshot
+from evidently.metrics import CategoryCount, MeanValue, ValueDrift
+from evidently.tests import gte, lte
+
+from ntulm import layout
+from ntulm.embeddings.table import EmbeddingTable
+from ntulm.errors import UserError
+from ntulm.files import whole_directory, write_json
+from ntulm.params import check_challenge
+from ntulm.production.arriving import (
+    POST,
+    REJECT,
+    Records,
+    frame,
+    most_used_words,
+    posts_a_day,
+    read_exports,
+    read_records,
+)
+from ntulm.production.monitoring import Line, Panel, keep
+
+if TYPE_CHECKING:
+    from ntulm.params import Params
+    from ntulm.production.config import Check
+
+HISTORY = "arriving posts"  # the name of the project in the Evidently workspace
+DRIFT = "wasserstein"  # in standard deviations of the reference; does not grow with the number of posts
+PANELS = [
+    Panel(title, [Line(column, metric, {"column": column}) for column in columns])
+    for title, metric, columns in (
+        ("Share of arriving posts", "MeanValue", ["has_hashtag", "knows_any"]),
+        ("Drift in standard deviations of the training window", "ValueDrift", ["length", "common_words"]),
+    )
+]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One check: what it is called, the Evidently metric that carries its test, and its limit in words."""
+
+    name: str
+    metric: Metric
+    limit: str
+    reference: float | None = None
+    percent: bool = False
+
+    def shown(self, value: float | None) -> str:
+        """A value as the check's unit wants it."""
+        if value is None:
+            return "–"
+        return f"{value:.1%}" if self.percent else f"{value:,.2f}".removesuffix(".00")
+
+
+def run(params: Params, project: Path | None, exports: Path | None) -> None:
+    """Compare, write what was found, and say it.
+
+    Raises:
+        UserError: there is nothing new, or a check failed; the message names each with value and limit.
+    """
+    check_challenge(params)  # here, because the flow `retrain` builds only after this
+    shutil.rmtree(layout.CHECK, ignore_errors=True)  # what an earlier run found must not be taken for this one's
+    arriving, reference = compared(params, project, exports)
+    if not len(arriving.posts):
+        raise UserError("new posts: 0; nothing has arrived that the model in production was not trained on")
+    table = None if project is None else EmbeddingTable.load(project / layout.EMBEDDINGS)
+    snapshot, checks = examine(params.check, arriving, reference, table)
+    with whole_directory(layout.CHECK) as directory:
+        snapshot.save_html(str(directory / "checks.html"))
+        write_json(directory / "checks.json", checks)
+    keep(snapshot, HISTORY, PANELS)
+    print("\n".join(line(check) for check in checks))
+    failed = [line(check) for check in checks if not check["passed"]]
+    if failed:
+        raise UserError("; ".join(failed))
+
+
+def compared(params: Params, project: Path | None, exports: Path | None) -> tuple[Records, Records]:
+    """The arriving records and the posts of the training window."""
+    if project is None:
+        return read_records(Path(), "test"), read_records(Path(), "train")
+    found = read_records(Path()) if exports is None else read_exports(params.corpus, exports)
+    return found.without(read_records(project)), read_records(project, "train")
+
+
+def examine(
+    config: Check, arriving: Records, reference: Records, table: EmbeddingTable | None
+) -> tuple[Snapshot, list[dict[str, Any]]]:
+    """Run the tests; the Evidently report, and one record a check: name, value, reference, limit, passed."""
+    common = most_used_words(reference.posts["text"].to_pylist(), config.common_words)
+    current, past = frame(arriving, common, table), frame(reference, common, table)
+    chosen = rules(config, arriving, reference, past, table is not None)
+    report = EvidentlyReport([rule.metric for rule in chosen], include_tests=True)
+    snapshot = report.run(_dataset(current), _dataset(past))
+    return snapshot, results(snapshot, chosen)
+
+
+def rules(config: Check, arriving: Records, reference: Records, past: pd.DataFrame, known: bool) -> list[Rule]:
+    """The checks with their limits; `past` is the frame of the training window."""
+    (rate, _), (_, days) = posts_a_day(reference.posts), posts_a_day(arriving.posts)
+    posts = max(config.min_posts, round(config.min_rate * rate * days))
+    hashtag_share = float(past["has_hashtag"].mean())
+    hashtags = config.min_hashtag_ratio * hashtag_share
+    rejects, own = config.max_reject_share, config.min_known_share
+    count = CategoryCount(column="fate", category=POST, tests=[gte(posts)])
+    rejected = CategoryCount(column="fate", category=REJECT, share_tests=[lte(rejects)])
+    return [
+        Rule("new posts", count, f"at least {posts:,}", float(len(reference.posts))),
+        Rule("rejected records", rejected, f"at most {rejects:.1%}", percent=True),
+        *([_share("posts with a known author or hashtag", "knows_any", own, past)] if known else []),
+        _share("posts with hashtags", "has_hashtag", hashtags, past),
+        _drift("drift of text length", "length", config.max_length_drift),
+        _drift("drift of language", "common_words", config.max_language_drift),
+    ]
+
+
+def _share(name: str, column: str, least: float, past: pd.DataFrame) -> Rule:
+    metric = MeanValue(column=column, tests=[gte(least)])
+    return Rule(name, metric, f"at least {least:.1%}", float(past[column].mean()), percent=True)
+
+
+def _drift(name: str, column: str, most: float) -> Rule:
+    return Rule(name, ValueDrift(column=column, method=DRIFT, threshold=most), f"below {most}")
+
+
+def results(snapshot: Snapshot, chosen: list[Rule]) -> list[dict[str, Any]]:
+    """What Evidently found, one record a check."""
+    found = snapshot.dict()
+    values = {item["id"]: item["value"] for item in found["metrics"]}
+    status = {item["metric_config"]["metric_id"]: item["status"] for item in found["tests"]}
+    records = []
+    for rule in chosen:
+        value = values[rule.metric.metric_id]
+        number = float(value["share" if rule.percent else "count"] if isinstance(value, dict) else value)
+        shown = {"value": rule.shown(number), "reference": rule.shown(rule.reference), "limit": rule.limit}
+        records.append({"check": rule.name, **shown, "passed": status[rule.metric.metric_id] == "SUCCESS"})
+    return records
+
+
+def line(check: dict[str, Any]) -> str:
+    """A check in one line."""
+    return f"{check['check']}: {check['value']}, {check['limit']}" + ("" if check["passed"] else " expected")
+
+
+def _dataset(records: pd.DataFrame) -> Dataset:
+    numbers = [column for column in records.columns if column != "fate"]
+    return Dataset.from_pandas(records, DataDefinition(numerical_columns=numbers, categorical_columns=["fate"]))

@@ -1,0 +1,25 @@
+"""The sections `check` and `challenge` of params.yaml."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ntulm.section import Count, Positive, Rate, Section, Share, Variant
+
+
+class Check(Section):
+    min_posts: Positive
+    min_rate: Share
+    max_reject_share: Share
+    min_known_share: Share
+    min_hashtag_ratio: Share
+    max_length_drift: Rate
+    max_language_drift: Rate
+    common_words: Positive
+
+
+class Challenge(Section):
+    variant: Variant
+    seed: Count
+    tasks: Annotated[list[str], Field(min_length=1)]
+    max_loss: Annotated[float, Field(ge=0)]

@@ -1,0 +1,171 @@
+"""The tables of the stage `evaluate`, read back for people: look-ups, and how figures, gains and verdicts are written.
+
+Reads `data/evaluate/tables.json`, `metrics/corpus.json` (whether the posts are synthetic) and `paper_scores.json` (the
+paper's Tables 2 to 5). Library only; `report` and `results` use it.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from ntulm import layout
+from ntulm.files import read_json
+
+Record = dict[str, Any]
+
+MARKS = {"better": "▲", "worse": "▼", "no difference shown": "=", "too few posts": "?", None: ""}
+LEGEND = "▲ better, ▼ worse, = no difference shown, ? too few posts for a verdict"
+SYNTHETIC = "SYNTHETIC data: these figures show that the pipeline works, not that NTUs help on real posts."
+SLICE_NAMES = {"overall": "overall", "overlap": "overlap", "non_overlap": "non-overlap"}
+TOKEN_NAMES = {
+    "all": "all masked tokens",
+    "in_hashtag": "tokens inside hashtags",
+    "other": "the other tokens",
+    "seen_under_10": "of these, seen under 10 times",
+    "seen_under_100": "10 to 99 times",
+    "seen_under_1000": "100 to 999 times",
+    "seen_more": "1,000 times or more",
+}
+BITS_NAMES = {
+    "all": "Perplexity (bits)",
+    "in_hashtag": "Bits, tokens in hashtags",
+    "other": "Bits, the other tokens",
+    "seen_under_10": "Bits, others seen < 10 times",
+    "seen_under_100": "Bits, others seen 10 to 99 times",
+    "seen_under_1000": "Bits, others seen 100 to 999 times",
+    "seen_more": "Bits, others seen ≥ 1,000 times",
+}
+NTULM, POST_CONCAT = "author+hashtag", "post-concat"  # the two systems that Table 4 compares
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `evaluate` wrote; the records are described in `ntulm.evaluate`."""
+
+    settings: Record
+    perplexity: list[Record]
+    families: list[Record]
+    datasets: list[Record]
+    coverage: list[Record]
+    synthetic: bool
+
+    @property
+    def baseline(self) -> str:
+        return str(self.settings["baseline"])
+
+    @property
+    def systems(self) -> list[str]:
+        """Every system that has a figure, baseline first, in the order of the tables."""
+        return distinct(record["system"] for record in self.families + self.perplexity)
+
+    @property
+    def main_families(self) -> list[str]:
+        return distinct(record["family"] for record in self.families if record["main"])
+
+    def measures(self, every_metric: bool = False) -> list[tuple[str, list[Record]]]:
+        """The headline comparisons: (measure, one record a system) for perplexity and each family's main metric."""
+        measures = self._token_measures("all")
+        overall = [r for r in self.families if r["slice"] == "overall" and (r["main"] or every_metric)]
+        for family, metric in dict.fromkeys((record["family"], record["metric"]) for record in overall):
+            own = [record for record in overall if (record["family"], record["metric"]) == (family, metric)]
+            measures.append((f"{family} ({metric})", own))
+        return measures
+
+    def comparisons(self) -> list[tuple[str, list[Record]]]:
+        """Everything that is compared over all posts: perplexity by token group, then every metric of each family."""
+        bits = [measure for tokens in TOKEN_NAMES for measure in self._token_measures(tokens)]
+        return bits + [(name, of) for name, of in self.measures(every_metric=True) if "family" in of[0]]
+
+    def _token_measures(self, tokens: str) -> list[tuple[str, list[Record]]]:
+        records = [record for record in self.perplexity if record["tokens"] == tokens]
+        return [(BITS_NAMES[tokens], records)] if records else []
+
+    def of_family(self, family: str, metric: str | None = None) -> list[Record]:
+        """The records of a family by its main metric, or by another."""
+        return [
+            record
+            for record in self.families
+            if record["family"] == family and (record["main"] if metric is None else record["metric"] == metric)
+        ]
+
+    def sentence(self) -> str:
+        """The verdict on NTULM (or the last variant that was run) in one sentence."""
+        against = [variant for variant in self.settings["variants"] if variant != self.baseline]
+        system = NTULM if NTULM in against or not against else against[-1]
+        records = [record for _, of in self.measures() for record in of if record["system"] == system]
+        given = [record["verdict"] for record in records if record["verdict"] is not None]
+        if not given:
+            return f"Nothing to compare: no variant was run beside `{self.baseline}`, or `{self.baseline}` was not run."
+        counts = [f"{verdict} on {given.count(verdict)}" for verdict in MARKS if verdict in given]
+        return f"{system} against {self.baseline}, of {_many(len(given), 'measure')}: {', '.join(counts)}."
+
+    def method(self) -> str:
+        """How the intervals were made, in a line."""
+        settings = self.settings
+        seeds = _many(len(settings["seeds"]), "seed")
+        if len(settings["seeds"]) == 1:
+            seeds += ", so the chance in training is not in them"
+        return (
+            f"{settings['confidence']:.0%} intervals of the gain over {self.baseline}: paired bootstrap over test posts"
+            f"{' and seeds' if len(settings['seeds']) > 1 else ''}, {settings['resamples']:,} resamples, "
+            f"{seeds}; no verdict under {settings['min_posts']} posts. A positive gain is an improvement, in bits too"
+        )
+
+
+def load_results() -> Results:
+    """Read what the last run of `evaluate` wrote.
+
+    Raises:
+        UserError: nothing has been evaluated yet.
+    """
+    tables = read_json(layout.EVALUATE / "tables.json")
+    corpus = layout.metrics("corpus")
+    return Results(**tables, synthetic=corpus.exists() and read_json(corpus).get("format") == "synthetic")
+
+
+def load_paper() -> Record:
+    """The paper's Tables 2 to 5; see `source` and `notes` in `paper_scores.json`."""
+    paper: Record = json.loads(files("ntulm.report").joinpath("paper_scores.json").read_text(encoding="utf-8"))
+    return paper
+
+
+def dig(values: Any, *path: str) -> Any:
+    """values[path[0]][path[1]]…, or None where a key is absent."""
+    for key in path:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
+
+
+def distinct(values: Iterable[str]) -> list[str]:
+    """Without repeats, in order of appearance."""
+    return list(dict.fromkeys(values))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure, or a dash where it is undefined."""
+    return ABSENT if value is None else f"{value:,.{digits}f}"
+
+
+def share(value: float | None, digits: int = 1) -> str:
+    """A fraction as a percentage."""
+    return ABSENT if value is None else f"{100 * value:.{digits}f} %"
+
+
+def gain(record: Record) -> str:
+    """A gain in % with its interval: `+4.9 % [+1.2, +8.0]`; an unbounded side is a dash."""
+    if record["gain"] is None:
+        return ""
+    low, high = (ABSENT if record[side] is None else f"{record[side]:+z.1f}" for side in ("low", "high"))
+    return f"{record['gain']:+z.1f} % [{low}, {high}]"
+
+
+def marked(record: Record, digits: int = 3) -> str:
+    """A figure with the mark of its verdict."""
+    return f"{number(record['value'], digits)} {MARKS[record['verdict']]}".rstrip()
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,62 @@
+"""Stage `tasks`: labelled data sets from the corpus or from a benchmark's files, one task at a time.
+
+Reads `data/corpus/` (topic, hashtag, labelled) or the task's `path` (table, tweeteval, semeval, socialmediaie).
+Writes `data/tasks/NAME/datasets.json`, `data/tasks/NAME/DATASET.parquet` and `metrics/tasks/NAME.json` (counts).
+Command: `ntulm tasks --task NAME`.
+
+One module a kind of task, each with `build(name, task) -> {data set's name: Dataset}`.
+"""
+
+from ntulm import layout
+from ntulm.errors import UserError
+from ntulm.files import whole_directory, write_json
+from ntulm.tasks import hashtag, labelled, semeval, socialmediaie, table, topic, tweeteval
+from ntulm.tasks.config import (
+    HashtagTask,
+    LabelledTask,
+    SemEvalTask,
+    SocialMediaIETask,
+    TableTask,
+    Task,
+    TopicTask,
+    TweetEvalTask,
+)
+from ntulm.tasks.dataset import Dataset, check, describe, statistics, write_rows
+
+
+def run(name: str, task: Task) -> None:
+    """Build, check and write the data sets of one task (§4.1).
+
+    Raises:
+        UserError: a missing or malformed file, a data set with one class, an empty split, a label out of range.
+    """
+    try:
+        datasets = build(name, task)
+        for dataset_name, dataset in datasets.items():
+            check(dataset_name, dataset)
+    except UserError as error:
+        raise UserError(f"tasks.{name}: {error}") from error
+    with whole_directory(layout.task(name)) as directory:
+        for dataset_name, dataset in datasets.items():
+            write_rows(directory / f"{dataset_name}.parquet", dataset.rows)
+        write_json(directory / "datasets.json", {key: describe(dataset) for key, dataset in datasets.items()})
+    write_json(layout.metrics("tasks", name), {key: statistics(dataset) for key, dataset in datasets.items()})
+
+
+def build(name: str, task: Task) -> dict[str, Dataset]:
+    """The data sets of a task by name; nothing is written."""
+    match task:
+        case TopicTask():
+            return topic.build(name, task)
+        case HashtagTask():
+            return hashtag.build(name, task)
+        case LabelledTask():
+            return labelled.build(name, task)
+        case TableTask():
+            return table.build(name, task)
+        case TweetEvalTask():
+            return tweeteval.build(name, task)
+        case SemEvalTask():
+            return semeval.build(name, task)
+        case SocialMediaIETask():
+            return socialmediaie.build(name, task)
