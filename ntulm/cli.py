@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ntulm import layout
 from ntulm.errors import UserError
+from ntulm.layout import Layout
 
 if TYPE_CHECKING:
     from ntulm.params import Params
@@ -30,6 +30,7 @@ app = typer.Typer(
 Variant = Annotated[str, typer.Option(help="One of run.variants in params.yaml.")]
 Seed = Annotated[int, typer.Option(help="One of run.seeds in params.yaml.")]
 Task = Annotated[str, typer.Option(help="A key of the section `tasks` in params.yaml.")]
+HERE = Layout()
 STAGE = "Stages (run by `dvc repro`)"
 PRODUCTION = "A model in production (run by the flows `retrain` and `monitor`)"
 IN_PRODUCTION = "A folder laid out like this one, with the params.yaml and data of the model in production."
@@ -39,7 +40,7 @@ Project = Annotated[Path | None, typer.Argument(help=IN_PRODUCTION)]
 def _params() -> "Params":
     from ntulm.params import load_params
 
-    return load_params(layout.PARAMS)
+    return load_params(HERE.params)
 
 
 def _known(params: "Params", variant: str | None = None, task: str | None = None) -> None:
@@ -55,15 +56,16 @@ def corpus() -> None:
     """Raw exports to posts, engagements, labels, splits and rejects."""
     from ntulm.corpus import stage
 
-    stage.run(_params().corpus)
+    stage.run(_params().corpus, HERE)
 
 
 @app.command(rich_help_panel=STAGE)
 def graph() -> None:
     """Posts and engagements to the user-hashtag graph."""
+    params = _params()
     from ntulm.graph import stage
 
-    stage.run(_params().graph)
+    stage.run(params.graph, params.ntus.scheme, HERE)
 
 
 @app.command(rich_help_panel=STAGE)
@@ -72,7 +74,7 @@ def embeddings() -> None:
     params = _params()
     from ntulm.embeddings import stage
 
-    stage.run(params.embeddings)
+    stage.run(params.embeddings, HERE)
 
 
 @app.command(rich_help_panel=STAGE)
@@ -81,7 +83,7 @@ def adapt() -> None:
     params = _params()
     from ntulm import adapt as stage
 
-    stage.run(params.adapt, params.batches)
+    stage.run(params.adapt, params.batches, HERE)
 
 
 @app.command(rich_help_panel=STAGE)
@@ -91,7 +93,7 @@ def pretrain(variant: Variant, seed: Seed) -> None:
     _known(params, variant)
     from ntulm import pretrain as stage
 
-    stage.run(params.pretrain, params.batches, params.adapt.backbone, variant, seed)
+    stage.run(params.pretrain, params.batches, params.ntus.scheme, params.adapt.backbone, variant, seed, HERE)
 
 
 @app.command(rich_help_panel=STAGE)
@@ -101,7 +103,7 @@ def tasks(task: Task) -> None:
     _known(params, task=task)
     from ntulm.tasks import stage
 
-    stage.run(task, params.tasks[task])
+    stage.run(task, params.tasks[task], params.ntus.scheme, HERE)
 
 
 @app.command(rich_help_panel=STAGE)
@@ -111,7 +113,7 @@ def encode(variant: Variant, seed: Seed, task: Task) -> None:
     _known(params, variant, task)
     from ntulm import encode as stage
 
-    stage.run(params.encode, params.batches, variant, seed, task)
+    stage.run(params.encode, params.batches, params.ntus.scheme, variant, seed, task, HERE)
 
 
 @app.command(rich_help_panel=STAGE)
@@ -121,7 +123,7 @@ def probe(variant: Variant, seed: Seed, task: Task) -> None:
     _known(params, variant, task)
     from ntulm.probe import stage
 
-    stage.run(params.probe, variant, seed, task)
+    stage.run(params.probe, variant, seed, task, HERE)
 
 
 @app.command(rich_help_panel=STAGE)
@@ -130,7 +132,16 @@ def evaluate() -> None:
     params = _params()
     from ntulm.evaluate import stage
 
-    stage.run(params.evaluate, params.run)
+    stage.run(params.evaluate, params.run, params.ntus.scheme, HERE)
+
+
+@app.command(rich_help_panel=STAGE)
+def model() -> None:
+    """Put the model directory together: what is loaded, promoted and served."""
+    params = _params()
+    from ntulm import model as stage
+
+    stage.run(params.model, params.batches, params.ntus.scheme, params.run.tasks, HERE)
 
 
 @app.command(rich_help_panel=STAGE)
@@ -139,7 +150,7 @@ def report() -> None:
     params = _params()
     from ntulm.report import stage
 
-    stage.run(params.report)
+    stage.run(params.report, HERE)
 
 
 @app.command(rich_help_panel=PRODUCTION)
@@ -151,7 +162,7 @@ def check(
     params = _params()
     from ntulm.production.check import run
 
-    run(params, project, exports)
+    run(params, project, exports, HERE)
 
 
 @app.command(rich_help_panel=PRODUCTION)
@@ -160,7 +171,7 @@ def challenge(project: Annotated[Path, typer.Argument(help=IN_PRODUCTION)]) -> N
     params = _params()
     from ntulm.production.challenge import run
 
-    run(params, project)
+    run(params, project, HERE)
 
 
 @app.command()
@@ -169,7 +180,7 @@ def tune() -> None:
     params = _params()
     from ntulm.tune import run
 
-    run(params)
+    run(params, HERE)
 
 
 @app.command()
@@ -185,7 +196,7 @@ def configure(
 
 @app.command()
 def params(
-    path: Annotated[Path, typer.Argument(help="A parameter file.")] = layout.PARAMS,
+    path: Annotated[Path, typer.Argument(help="A parameter file.")] = HERE.params,
 ) -> None:
     """Check a parameter file: every key known and there, every value of the right type."""
     from ntulm.params import load_params
@@ -202,7 +213,7 @@ def inspect(
     """Say what an export holds and what would be rejected, without writing anything."""
     from ntulm.corpus.inspect import run
 
-    run(path, format, _params().corpus.table if layout.PARAMS.is_file() else None)
+    run(path, format, _params().corpus.table if HERE.params.is_file() else None)
 
 
 @app.command()
@@ -218,7 +229,7 @@ def results() -> None:
     """Print the results of the last run again."""
     from ntulm.report.terminal import run
 
-    run()
+    run(HERE)
 
 
 def main() -> None:

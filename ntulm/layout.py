@@ -1,10 +1,140 @@
-"""Where each stage writes, relative to the project root; `dvc.yaml` names the same paths (a contract test compares).
+"""Where each stage writes, under one root; `dvc.yaml` names the same paths (a contract test compares).
 
 Stage S writes its data under `data/S/` and its metrics under `metrics/S…json`; the last stage writes `reports/`.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of a project; `root` is its folder."""
+
+    root: Path = Path()
+
+    @property
+    def params(self) -> Path:
+        """Every value that changes a result."""
+        return self.root / "params.yaml"
+
+    @property
+    def corpus(self) -> Path:
+        """Of the stage `corpus`; so are the six below."""
+        return self.root / "data/corpus"
+
+    @property
+    def posts(self) -> Path:
+        return self.corpus / "posts.parquet"
+
+    @property
+    def engagements(self) -> Path:
+        return self.corpus / "engagements.parquet"
+
+    @property
+    def labels(self) -> Path:
+        return self.corpus / "labels.parquet"
+
+    @property
+    def splits(self) -> Path:
+        return self.corpus / "splits.parquet"
+
+    @property
+    def rejects(self) -> Path:
+        return self.corpus / "rejects.parquet"
+
+    @property
+    def reading(self) -> Path:
+        """How the source writes users, mentions and texts: what a new post has to be read by."""
+        return self.corpus / "reading.json"
+
+    @property
+    def graph(self) -> Path:
+        """Of the stage `graph`; so are the three below."""
+        return self.root / "data/graph"
+
+    @property
+    def nodes(self) -> Path:
+        return self.graph / "nodes.parquet"
+
+    @property
+    def edges(self) -> Path:
+        return self.graph / "edges.parquet"
+
+    @property
+    def pbg_input(self) -> Path:
+        return self.graph / "pbg"
+
+    @property
+    def embeddings(self) -> Path:
+        """The embedding table."""
+        return self.root / "data/embeddings"
+
+    @property
+    def adapt(self) -> Path:
+        """The adapted backbone."""
+        return self.root / "data/adapt"
+
+    def pretrain(self, variant: str, seed: int) -> Path:
+        """The language model of one variant and seed."""
+        return self.root / f"data/pretrain/{variant}/{seed}"
+
+    def checkpoint(self, stage: str, variant: str = "", seed: int = 0) -> Path:
+        """Where a training stage keeps what it needs to resume after a kill; not an output, removed on success."""
+        return self.root / "data/checkpoints" / stage / variant / str(seed)
+
+    def task(self, name: str) -> Path:
+        """The data sets of one task: `datasets.json` and one Parquet file per data set."""
+        return self.root / f"data/tasks/{name}"
+
+    def vectors(self, variant: str, seed: int, task: str) -> Path:
+        """The post vectors of one variant, seed and task: one safetensors file per data set."""
+        return self.root / f"data/encode/{variant}/{seed}/{task}"
+
+    def scores(self, variant: str, seed: int, task: str) -> Path:
+        """Test scores and classifiers of the best probes of one variant, seed and task, per system and data set."""
+        return self.root / f"data/probe/{variant}/{seed}/{task}"
+
+    @property
+    def evaluate(self) -> Path:
+        """The tables."""
+        return self.root / "data/evaluate"
+
+    @property
+    def model(self) -> Path:
+        """The model directory: all that is needed to read a new post and answer."""
+        return self.root / "data/model"
+
+    @property
+    def reports(self) -> Path:
+        """Pages and figures for people."""
+        return self.root / "reports"
+
+    # Not of stages: written by `ntulm check`, `ntulm challenge` and `ntulm tune` for whoever decides.
+    @property
+    def tune(self) -> Path:
+        return self.root / "data/tune"
+
+    @property
+    def check(self) -> Path:
+        return self.root / "data/check"
+
+    @property
+    def challenge(self) -> Path:
+        return self.root / "data/challenge"
+
+    @property
+    def monitoring(self) -> Path:
+        """An Evidently workspace: what every check and every report found, over time."""
+        return self.root / "monitoring"
+
+    def metrics(self, stage: str, *parts: object) -> Path:
+        """The metrics file of a stage, or of one instance of it: `metrics/pretrain/author-0.json`."""
+        name = "-".join(str(part) for part in parts)
+        return self.root / "metrics" / (f"{stage}/{name}.json" if parts else f"{stage}.json")
+
+
+# Transitional: the same paths under the working directory.
 PARAMS = Path("params.yaml")
 
 CORPUS = Path("data/corpus")

@@ -12,15 +12,75 @@ from ntulm.errors import UserError
 from ntulm.evaluate.config import Evaluate
 from ntulm.graph.config import Graph
 from ntulm.language_model.config import Adapt, Batches, Encode, Pretrain
+from ntulm.ntus import NtuScheme
 from ntulm.probe.config import Probe
 from ntulm.production.config import Challenge, Check
 from ntulm.report.config import Report
-from ntulm.section import Count, Positive, Range, Section, Variant
+from ntulm.section import Count, Positive, Range, Section
 from ntulm.tasks.config import Task, TaskName
+from ntulm.variants import NAMED, ROLE, parse_variant
+
+Name = Annotated[str, Field(pattern=rf"^{ROLE}$")]  # of types, roles and relations
+
+
+class FieldRole(Section):
+    """NTUs that stand in a field of a post."""
+
+    type: str
+    field: Literal["author", "mentions", "hashtags", "urls", "places", "text"]
+
+    @property
+    def engagement(self) -> None:
+        return None
+
+
+class EngagementRole(Section):
+    """Users who engaged with a post; for relations of the graph alone."""
+
+    type: str
+    engagement: Literal["favorited", "reposted"]
+
+    @property
+    def field(self) -> None:
+        return None
+
+
+class NtuType(Section):
+    """How the keys of a type are written (`ntulm/text.py`)."""
+
+    key: Literal["user", "hashtag", "domain", "cashtag", "verbatim"]
+
+
+class Ntus(Section):
+    """The section `ntus`: which non-textual units there are."""
+
+    types: Annotated[dict[Name, NtuType], Field(min_length=1)]
+    roles: Annotated[dict[Name, FieldRole | EngagementRole], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _roles_have_types(self) -> "Ntus":
+        for name, role in self.roles.items():
+            if role.type not in self.types:
+                raise ValueError(f"roles.{name}.type: {role.type!r} is not among types ({', '.join(self.types)})")
+            if name in NAMED:
+                raise ValueError(f"roles.{name}: the name of a variant; expected another one")
+        return self
+
+    @property
+    def scheme(self) -> NtuScheme:
+        """The same without pydantic, for the modules that do without it."""
+        return NtuScheme({name: about.key for name, about in self.types.items()}, dict(self.roles))
+
+
+class Model(Section):
+    """The section `model`: which one of the run becomes the model directory."""
+
+    variant: str
+    seed: Count
 
 
 class Run(Section):
-    variants: Annotated[list[Variant], Field(min_length=1)]
+    variants: Annotated[list[str], Field(min_length=1)]
     seeds: Annotated[list[Count], Field(min_length=1)]
     tasks: list[str]
 
@@ -34,7 +94,7 @@ class OneOf(Section):
 
 
 class Tune(Section):
-    variant: Literal["author", "hashtag", "author+hashtag", "shuffled"]
+    variant: str
     task: str
     trials: Positive
     seed: Count
@@ -47,6 +107,7 @@ class Params(Section):
     """The whole of params.yaml."""
 
     run: Run
+    ntus: Ntus
     corpus: Corpus
     graph: Graph
     embeddings: Embeddings
@@ -57,10 +118,46 @@ class Params(Section):
     tasks: dict[TaskName, Task]
     probe: Probe
     evaluate: Evaluate
+    model: Model
     report: Report
     check: Check
     challenge: Challenge
     tune: Tune
+
+    @model_validator(mode="after")
+    def _roles_are_defined(self) -> "Params":
+        roles, types = self.ntus.roles, self.ntus.types
+        for name, relation in self.graph.relations.items():
+            for side in ("left", "right"):
+                if getattr(relation, side) not in roles:
+                    raise ValueError(
+                        f"graph.relations.{name}.{side}: {getattr(relation, side)!r} is not among ntus.roles "
+                        f"({', '.join(roles)})"
+                    )
+        related = {roles[role].type for one in self.graph.relations.values() for role in (one.left, one.right)}
+        for name in related - self.graph.min_degree.keys():
+            raise ValueError(f"graph.min_degree: nothing for the type {name!r}, which a relation uses")
+        for name in self.graph.min_degree.keys() - types.keys():
+            raise ValueError(f"graph.min_degree: {name!r} is not among ntus.types ({', '.join(types)})")
+        for role in self.evaluate.overlap:
+            if role not in self.ntus.scheme.of_posts:
+                raise ValueError(f"evaluate.overlap: {role!r} is not a role of a post's field in ntus.roles")
+        return self
+
+    @model_validator(mode="after")
+    def _variants_are_of_roles(self) -> "Params":
+        roles = self.ntus.scheme.of_posts
+        named = {"run.variants": self.run.variants, "tune.variant": [self.tune.variant]}
+        named |= {"model.variant": [self.model.variant], "encode.post_concat": [self.encode.post_concat]}
+        for key, names in named.items():
+            for name in names:
+                try:
+                    variant = parse_variant(name, roles)
+                except UserError as error:
+                    raise ValueError(f"{key}: {error}") from error
+                if key in ("tune.variant", "encode.post_concat") and not variant.slots:
+                    raise ValueError(f"{key}: {name!r} has no slot")
+        return self
 
     @model_validator(mode="after")
     def _tasks_are_defined(self) -> "Params":
@@ -95,18 +192,30 @@ def check_params(values: Any, where: str) -> Params:
         raise UserError("; ".join(_explain(where, dict(item)) for item in error.errors())) from error
 
 
+def check_model(params: Params) -> None:
+    """Refuse a section `model` whose model is not built, before anything is.
+
+    Raises:
+        UserError: names what is built.
+    """
+    wanted, run = params.model, params.run
+    if wanted.variant not in run.variants or wanted.seed not in run.seeds:
+        raise UserError(
+            f"model: {wanted.variant}, seed {wanted.seed}: not among run.variants ({', '.join(run.variants)}) and "
+            f"run.seeds ({', '.join(map(str, run.seeds))})"
+        )
+
+
 def check_challenge(params: Params) -> None:
     """Refuse a section `challenge` that does not fit the pipeline, before anything is built.
 
     Raises:
-        UserError: its model is not built, or the test posts of a task are not the newest ones.
+        UserError: the model is not built, or the test posts of a task are not the newest ones.
     """
-    wanted, run = params.challenge, params.run
-    if wanted.variant not in run.variants or wanted.seed not in run.seeds:
-        raise UserError(f"challenge: {wanted.variant}, seed {wanted.seed}: not among run.variants and run.seeds")
-    for task in wanted.tasks:
-        if task not in run.tasks:
-            raise UserError(f"challenge.tasks: {task!r} is not among run.tasks ({', '.join(run.tasks)})")
+    check_model(params)
+    for task in params.challenge.tasks:
+        if task not in params.run.tasks:
+            raise UserError(f"challenge.tasks: {task!r} is not among run.tasks ({', '.join(params.run.tasks)})")
         split = getattr(params.tasks[task], "split", None)
         if split != "corpus" or params.corpus.splits.by != "time":
             raise UserError(

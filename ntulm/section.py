@@ -5,7 +5,7 @@ default here would be invisible to DVC. What a key means stands as a comment bes
 """
 
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -26,8 +26,6 @@ def _date_as_text(value: Any) -> Any:
 Cut = Annotated[
     Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?$")] | Share, BeforeValidator(_date_as_text)
 ]
-
-Variant = Literal["text", "author", "hashtag", "author+hashtag", "shuffled", "words", "unadapted"]
 
 
 class Section(BaseModel):

@@ -5,6 +5,7 @@ Every source and every task uses these functions, so that a hashtag means the sa
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 
 _SIGNS = "#＃"
@@ -75,3 +76,33 @@ def _in_token(character: str) -> bool:
         return True
     # Marks belong to the letter before them (vowel signs, accents); variation selectors only choose a glyph.
     return unicodedata.category(character)[0] == "M" and not "\ufe00" <= character <= "\ufe0f"
+
+
+def user_key(name: str, casefold: bool = False) -> str:
+    """A user as posts and graph write it: without `@` and white space around it, in lower case where handles are."""
+    bare = name.strip().lstrip("@＠").strip()
+    return bare.lower() if casefold else bare
+
+
+def domain(link: str) -> str:
+    """The host of a link, in lower case, without `www.`, port and user; empty where there is none."""
+    match = re.match(r"(?:[a-z][a-z0-9+.-]*://)?(?:[^/?#@\s]*@)?([^/?#:\s]+)", link.strip(), re.IGNORECASE)
+    return match[1].lower().removeprefix("www.").strip(".") if match else ""
+
+
+_CASHTAG = re.compile(r"(?<![\w$])\$([A-Za-z]{1,6}(?:[._][A-Za-z]{1,2})?)(?!\w)")
+
+
+def cashtags(text: str) -> list[str]:
+    """The stock symbols of a text (`$AAPL`), in lower case, without the sign."""
+    return [found.lower() for found in _CASHTAG.findall(text)]
+
+
+# How the keys of a type of NTU are written: from one value of a post's field to its keys. Idempotent on keys.
+KEY_FORMS: dict[str, Callable[[str], list[str]]] = {
+    "verbatim": lambda value: [value.strip()],
+    "user": lambda value: [user_key(value)],
+    "hashtag": lambda value: [normalise(value)],
+    "domain": lambda value: [domain(value)],
+    "cashtag": cashtags,
+}

@@ -12,3 +12,4 @@ class Evaluate(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     seed: Count
     min_posts: Positive
+    overlap: Annotated[list[str], Field(min_length=1)]

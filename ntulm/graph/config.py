@@ -1,20 +1,22 @@
 """The section `graph` of params.yaml."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from ntulm.section import Count, Positive, Section
 
 
-class MinDegree(Section):
-    user: Positive
-    hashtag: Positive
+class Relation(Section):
+    """Edges from the NTUs of one role of a post to those of another role."""
+
+    left: str
+    right: str
 
 
 class Graph(Section):
-    relations: Annotated[list[Literal["authored", "favorited", "reposted", "co_mentioned"]], Field(min_length=1)]
-    min_degree: MinDegree
+    relations: Annotated[dict[str, Relation], Field(min_length=1)]
+    min_degree: dict[str, Positive]  # per type
     max_count: Positive
     held_out_share: Annotated[float, Field(ge=0, lt=0.5)]
     seed: Count

@@ -33,17 +33,24 @@ class Adapt(Training):
     seed: Count
 
 
+class Slot(Section):
+    """How slots start, learn and count."""
+
+    layer_norm: bool
+    scale: Rate
+    learning_rate_factor: Rate
+    weight: Annotated[float, Field(ge=0, lt=1)] | None
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    hide_masked: bool
+
+
 class Pretrain(Training):
     max_test_posts: Positive
-    slot_layer_norm: bool
-    slot_scale: Rate
-    slot_learning_rate_factor: Rate
-    slot_weight: Annotated[float, Field(ge=0, lt=1)] | None
-    slot_dropout: Annotated[float, Field(ge=0, lt=1)]
-    hide_masked_hashtags: bool
+    slot: Slot
 
 
 class Encode(Section):
     batch_size: Positive
     dtype: Literal["float16", "float32"]
     hidden_share: Annotated[float, Field(ge=0, lt=1)]
+    post_concat: str

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ntulm.section import Count, Positive, Rate, Section, Share, Variant
+from ntulm.section import Positive, Rate, Section, Share
 
 
 class Check(Section):
@@ -19,7 +19,5 @@ class Check(Section):
 
 
 class Challenge(Section):
-    variant: Variant
-    seed: Count
     tasks: Annotated[list[str], Field(min_length=1)]
     max_loss: Annotated[float, Field(ge=0)]
