@@ -30,6 +30,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import MaskedLMOutput
 
 from ntulm.errors import UserError
+from ntulm.language_model.start import start_head, start_projections
 
 if TYPE_CHECKING:
     from ntulm.language_model.config import Slot
@@ -153,16 +154,7 @@ class NtulmForMaskedLM(PreTrainedModel):
         settings: "Slot",
         seed: int,
     ) -> None:
-        """Give a text model its slots, with fresh projections.
-
-        The paper does not say how its projection starts. Ours keeps the angles between NTU vectors, and writes them
-        where the first layer's keys read least. To last through the layers and to be found in the mean over positions
-        (§3.3), a slot has to be larger than a token; written anywhere, such a slot would draw the attention of all
-        tokens to it or away from it (docs/decisions/0003-start-of-the-slot.md).
-
-        Several channels share the least read directions out among them, in turns, so that all are as quiet and none
-        writes over another: what they say is added up in a slot, in the attention and in the mean over positions, and
-        could not be told apart again. Only where there are too few directions do all take the same, the quietest ones.
+        """Give a text model its slots, with fresh projections (`ntulm/language_model/start.py`).
 
         Args:
             variant: the name of the variant.
@@ -179,47 +171,12 @@ class NtulmForMaskedLM(PreTrainedModel):
         config.slot_layer_norm, config.slot_weight = settings.layer_norm, settings.weight
         self._add_projections()
         self.projections.to(self.device)
-        generator, norm = torch.Generator().manual_seed(seed), self._token_norm()
-        with torch.no_grad():
-            for projection, directions in zip(self.projections, self._directions(width), strict=True):
-                # The input has a norm near 1 (see `slot_norms`), and an orthogonal matrix keeps it.
-                empty = torch.empty(directions.shape[1], width)
-                orthogonal = nn.init.orthogonal_(empty, generator=generator).to(self.device)
-                cast(nn.Linear, projection).weight.copy_(directions @ orthogonal * settings.scale * norm)
-                cast(nn.Linear, projection).bias.zero_()
+        start_projections(self, settings.scale, seed)
 
-    def _directions(self, width: int) -> list[Tensor]:
-        """Where each channel writes at the start: orthonormal [E, min(D, E)] per channel."""
-        count = len(self.projections)
-        if count * width > self.embedded_width:
-            return [self._quiet_directions(width)] * count
-        directions = self._quiet_directions(count * width)
-        return [directions[:, channel::count] for channel in range(count)]
-
-    @torch.no_grad()
-    def _quiet_directions(self, count: int) -> Tensor:
-        """The directions that the first layer's keys read least: orthonormal [E, min(count, E)]."""
-        attention: Any = self.layers[0].attention
-        keys = attention.k_lin if hasattr(attention, "k_lin") else attention.self.key
-        read = keys.weight.double()
-        if hasattr(self.encoder, "embeddings_project"):
-            read = read @ self.encoder.embeddings_project.weight.double()
-        _, directions = torch.linalg.eigh(read.T @ read)  # the least read first
-        return directions[:, :count].float()
-
-    @torch.no_grad()
     def start_head(self, counts: Tensor) -> None:
-        """Give a fresh MLM head a sensible start: the identity, and the tokens' frequencies as the decoder's bias.
-
-        With the library's random start a small budget goes into learning these (4,000 posts: 9.4 bits instead of 8.3).
-
-        Args:
-            counts: [V], how often each token occurs in the posts to come.
-        """
+        """Start a fresh MLM head; `counts` [V] says how often each token occurs in the posts to come."""
         dense, decoder = (self.backbone.get_submodule(name) for name in HEADS[self.config.backbone["model_type"]])
-        cast(nn.Linear, dense).weight.copy_(torch.eye(*cast(nn.Linear, dense).weight.shape))
-        smoothed = counts.double() + 0.1  # a token never seen keeps a chance
-        cast(nn.Linear, decoder).bias.copy_((smoothed / smoothed.sum()).log())
+        start_head(dense, decoder, counts)
 
     def forward(
         self,
@@ -379,14 +336,6 @@ class NtulmForMaskedLM(PreTrainedModel):
         if shares is None:
             return cast(Tensor, layer(vectors))
         return F.linear(vectors, layer.weight) + shares[:, channel, None].to(layer.bias.dtype) * layer.bias
-
-    @torch.no_grad()
-    def _token_norm(self) -> float:
-        """The mean norm of an embedded token, over the vocabulary's first 4096 tokens at one position."""
-        self.eval()
-        count = min(4096, int(self.encoder.embeddings.word_embeddings.num_embeddings))
-        tokens = torch.arange(count, device=self.device).unsqueeze(1)
-        return float(self.encoder.embeddings(input_ids=tokens).norm(dim=-1).mean())
 
 
 class Embedded(NamedTuple):
