@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from schemes import SCHEME
 
 from ntulm import adapt
 from ntulm.errors import UserError
@@ -14,7 +15,6 @@ from ntulm.language_model.backbone import load_backbone, load_model
 from ntulm.language_model.config import Batches
 from ntulm.language_model.samples import NO_NTUS, sample_posts
 from ntulm.layout import Layout
-from schemes import SCHEME
 
 CPU = torch.device("cpu")
 LAYOUT = Layout()

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from schemes import slot_settings
 from transformers import AutoConfig, AutoModelForMaskedLM, BertForMaskedLM
 
 from ntulm.errors import UserError
 from ntulm.language_model.model import HEADS, NtulmForMaskedLM, check_family
 from ntulm.language_model.packed import PackedLinear, speed_up
-from schemes import slot_settings
 
 WIDTH = 6
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
