@@ -5,8 +5,8 @@ Reads data/graph/pbg/ (graph/stage.py says what is in it) and writes nothing. to
 With `embeddings.partitions` = K, the nodes of each type are cut into K partitions, and the edges into K² buckets by the
 partitions of their two nodes, as in PyTorch-BigGraph. A device trains one bucket after the other, with the partitions
 of the bucket in its memory: one per type and side that its edges have. Several GPUs train at the same time, on buckets
-that share no partition. The uniform negatives of a bucket are of its own partitions. With K = 1 there is one bucket, and
-the tables stay where they are.
+that share no partition. The uniform negatives of a bucket are of its own partitions. With K = 1 there is one bucket,
+and the tables stay where they are.
 """
 
 from __future__ import annotations
