@@ -21,13 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from safetensors.numpy import save
 
 from ntulm import files
 from ntulm.embeddings import pbg
 from ntulm.embeddings.link_prediction import LHS, RHS, Edges, Model, Relation, link_prediction, read_relations
 from ntulm.embeddings.table import write_table
 from ntulm.errors import UserError
+from ntulm.tensors import write_tensors
 
 if TYPE_CHECKING:
     from ntulm.embeddings.config import Embeddings
@@ -49,7 +49,7 @@ def run(config: Embeddings, layout: Layout) -> None:
         nodes = pq.read_table(layout.nodes, columns=["type", "key"])
         vectors = np.concatenate([model.nodes[ntu_type] for ntu_type in sorted(model.nodes)])  # nodes are so ordered
         write_table(out, nodes["type"], nodes["key"], vectors, files.read_json(layout.node_types))
-        (out / "relations.safetensors").write_bytes(save({"vectors": model.relations}, relations_metadata(relations)))
+        write_tensors(out / "relations.safetensors", {"vectors": model.relations}, relations_metadata(relations))
         edges, held_out = read_edges(layout.edges, relations, model)
         asked = sample(np.flatnonzero(held_out), config.ranked_edges, config.seed)
         figures = link_prediction(model, edges, held_out, asked, relations)
