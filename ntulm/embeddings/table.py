@@ -172,14 +172,14 @@ class EmbeddingTable:
             rows: int64 [n], the NTUs of all posts one after the other, -1 for an unknown one.
             offsets: int64 [B + 1]; post b owns rows[offsets[b] : offsets[b + 1]].
             ordinals: int64 [n], the place of each NTU's type in `types`.
-            types: K types, all of them of the table.
+            types: K types.
 
         Returns:
             sums float32 [B, K, D]: of the vectors of a post's NTUs of a type, over the number of all its NTUs; and
-            shares float32 [B, K]: of its NTUs that are of the type. An unknown NTU counts as the mean of its type, a
-            post without any as one unknown NTU of each type.
+            shares float32 [B, K]: of its NTUs that are of the type. An unknown NTU counts as the mean of its type
+            (the mean row for a type that the table does not have), a post without any as one unknown NTU of each type.
         """
-        size, means = len(types), np.stack([self.type_means[name] for name in types])
+        size, means = len(types), np.stack([self.type_means.get(name, self.mean) for name in types])
         counts = np.diff(offsets)
         cells = np.repeat(np.arange(len(counts)), counts) * size + ordinals  # of the [B, K] results
         per_cell = np.bincount(cells, minlength=len(counts) * size)
@@ -190,7 +190,7 @@ class EmbeddingTable:
             starts = (np.cumsum(per_cell) - per_cell)[filled]
             sums[filled] = np.add.reduceat(self.vectors_of(rows, means[ordinals])[order], starts, axis=0)
         totals = np.maximum(counts, 1).astype(np.float32)[:, None]
-        sums = sums.reshape(len(counts), size, -1) / totals[:, :, None]
+        sums = sums.reshape(len(counts), size, self.dimension) / totals[:, :, None]
         shares = (per_cell.reshape(len(counts), size) / totals).astype(np.float32)
         sums[counts == 0], shares[counts == 0] = means / np.float32(size), 1 / size
         return sums, shares
