@@ -18,12 +18,14 @@ import h5py
 import numpy as np
 
 from benchmarks.harness import Benchmark, Outcome, run
-from benchmarks.synthetic_graph import RELATIONS, synthetic_edges
+from benchmarks.synthetic_graph import RELATIONS as NAMES
+from benchmarks.synthetic_graph import synthetic_edges
 from ntulm.device import choose_device, has_bf16
 from ntulm.embeddings.config import Embeddings
-from ntulm.embeddings.link_prediction import Edges, Model, link_prediction
+from ntulm.embeddings.link_prediction import Edges, Model, Relation, link_prediction
 from ntulm.files import write_json
 
+RELATIONS = [Relation(name, "user", "hashtag") for name in NAMES]
 HELD_OUT = 0.02
 TOLERANCE = 0.9  # of PBG's MRR: two standard deviations of our seeds on real graphs (decision 0030)
 RANKED = 2000
@@ -43,7 +45,7 @@ def prepare(folder: Path, size: int) -> None:
             file[name] = column[~held_out]
     (folder / "entity_count_user_0.txt").write_text(f"{len(users)}\n")
     (folder / "entity_count_hashtag_0.txt").write_text(f"{len(hashtags)}\n")
-    write_json(folder / "relations.json", RELATIONS)
+    write_json(folder / "relations.json", [relation._asdict() for relation in RELATIONS])
     np.savez(folder / "edges.npz", lhs=lhs, rel=relation, rhs=rhs, held_out=held_out)
 
 

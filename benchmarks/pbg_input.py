@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from benchmarks.harness import Benchmark, Outcome, run
 from benchmarks.synthetic_graph import RELATIONS, synthetic_edges
 from ntulm.graph import stage as graph
-from ntulm.graph.config import Graph, MinDegree
+from ntulm.graph.config import Graph, Relation
 
 MEMORY_LIMIT = "2GB"
 
@@ -37,7 +37,7 @@ def prepare(folder: Path, size: int) -> None:
     user, relation, hashtag = edges[:, np.random.default_rng(1).permutation(edges.shape[1])]
     users = pc.binary_join_element_wise("user_", pa.array(user * 7919 % 10_000_019).cast(pa.string()), "")
     hashtags = pc.binary_join_element_wise("tag", pa.array(hashtag).cast(pa.string()), "")
-    keyed = {"user_key": users, "rel": pa.array(relation, pa.int8()), "hashtag_key": hashtags}
+    keyed = {"left_key": users, "rel": pa.array(relation, pa.int8()), "right_key": hashtags}
     count = pa.array(np.ones(len(user), np.int64))
     pq.write_table(pa.table({**keyed, "count": count}), folder / "edges.parquet")
     names = pa.array(RELATIONS).take(keyed["rel"])
@@ -49,8 +49,8 @@ def prepare(folder: Path, size: int) -> None:
 def ours(folder: Path) -> Outcome:
     """What `graph.run` does from the table raw_edges on."""
     config = Graph(
-        relations=RELATIONS,  # type: ignore[arg-type]
-        min_degree=MinDegree(user=1, hashtag=1),
+        relations={name: Relation(left="user", right="hashtag") for name in RELATIONS},
+        min_degree={"user": 1, "hashtag": 1},
         max_count=1,
         held_out_share=0.0,
         seed=0,
@@ -62,13 +62,14 @@ def ours(folder: Path) -> Outcome:
     settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(out / "spill")}
     with duckdb.connect(config=settings) as database:
         database.read_parquet(str(folder / "edges.parquet")).create("raw_edges")
-        graph.number_nodes(database, config)
-        graph.write(database, config, out)
+        shape = graph.Shape({name: ("user", "hashtag") for name in RELATIONS})
+        graph.number_nodes(database, config, shape)
+        graph.write(database, config, shape, out)
     seconds = time.perf_counter() - started
     nodes = pq.read_table(out / "nodes.parquet", columns=["type", "key"])
     keys = {kind: nodes.filter(pc.equal(nodes["type"], kind))["key"].combine_chunks() for kind in ("user", "hashtag")}
     with h5py.File(out / "pbg" / "train" / "edges_0_0.h5") as file:
-        names = json.loads((out / "pbg" / "relations.json").read_text())
+        names = [relation["name"] for relation in json.loads((out / "pbg" / "relations.json").read_text())]
         return Outcome(seconds, len(file["lhs"]), _digest(file, keys["user"], keys["hashtag"], names))
 
 

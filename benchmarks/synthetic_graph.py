@@ -2,7 +2,7 @@
 
 import numpy as np
 
-RELATIONS = ["authored", "co_mentioned", "reposted"]
+RELATIONS = ["authored", "co_mentioned", "reposted"]  # each from users to hashtags
 COMMUNITY = 100  # hashtags of a community
 STRAY = 0.2  # of the edges leave their community
 SKEW = 2.0  # a node's share of the edges falls with its place to the power of 1/SKEW - 1

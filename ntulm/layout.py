@@ -50,7 +50,7 @@ class Layout:
 
     @property
     def graph(self) -> Path:
-        """Of the stage `graph`; so are the three below."""
+        """Of the stage `graph`; so are the four below."""
         return self.root / "data/graph"
 
     @property
@@ -60,6 +60,11 @@ class Layout:
     @property
     def edges(self) -> Path:
         return self.graph / "edges.parquet"
+
+    @property
+    def node_types(self) -> Path:
+        """The key form of each type of NTU."""
+        return self.graph / "types.json"
 
     @property
     def pbg_input(self) -> Path:

@@ -15,15 +15,29 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors import safe_open
 
-from ntulm import layout
 from ntulm.embeddings import pbg
 from ntulm.embeddings import stage as embeddings
 from ntulm.embeddings.config import Embeddings
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
 from ntulm.graph import stage as graph
-from ntulm.graph.config import Graph, MinDegree
+from ntulm.graph.config import Graph, Relation
+from ntulm.layout import Layout
+from ntulm.ntus import NtuScheme, Role
 
+LAYOUT = Layout()
+SCHEME = NtuScheme(
+    {"user": "user", "hashtag": "hashtag"},
+    {
+        "author": Role("user", "author"),
+        "mention": Role("user", "mentions"),
+        "hashtag": Role("hashtag", "hashtags"),
+    },
+)
+RELATIONS = {
+    "authored": Relation(left="author", right="hashtag"),
+    "co_mentioned": Relation(left="mention", right="hashtag"),
+}
 COMMUNITIES, USERS, HASHTAGS = 2, 30, 20  # users and hashtags of each community
 
 
@@ -44,7 +58,7 @@ def config(**changes: Any) -> Embeddings:
     return Embeddings(**values | changes)
 
 
-def planted_graph() -> None:
+def planted_graph(relations: dict[str, Relation]) -> None:
     """Users of a community use its hashtags, mention its users, and now and then stray."""
     random = np.random.default_rng(0)
     posts: list[dict[str, Any]] = []
@@ -54,27 +68,29 @@ def planted_graph() -> None:
         author, mention = (f"u{home}-{int(random.integers(USERS))}" for _ in range(2))
         tags = sorted({f"t{topic}-{int(tag)}" for tag in random.integers(HASHTAGS, size=2)})
         posts.append({"post_id": str(place), "author": author, "mentions": [mention], "hashtags": tags})
-    layout.CORPUS.mkdir(parents=True)
+    LAYOUT.corpus.mkdir(parents=True)
     table = pa.Table.from_pylist(posts)
     table = table.append_column("created_at", pa.array(range(len(posts)), pa.timestamp("us", "UTC")))
-    pq.write_table(table, layout.POSTS)
-    pq.write_table(pa.table({"post_id": table["post_id"], "graph": [True] * len(posts)}), layout.SPLITS)
+    pq.write_table(table, LAYOUT.posts)
+    pq.write_table(pa.table({"post_id": table["post_id"], "graph": [True] * len(posts)}), LAYOUT.splits)
     kinds = [
         ("user", pa.string()),
         ("post_id", pa.string()),
         ("kind", pa.string()),
         ("created_at", pa.timestamp("us", "UTC")),
     ]
-    pq.write_table(pa.schema(kinds).empty_table(), layout.ENGAGEMENTS)
+    pq.write_table(pa.schema(kinds).empty_table(), LAYOUT.engagements)
     graph.run(
         Graph(
-            relations=["authored", "co_mentioned"],
-            min_degree=MinDegree(user=1, hashtag=1),
+            relations=relations,
+            min_degree={"user": 1, "hashtag": 1},
             max_count=2,
             held_out_share=0.1,
             seed=0,
             memory_limit="500MB",
-        )
+        ),
+        SCHEME,
+        LAYOUT,
     )
 
 
@@ -84,20 +100,23 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("planted")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        planted_graph()
-    code = f"from ntulm import embeddings, config; embeddings.run(config.Embeddings(**{config().model_dump()!r}))"
+        planted_graph(RELATIONS)
+    code = (
+        "from ntulm.embeddings import config, stage; from ntulm.layout import Layout; "
+        f"stage.run(config.Embeddings(**{config().model_dump()!r}), Layout())"
+    )
     command = f'exec {sys.executable} -c "$CODE" <&-'
     subprocess.run(["/bin/sh", "-c", command], cwd=folder, env=os.environ | {"CODE": code}, check=True, timeout=120)
     return folder
 
 
 def all_bytes() -> dict[str, bytes]:
-    paths = [*sorted(layout.EMBEDDINGS.rglob("*")), layout.metrics("embeddings")]
+    paths = [*sorted(LAYOUT.embeddings.rglob("*")), LAYOUT.metrics("embeddings")]
     return {str(path): path.read_bytes() for path in paths}
 
 
 def test_neighbours_are_of_the_same_community(trained):
-    table = EmbeddingTable.load(trained / layout.EMBEDDINGS)
+    table = EmbeddingTable.load(trained / LAYOUT.embeddings)
     names = [("hashtag", f"t{home}-{place}") for home in range(COMMUNITIES) for place in range(HASHTAGS)]
     names += [("user", f"u{home}-{place}") for home in range(COMMUNITIES) for place in range(USERS)]
     rows = np.concatenate([table.rows(kind, [key]) for kind, key in names])
@@ -111,7 +130,7 @@ def test_neighbours_are_of_the_same_community(trained):
 
 
 def test_link_prediction_beats_popularity(trained):
-    metrics = json.loads((trained / layout.metrics("embeddings")).read_text())
+    metrics = json.loads((trained / LAYOUT.metrics("embeddings")).read_text())
     assert metrics["edges"] > 100
     assert metrics["mrr"] > 1.3 * metrics["popularity"]["mrr"]
     assert metrics["hits@10"] > metrics["popularity"]["hits@10"]
@@ -122,12 +141,13 @@ def test_link_prediction_beats_popularity(trained):
 
 
 def test_relations_and_table_are_whole(trained):
-    assert sorted(path.name for path in (trained / layout.EMBEDDINGS).iterdir()) == [
+    assert sorted(path.name for path in (trained / LAYOUT.embeddings).iterdir()) == [
         "relations.safetensors",
         "table.safetensors",
     ]
-    with safe_open(trained / layout.EMBEDDINGS / "relations.safetensors", "numpy") as file:
+    with safe_open(trained / LAYOUT.embeddings / "relations.safetensors", "numpy") as file:
         assert json.loads(file.metadata()["names"]) == ["authored", "co_mentioned"]
+        assert json.loads(file.metadata()["types"]) == [["user", "hashtag"]] * 2
         assert file.get_tensor("vectors").shape == (2, 16)
     assert not list((trained / "data").glob(".partial-*"))
 
@@ -135,7 +155,7 @@ def test_relations_and_table_are_whole(trained):
 def test_one_worker_gives_the_same_bytes(trained, monkeypatch, capfd):
     monkeypatch.chdir(trained)
     before = all_bytes()
-    embeddings.run(config())
+    embeddings.run(config(), LAYOUT)
     assert all_bytes() == before
     printed = capfd.readouterr()
     assert printed.out.splitlines()[0].startswith("embeddings: epoch 1 of 12, loss ")
@@ -146,12 +166,12 @@ def test_one_worker_gives_the_same_bytes(trained, monkeypatch, capfd):
 def test_the_engine_torch_writes_the_same_table(trained, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    (tmp_path / layout.GRAPH).symlink_to(trained / layout.GRAPH)
-    embeddings.run(config(engine="torch"))
-    ours, reference = (EmbeddingTable.load(folder / layout.EMBEDDINGS) for folder in (tmp_path, trained))
+    (tmp_path / LAYOUT.graph).symlink_to(trained / LAYOUT.graph)
+    embeddings.run(config(engine="torch"), LAYOUT)
+    ours, reference = (EmbeddingTable.load(folder / LAYOUT.embeddings) for folder in (tmp_path, trained))
     assert ours.vectors.shape == reference.vectors.shape
     assert ours.rows("user", ["u0-0", "u1-7"]).tolist() == reference.rows("user", ["u0-0", "u1-7"]).tolist()
-    files = (folder / layout.metrics("embeddings") for folder in (tmp_path, trained))
+    files = (folder / LAYOUT.metrics("embeddings") for folder in (tmp_path, trained))
     mrr, expected = (json.loads(file.read_text())["mrr"] for file in files)
     assert mrr > 0.9 * expected
 
@@ -159,30 +179,30 @@ def test_the_engine_torch_writes_the_same_table(trained, monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_two_workers_and_another_seed_train_as_well(trained, monkeypatch, tmp_path):
     monkeypatch.chdir(trained)
-    before = json.loads(layout.metrics("embeddings").read_text())["history"][0]["loss"]
-    model, losses = pbg.train(config(epochs=1, workers=2, seed=1), layout.PBG_INPUT, tmp_path, lambda *_: None)
-    assert np.isfinite(model.users).all()
+    before = json.loads(LAYOUT.metrics("embeddings").read_text())["history"][0]["loss"]
+    model, losses = pbg.train(config(epochs=1, workers=2, seed=1), LAYOUT.pbg_input, tmp_path, lambda *_: None)
+    assert np.isfinite(model.nodes["user"]).all()
     assert losses != [before]
 
 
 def test_a_failure_shows_the_log_and_leaves_nothing(trained, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    (tmp_path / layout.GRAPH).symlink_to(trained / layout.GRAPH)
+    (tmp_path / LAYOUT.graph).symlink_to(trained / LAYOUT.graph)
     monkeypatch.setattr(pbg, "_config", lambda *_: {"dimension": 0})
     with pytest.raises(RuntimeError, match="PyTorch-BigGraph ended with code 1; its log ends with"):
-        embeddings.run(config())
+        embeddings.run(config(), LAYOUT)
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["graph"]
-    assert not layout.metrics("embeddings").exists()
+    assert not LAYOUT.metrics("embeddings").exists()
 
 
 @pytest.mark.slow
 def test_the_engine_ends_with_its_parent(trained, tmp_path):
     code = (
-        "from pathlib import Path; from ntulm import pbg, layout, config; "
+        "from pathlib import Path; from ntulm.embeddings import pbg, config; from ntulm.layout import Layout; "
         f"settings = config.Embeddings(**{config(epochs=10_000).model_dump()!r}); "
         "report = lambda *_: print('epoch', flush=True); "
-        f"pbg.train(settings, layout.PBG_INPUT, Path({str(tmp_path)!r}), report)"
+        f"pbg.train(settings, Layout().pbg_input, Path({str(tmp_path)!r}), report)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=trained, stdout=subprocess.PIPE, process_group=0
@@ -207,17 +227,17 @@ def group_members(group: int) -> list[str]:
 def test_divergence_is_a_user_error(trained, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    (tmp_path / layout.GRAPH).symlink_to(trained / layout.GRAPH)
+    (tmp_path / LAYOUT.graph).symlink_to(trained / LAYOUT.graph)
     monkeypatch.setattr(pbg, "train", lambda *_: (None, [1.0, float("nan")]))
     with pytest.raises(UserError, match=r"embeddings.learning_rate: training diverged at 0\.2"):
-        embeddings.run(config())
-    assert not layout.EMBEDDINGS.exists()
+        embeddings.run(config(), LAYOUT)
+    assert not LAYOUT.embeddings.exists()
 
 
 def test_a_missing_graph_is_a_user_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"nodes.parquet: not found; run `dvc repro graph`"):
-        embeddings.run(config())
+        embeddings.run(config(), LAYOUT)
 
 
 def test_batches_must_be_multiples_of_their_negatives():
@@ -232,3 +252,24 @@ def test_the_sample_is_drawn_once_and_for_all():
     assert len(set(drawn.tolist())) == 10
     assert set(drawn.tolist()) <= set(places.tolist())
     assert embeddings.sample(places, 100, seed=4).tolist() == places.tolist()
+
+
+@pytest.mark.parametrize("engine", ["pbg", "torch"])
+def test_relations_within_a_type_and_types_without_edges_train(tmp_path, monkeypatch, engine):
+    monkeypatch.chdir(tmp_path)
+    planted_graph(
+        {
+            "mentioned": Relation(left="author", right="mention"),
+            "together": Relation(left="hashtag", right="hashtag"),
+        }
+    )
+    embeddings.run(config(engine=engine), LAYOUT)
+    metrics = json.loads(LAYOUT.metrics("embeddings").read_text())
+    assert set(metrics["sides"]) == {"user", "hashtag"}
+    assert metrics["relations"]["together"]["edges"] + metrics["relations"]["mentioned"]["edges"] == metrics["edges"]
+    # The planted mentions are chance; hashtags are used with those of their community.
+    together = metrics["relations"]["together"]
+    assert together["mrr"] > 1.1 * together["popularity"]["mrr"]
+    table = EmbeddingTable.load(LAYOUT.embeddings)
+    assert table.types == SCHEME.types
+    np.testing.assert_allclose(table.type_means["user"], table.vectors[-COMMUNITIES * USERS :].mean(0), rtol=1e-4)

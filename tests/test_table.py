@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
+from ntulm import tensors
 from ntulm.embeddings import table
-from ntulm.embeddings.table import EmbeddingTable, ntu_rows, write_table
+from ntulm.embeddings.table import EmbeddingTable, write_table
 from ntulm.errors import UserError
-from ntulm.variants import VARIANTS
 
 HOSTILE = [
     "",
@@ -81,7 +81,7 @@ def test_vectors_are_mapped_and_the_library_reads_them(tmp_path):
 
 def test_blocks_give_the_same_bytes(tmp_path, monkeypatch):
     small_table(tmp_path / "a")
-    monkeypatch.setattr(table, "BLOCK_ROWS", 1)
+    monkeypatch.setattr(tensors, "BLOCK_ROWS", 1)
     small_table(tmp_path / "b")
     assert (tmp_path / "a" / table.TABLE_FILE).read_bytes() == (tmp_path / "b" / table.TABLE_FILE).read_bytes()
 
@@ -95,26 +95,6 @@ def test_slot_vectors_average_known_unknown_and_no_ntus(tmp_path):
     assert slots.dtype == np.float32
     assert loaded.slot_vectors(np.empty(0, np.int64), np.zeros(3, np.int64)).tolist() == [mean.tolist()] * 2
     assert loaded.slot_vectors(np.empty(0, np.int64), np.zeros(1, np.int64)).shape == (0, 3)
-
-
-@given(
-    posts=st.lists(
-        st.tuples(
-            st.sampled_from([None, "ada", "bob", "eve"]), st.lists(st.sampled_from(["nlp", "ada", "x"])) | st.none()
-        )
-    ),
-    variant=st.sampled_from(list(VARIANTS)),
-)
-def test_ntu_rows_equal_a_plain_loop(tmp_path_factory, posts, variant):
-    loaded = small_table(tmp_path_factory.mktemp("table"))
-    names = VARIANTS[variant].slot
-    rows, offsets = ntu_rows(loaded, [author for author, _ in posts], [tags for _, tags in posts], names)
-    users, hashtags = {"ada": 2, "bob": 3}, {"nlp": 0, "ada": 1}
-    for place, (author, tags) in enumerate(posts):
-        expected = [users.get(author, -1)] if "author" in names and author is not None else []
-        expected += [hashtags.get(tag, -1) for tag in tags or []] if "hashtag" in names else []
-        assert rows[offsets[place] : offsets[place + 1]].tolist() == expected
-    assert offsets[-1] == len(rows)
 
 
 def test_an_ntu_that_stands_twice_is_refused(tmp_path):
@@ -134,9 +114,80 @@ def test_a_missing_or_damaged_table_is_a_user_error(tmp_path):
     content = file.read_bytes()
     for damaged, message in (
         (content[:-1], "cut short"),
-        (content[:40], "not an embedding table"),
-        (b"", "not an emb"),
+        (content[:40], "not a file of tensors; remove it"),
+        (b"", "not a file of tensors"),
+        (content.replace(b"ntulm-table-2", b"ntulm-table-1"), "not an embedding table of this version"),
     ):
         file.write_bytes(damaged)
         with pytest.raises(UserError, match=message):
             EmbeddingTable.load(tmp_path)
+
+
+def test_types_have_key_forms_and_means(tmp_path):
+    types, vectors = ["user", "hashtag", "user"], np.arange(6, dtype=np.float32).reshape(3, 2)
+    forms = {"user": "user", "place": "verbatim", "hashtag": "hashtag"}
+    write_table(tmp_path, types, ["ada", "nlp", "bob"], vectors, forms)
+    loaded = EmbeddingTable.load(tmp_path)
+    assert loaded.types == forms
+    assert list(loaded.types) == sorted(forms)
+    assert {name: mean.tolist() for name, mean in loaded.type_means.items()} == {
+        "user": [2, 3],
+        "hashtag": [2, 3],
+        "place": loaded.mean.tolist(),  # no row: the mean of all
+    }
+    write_table(tmp_path, types, ["ada", "nlp", "bob"], vectors)
+    assert EmbeddingTable.load(tmp_path).types == {"user": "verbatim", "hashtag": "verbatim"}
+
+
+def test_the_rows_of_an_overlay_follow_those_of_the_base(tmp_path):
+    base = small_table(tmp_path)
+    later = np.arange(9, dtype=np.float32).reshape(3, 3)
+    write_table(tmp_path, ["user", "user", "hashtag"], ["eve", "ada", "new"], later, file=table.OVERLAY_FILE)
+    loaded = EmbeddingTable.load(tmp_path)
+    assert (len(base), len(loaded)) == (4, 7)
+    assert loaded.rows("user", ["eve", "ada", "bob", "zoe"]).tolist() == [4, 2, 3, -1]  # the base knows ada
+    assert loaded.rows("hashtag", ["new", "nlp", None]).tolist() == [6, 0, -1]
+    np.testing.assert_array_equal(loaded.mean, base.mean)
+    np.testing.assert_array_equal(loaded.type_means["user"], base.type_means["user"])
+    rows = np.array([6, 3, -1, 4])
+    expected = np.stack([later[2], base.vectors[3], base.mean, later[0]])
+    np.testing.assert_array_equal(loaded.vectors_of(rows), expected)
+    slots = loaded.slot_vectors(rows, np.array([0, 3, 4]))
+    np.testing.assert_allclose(slots, [expected[:3].mean(0), expected[3]], rtol=1e-6)
+
+
+def test_an_unknown_ntu_counts_as_what_fills_its_place(tmp_path):
+    loaded = small_table(tmp_path)
+    fill = np.arange(9, dtype=np.float32).reshape(3, 3)
+    slots = loaded.slot_vectors(np.array([-1, 1, -1]), np.array([0, 2, 3, 3]), fill)
+    np.testing.assert_allclose(slots, [(fill[0] + loaded.vectors[1]) / 2, fill[2], loaded.mean], rtol=1e-6)
+
+
+@given(
+    posts=st.lists(st.lists(st.tuples(st.sampled_from(["user", "hashtag", "place"]), st.integers(-1, 3)), max_size=4))
+)
+def test_parts_of_types_equal_a_plain_loop_and_add_up_to_the_slot(tmp_path_factory, posts):
+    loaded = small_table(tmp_path_factory.mktemp("table"))
+    loaded.type_means["place"] = loaded.mean
+    types = ["user", "hashtag", "place"]
+    ntus = [ntu for own in posts for ntu in own]
+    rows = np.array([row for _, row in ntus], np.int64)
+    ordinals = np.array([types.index(name) for name, _ in ntus], np.int64)
+    offsets = np.cumsum([0] + [len(own) for own in posts])
+    sums, shares = loaded.slot_vectors_by_type(rows, offsets, ordinals, types)
+    assert (sums.dtype, shares.dtype) == (np.float32, np.float32)
+    assert sums.shape == (len(posts), 3, 3)
+    for place, own in enumerate(posts):
+        of_post = own or [(name, -1) for name in types]
+        for at, name in enumerate(types):
+            vectors = [
+                loaded.vectors[row] if row >= 0 else loaded.type_means[name] for kind, row in of_post if kind == name
+            ]
+            np.testing.assert_allclose(
+                sums[place, at], np.sum(vectors, axis=0) / len(of_post) if vectors else 0, atol=1e-6
+            )
+            assert shares[place, at] == np.float32(len(vectors) / len(of_post))
+    fill = np.stack([loaded.type_means[name] for name, _ in ntus]) if ntus else None
+    whole = loaded.slot_vectors(rows, offsets, fill)
+    filled = np.diff(offsets) > 0
+    np.testing.assert_allclose(sums.sum(axis=1)[filled], whole[filled], atol=1e-6)

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from ntulm.embeddings import torch_engine, torch_training
 from ntulm.embeddings.config import Embeddings
-from ntulm.embeddings.link_prediction import Edges, Model, link_prediction
+from ntulm.embeddings.link_prediction import Edges, Model, Relation, link_prediction
+from ntulm.embeddings.torch_training import Part
 from ntulm.files import write_json
 
 USERS, HASHTAGS, COMMUNITIES = 60, 40, 4
+RELATIONS = [Relation("authored", "user", "hashtag"), Relation("reposted", "user", "hashtag")]
 CPU = torch.device("cpu")
 
 
@@ -74,7 +76,7 @@ def write_pbg_input(folder: Path, edges: Edges) -> None:
             file[name] = column
     (folder / "entity_count_user_0.txt").write_text(f"{USERS}\n")
     (folder / "entity_count_hashtag_0.txt").write_text(f"{HASHTAGS}\n")
-    write_json(folder / "relations.json", ["authored", "reposted"])
+    write_json(folder / "relations.json", [relation._asdict() for relation in RELATIONS])
 
 
 def engine(dtype: torch.dtype, **changes: Any) -> torch_engine.Engine:
@@ -86,10 +88,12 @@ def engine(dtype: torch.dtype, **changes: Any) -> torch_engine.Engine:
         squares = torch.rand(rows, generator=random, dtype=torch.float64)
         return torch_engine.Table(vectors.to(dtype), squares.to(dtype))
 
-    relations = torch.randn(2, 8, generator=random, dtype=torch.float64).to(dtype)
-    squares = torch.rand(2, 8, generator=random, dtype=torch.float64).to(dtype)
+    relations = torch.randn(3, 8, generator=random, dtype=torch.float64).to(dtype)
+    squares = torch.rand(3, 8, generator=random, dtype=torch.float64).to(dtype)
     settings, negatives = config(dimension=8, **changes), torch.Generator().manual_seed(1)
-    return torch_engine.Engine(table(30), table(20), relations, squares, settings, dtype, negatives)
+    users, hashtags = table(30), table(20)
+    sides = {0: (users, hashtags), 1: (users, hashtags), 2: (users, users)}
+    return torch_engine.Engine(sides, relations, squares, settings, dtype, negatives)
 
 
 def plain_loss(users: Tensor, hashtags: Tensor, relation: Tensor, batch: Any, drawn: tuple[Tensor, Tensor]) -> Tensor:
@@ -108,12 +112,13 @@ def plain_loss(users: Tensor, hashtags: Tensor, relation: Tensor, batch: Any, dr
     return total
 
 
-def draws(made: torch_engine.Engine, chunks: int) -> tuple[Tensor, Tensor]:
+def draws(made: torch_engine.Engine, chunks: int, relation: int = 0) -> tuple[Tensor, Tensor]:
     """The uniform negatives that the next step will draw."""
     random = torch.Generator()
     random.set_state(made.random.get_state())
-    users, hashtags = (torch.randint(rows, (3 * chunks,), generator=random) for rows in (30, 20))
-    return users, hashtags
+    sizes = [len(table.vectors) for table in made.sides[relation]]
+    left, right = (torch.randint(rows, (3 * chunks,), generator=random) for rows in sizes)
+    return left, right
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
@@ -122,11 +127,11 @@ def test_a_step_equals_autograd_and_plain_row_wise_adagrad(dtype, tolerance, siz
     made = engine(dtype, batch_size=12, batch_negatives=4, uniform_negatives=3)
     random = torch.Generator().manual_seed(size)
     batch = torch_engine.Batch(1, *(torch.randint(rows, (size,), generator=random) for rows in (6, 5)))
-    users, hashtags = made.users.vectors.clone().requires_grad_(), made.hashtags.vectors.clone().requires_grad_()
+    users, hashtags = (table.vectors.clone().requires_grad_() for table in made.sides[1])
     relation = made.relations[1].clone().requires_grad_()
     expected = plain_loss(users, hashtags, relation, batch, draws(made, -(-size // 4)))
     expected.backward()
-    tables = ((made.users, users), (made.hashtags, hashtags))
+    tables = tuple(zip(made.sides[1], (users, hashtags), strict=True))
     sums = [table.squares + tensor.grad.square().mean(1) for table, tensor in tables]  # type: ignore[union-attr]
     relation_sums = made.relation_squares[1] + relation.grad.square()  # type: ignore[union-attr]
     loss = made.step(batch, with_loss=True)
@@ -163,10 +168,10 @@ def test_the_loss_is_that_of_biggraph(monkeypatch):
     # BigGraph finds an Optional by identity, which lasts as long as `typing` remembers the type: long in the young
     # process that ntulm/embeddings/pbg.py gives it, not always in this one.
     monkeypatch.setattr("torchbiggraph.schema.unpack_optional", unpack_optional)
-    schema = parse_config(pbg._config(made.config, Path(), Path(), ["authored"]))
+    schema = parse_config(pbg._config(made.config, Path(), Path(), [RELATIONS[0]]))
     model = make_model(schema)
-    model.set_embeddings("user", torch.nn.Parameter(made.users.vectors), Side.LHS)
-    model.set_embeddings("hashtag", torch.nn.Parameter(made.hashtags.vectors), Side.RHS)
+    model.set_embeddings("user", torch.nn.Parameter(made.sides[0][0].vectors), Side.LHS)
+    model.set_embeddings("hashtag", torch.nn.Parameter(made.sides[0][1].vectors), Side.RHS)
     model.rhs_operators[0].translation.data = made.relations[0].clone()
     drawn = iter(draws(made, 3))
     monkeypatch.setattr(torch, "randint", lambda low, high, size: next(drawn).view(size))
@@ -176,6 +181,44 @@ def test_the_loss_is_that_of_biggraph(monkeypatch):
     logistic = LogisticLossFunction()
     expected = logistic(scores.lhs_pos, scores.lhs_neg) + logistic(scores.rhs_pos, scores.rhs_neg)
     assert made.step(batch, with_loss=True) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [3, 10])
+def test_a_row_on_both_sides_is_updated_once_as_by_biggraph(monkeypatch, size):
+    """One table on both sides: the step equals that of BigGraph's own model, loss and optimizer."""
+    from torchbiggraph.config import parse_config
+    from torchbiggraph.edgelist import EdgeList
+    from torchbiggraph.entitylist import EntityList
+    from torchbiggraph.losses import LogisticLossFunction
+    from torchbiggraph.model import make_model
+    from torchbiggraph.row_adagrad import RowAdagrad
+    from torchbiggraph.types import Side
+
+    from ntulm.embeddings import pbg
+
+    made = engine(torch.float32, batch_size=12, batch_negatives=4, uniform_negatives=3)
+    table = made.sides[2][0]
+    batch = torch_engine.Batch(2, torch.arange(size) % 6, (torch.arange(size) + 3) % 7)
+    monkeypatch.setattr("torchbiggraph.schema.unpack_optional", unpack_optional)
+    model = make_model(parse_config(pbg._config(made.config, Path(), Path(), [Relation("knows", "user", "user")])))
+    vectors = torch.nn.Parameter(table.vectors.clone())
+    model.set_embeddings("user", vectors, Side.LHS)
+    model.set_embeddings("user", vectors, Side.RHS)
+    model.rhs_operators[0].translation.data = made.relations[2].clone()
+    optimizer = RowAdagrad([vectors], lr=made.config.learning_rate)
+    optimizer.state[vectors]["sum"].copy_(table.squares)
+    drawn = iter(draws(made, -(-size // 4), 2))
+    monkeypatch.setattr(torch, "randint", lambda low, high, size: next(drawn).view(size))
+    edges = EdgeList(EntityList.from_tensor(batch.lhs), EntityList.from_tensor(batch.rhs), torch.tensor(0))
+    scores = model(edges)
+    monkeypatch.undo()
+    logistic = LogisticLossFunction()
+    loss = logistic(scores.lhs_pos, scores.lhs_neg) + logistic(scores.rhs_pos, scores.rhs_neg)
+    loss.backward()
+    optimizer.step()
+    assert made.step(batch, with_loss=True) == pytest.approx(float(loss), rel=1e-5)
+    torch.testing.assert_close(table.vectors, vectors.data, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(table.squares, optimizer.state[vectors]["sum"], rtol=1e-4, atol=1e-5)
 
 
 def test_every_edge_comes_once_an_epoch_in_batches_of_one_relation(pbg_input):
@@ -198,7 +241,7 @@ def test_every_edge_comes_once_an_epoch_in_batches_of_one_relation(pbg_input):
 
 def mrr(model: Model) -> dict[str, Any]:
     edges, held_out = planted()
-    return link_prediction(model, edges, held_out, np.flatnonzero(held_out), ["authored", "reposted"])
+    return link_prediction(model, edges, held_out, np.flatnonzero(held_out), RELATIONS)
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -208,8 +251,9 @@ def test_communities_are_learned(pbg_input, monkeypatch, bf16):
     assert losses[-1] < 0.8 * losses[0]
     figures = mrr(model)
     assert figures["mrr"] > 1.5 * figures["popularity"]["mrr"]
-    assert model.users.dtype == model.hashtags.dtype == model.relations.dtype == np.float32
-    assert (model.users.shape, model.hashtags.shape, model.relations.shape) == ((60, 16), (40, 16), (2, 16))
+    found = (model.nodes["user"], model.nodes["hashtag"], model.relations)
+    assert [vectors.dtype for vectors in found] == [np.float32] * 3
+    assert [vectors.shape for vectors in found] == [(60, 16), (40, 16), (2, 16)]
 
 
 @pytest.mark.slow
@@ -226,9 +270,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(pbg_input):
     first, losses = torch_training.train(config(epochs=2), pbg_input, lambda *report: reports.append(report))
     again, _ = torch_training.train(config(epochs=2), pbg_input, lambda *_: None)
     other, _ = torch_training.train(config(epochs=2, seed=1), pbg_input, lambda *_: None)
-    for name in ("users", "hashtags", "relations"):
-        assert getattr(first, name).tobytes() == getattr(again, name).tobytes()
-        assert getattr(first, name).tobytes() != getattr(other, name).tobytes()
+    for name in ("user", "hashtag"):
+        assert first.nodes[name].tobytes() == again.nodes[name].tobytes() != other.nodes[name].tobytes()
+    assert first.relations.tobytes() == again.relations.tobytes() != other.relations.tobytes()
     assert reports == [(1, losses[0]), (2, losses[1])]
 
 
@@ -253,11 +297,11 @@ def test_every_edge_is_in_one_bucket(pbg_input, partitions):
     edges = torch_training.read_edges(pbg_input / "train" / "edges_0_0.h5")
     sizes = [-(-USERS // partitions), -(-HASHTAGS // partitions)]
     found = []
-    for bucket in torch_training.split(edges, [USERS, HASHTAGS], partitions):
+    for bucket in torch_training.split(edges, RELATIONS, {"user": USERS, "hashtag": HASHTAGS}, partitions):
         for rel, (lhs, rhs) in enumerate(bucket.edges):
             assert not len(lhs) or (lhs.max() < sizes[0] and rhs.max() < sizes[1])
             found += [
-                (rel, u + bucket.users * sizes[0], v + bucket.hashtags * sizes[1])
+                (rel, u + bucket.lhs * sizes[0], v + bucket.rhs * sizes[1])
                 for u, v in zip(lhs.tolist(), rhs.tolist(), strict=True)
             ]
     expected = [
@@ -278,25 +322,29 @@ def test_partitions_learn_as_well_as_a_whole_table(pbg_input, devices):
 def test_partitions_on_one_device_give_the_same_bytes(pbg_input):
     first, _ = torch_training.train(config(epochs=2, partitions=3), pbg_input, lambda *_: None, [CPU])
     again, _ = torch_training.train(config(epochs=2, partitions=3), pbg_input, lambda *_: None, [CPU])
-    assert first.users.tobytes() == again.users.tobytes()
-    assert first.hashtags.tobytes() == again.hashtags.tobytes()
+    for name in ("user", "hashtag"):
+        assert first.nodes[name].tobytes() == again.nodes[name].tobytes()
 
 
 def test_no_two_devices_have_the_same_partition():
-    buckets = [torch_training.Bucket(users, hashtags, []) for users in range(3) for hashtags in range(3)]
+    buckets = [
+        torch_training.Bucket(lhs, rhs, [], {0: (Part("user", lhs), Part("hashtag", rhs))})
+        for lhs in range(3)
+        for rhs in range(3)
+    ]
     schedule = torch_training.Schedule([(bucket, 0) for bucket in buckets])
     taken = [schedule.take() for _ in range(3)]
     held = [bucket for bucket, _ in filter(None, taken)]
-    assert len({bucket.users for bucket in held}) == len({bucket.hashtags for bucket in held}) == 3
+    assert len({bucket.lhs for bucket in held}) == len({bucket.rhs for bucket in held}) == 3
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(schedule.take)
-        schedule.release(held[1])  # what is left of users 1 and hashtags 1 needs one of the others as well
+        schedule.release(held[1])  # what is left of users and hashtags needs one of the others as well
         with pytest.raises(TimeoutError):
             waiting.result(0.1)
         schedule.release(held[2])
         found = waiting.result(10)
     assert found is not None
-    assert (found[0].users, found[0].hashtags) in {(1, 2), (2, 1)}
+    assert (found[0].lhs, found[0].rhs) in {(1, 2), (2, 1)}
 
 
 def test_a_device_that_fails_ends_the_training(pbg_input, monkeypatch):
@@ -306,3 +354,39 @@ def test_a_device_that_fails_ends_the_training(pbg_input, monkeypatch):
     monkeypatch.setattr(torch_training, "train_bucket", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         torch_training.train(config(partitions=4), pbg_input, lambda *_: None, [CPU, CPU])
+
+
+@pytest.fixture(scope="module")
+def one_type(tmp_path_factory) -> Path:
+    """Users who know those of their community: edges within a type."""
+    folder = tmp_path_factory.mktemp("one_type")
+    random = np.random.default_rng(0)
+    left = random.integers(USERS, size=2000)
+    right = random.integers(USERS // COMMUNITIES, size=2000) * COMMUNITIES + left % COMMUNITIES
+    write_pbg_input(folder, Edges(left, np.zeros(2000, np.int64), right).take(left != right))
+    write_json(folder / "relations.json", [Relation("knows", "user", "user")._asdict()])
+    return folder
+
+
+@pytest.mark.parametrize(("partitions", "devices"), [(1, 1), (4, 1), (4, 2)])
+def test_edges_within_a_type_are_learned(one_type, partitions, devices):
+    settings = config(partitions=partitions)
+    model, losses = torch_training.train(settings, one_type, lambda *_: None, [CPU] * devices)
+    assert losses[-1] < 0.8 * losses[0]
+    assert list(model.nodes) == ["user"]
+    vectors = model.nodes["user"] / np.linalg.norm(model.nodes["user"], axis=1, keepdims=True)
+    nearest = np.argsort(-(vectors @ vectors.T - 2 * np.eye(USERS)), axis=1)[:, :5]
+    assert (nearest % COMMUNITIES == np.arange(USERS)[:, None] % COMMUNITIES).mean() > 0.9
+
+
+def test_a_bucket_holds_a_partition_once_whatever_its_sides(one_type):
+    edges = torch_training.read_edges(one_type / "train" / "edges_0_0.h5")
+    buckets = torch_training.split(edges, [Relation("knows", "user", "user")], {"user": USERS}, 3)
+    assert {(bucket.lhs, bucket.rhs): len(bucket.parts) for bucket in buckets} == {
+        (lhs, rhs): 1 if lhs == rhs else 2 for lhs in range(3) for rhs in range(3)
+    }
+    tables = torch_training.new_tables(
+        config(partitions=3), {"user": USERS}, 1, torch_training.new_workers(config(), [CPU])
+    )
+    with torch_training._parts(tables, buckets[0], 3, CPU) as sides:
+        assert sides[0][0] is sides[0][1]

@@ -27,8 +27,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from ntulm.embeddings.link_prediction import Model
-from ntulm.files import read_json
+from ntulm.embeddings.link_prediction import Model, Relation, read_relations, types_of
 
 if TYPE_CHECKING:
     from ntulm.embeddings.config import Embeddings
@@ -48,12 +47,12 @@ def train(
         report: called with (epoch from 1, mean loss) after each epoch.
 
     Returns:
-        The vectors, in the order of node ids and of relations.json, and the mean loss of an edge in each epoch.
+        The vectors, in the order of node ids and of relations.json, and the mean loss per edge in each epoch.
 
     Raises:
         RuntimeError: PBG failed; the message ends with the last lines of its log.
     """
-    relations = read_json(pbg_input / "relations.json")
+    relations = read_relations(pbg_input)
     checkpoint = work / "checkpoint"
     settings = {"seed": config.seed, "config": _config(config, pbg_input, checkpoint, relations)}
     losses: list[float] = []
@@ -63,18 +62,20 @@ def train(
     version = config.epochs
     state = checkpoint / f"model.v{version}.h5"
     translations = [_read(state, f"model/relations/{rel}/operator/rhs/translation") for rel in range(len(relations))]
-    users = _read(checkpoint / f"embeddings_user_0.v{version}.h5", "embeddings")
-    hashtags = _read(checkpoint / f"embeddings_hashtag_0.v{version}.h5", "embeddings")
-    return Model(users, hashtags, np.stack(translations)), losses
+    nodes = {
+        ntu_type: _read(checkpoint / f"embeddings_{ntu_type}_0.v{version}.h5", "embeddings")
+        for ntu_type in types_of(relations)
+    }
+    return Model(nodes, np.stack(translations)), losses
 
 
-def _config(config: Embeddings, pbg_input: Path, checkpoint: Path, relations: list[str]) -> dict[str, Any]:
+def _config(config: Embeddings, pbg_input: Path, checkpoint: Path, relations: list[Relation]) -> dict[str, Any]:
     return {
         "entity_path": str(pbg_input),
         "edge_paths": [str(pbg_input / "train")],
         "checkpoint_path": str(checkpoint),
-        "entities": {"user": {"num_partitions": 1}, "hashtag": {"num_partitions": 1}},
-        "relations": [{"name": name, "lhs": "user", "rhs": "hashtag", "operator": "translation"} for name in relations],
+        "entities": {ntu_type: {"num_partitions": 1} for ntu_type in types_of(relations)},
+        "relations": [relation._asdict() | {"operator": "translation"} for relation in relations],
         "dimension": config.dimension,
         "global_emb": False,
         "comparator": "dot",
@@ -90,7 +91,7 @@ def _config(config: Embeddings, pbg_input: Path, checkpoint: Path, relations: li
 
 
 def _engine_lines(settings: dict[str, Any], log: Path) -> Iterator[str]:
-    """Run the engine's process and yield what it reports, one line an epoch."""
+    """Run the engine's process and yield what it reports, one line per epoch."""
     command = [sys.executable, "-W", "ignore", "-m", "ntulm.embeddings.pbg", json.dumps(settings)]
     pipe = subprocess.PIPE
     with (

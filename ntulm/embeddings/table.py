@@ -1,114 +1,60 @@
 """The embedding table on disk: one vector per NTU known to the graph, looked up by key, memory-mapped.
 
-Reads and writes `table.safetensors` in a directory (`data/embeddings` for the stage `embeddings`). Library only; the
-stages `pretrain`, `encode` and `evaluate` load it. It needs numpy and pyarrow alone, so it runs on a bare GPU machine.
+Reads and writes `table.safetensors` in a directory (`data/embeddings` for the stage `embeddings`), and beside it, where
+there is one, `overlay.safetensors`: NTUs that came later, in the same format, whose means are not used. Library only;
+the stages `pretrain`, `encode` and `evaluate` load it. It needs numpy and pyarrow alone, so it runs on a bare GPU
+machine.
 
-Tensors of the file (N NTUs, D dimension, S bytes of names):
-    vectors [N, D] float32      rows in the order of node ids
+Tensors of a file (N NTUs, D dimension, K types, S bytes of names):
+    vectors [N, D] float32      rows in the order of node ids; those of the overlay go on from N
     mean [D] float32            stands for an unknown NTU and for a post without one (§3.2)
+    type_means [K, D] float32   the mean of each type, in the order of `types`
     hashes [N] uint64           64-bit hashes of the names, ascending
     hash_rows [N] int64         the row that each hash belongs to
     name_offsets [N + 1] int64  where each row's name starts in `name_bytes`
     name_bytes [S] uint8        `type NUL key` of every row, UTF-8
+Metadata: `format`, and `types`: JSON of the key form of each type (ntulm/text.py), in the order of their names.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ntulm.errors import UserError
+from ntulm.tensors import blocks, map_tensors, write_tensors
 
 TABLE_FILE = "table.safetensors"
-FORMAT = "ntulm-table-1"
-BLOCK_ROWS = 1 << 16  # rows copied at a time, so that a table larger than memory can be written
+OVERLAY_FILE = "overlay.safetensors"
+FORMAT = "ntulm-table-2"
 
 
 @dataclass(frozen=True)
-class EmbeddingTable:
-    """The vectors of all known NTUs; made by `EmbeddingTable.load`."""
+class Part:
+    """The NTUs of one file."""
 
     vectors: np.ndarray  # [N, D] float32, memory-mapped
-    mean: np.ndarray  # [D] float32
     hashes: np.ndarray  # [N] uint64, ascending
     hash_rows: np.ndarray  # [N] int64
     names: pa.LargeBinaryArray  # [N] `type NUL key`
 
     @classmethod
-    def load(cls, directory: Path) -> "EmbeddingTable":
-        """Map the table of `directory` into memory; nothing is read before it is looked up.
-
-        Raises:
-            UserError: there is no table, or the file is damaged.
-        """
-        tensors = _map_tensors(directory / TABLE_FILE)
+    def of(cls, tensors: Mapping[str, np.ndarray]) -> "Part":
+        """From the tensors of a file."""
         offsets, content = tensors["name_offsets"], tensors["name_bytes"]
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(content)]
         names = pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
-        mean = np.array(tensors["mean"])
-        return cls(tensors["vectors"], mean, tensors["hashes"], tensors["hash_rows"], names)
-
-    @property
-    def dimension(self) -> int:
-        """D, the length of a vector."""
-        return int(self.vectors.shape[1])
+        return cls(tensors["vectors"], tensors["hashes"], tensors["hash_rows"], names)
 
     def __len__(self) -> int:
         return len(self.vectors)
 
-    @cached_property
-    def type_means(self) -> dict[str, np.ndarray]:
-        """The mean vector float32 [D] of each type."""
-        types = pc.list_element(pc.split_pattern(self.names.cast(pa.large_string()), "\0", max_splits=1), 0)
-        kinds = types.to_numpy(False).astype(str)
-        return {name: np.array(self.vectors[kinds == name]).mean(axis=0) for name in sorted(set(kinds))}
-
-    def rows(self, ntu_type: str, keys: Iterable[str | None]) -> np.ndarray:
-        """The row of each NTU.
-
-        Args:
-            ntu_type: the node type, `user` or `hashtag`.
-            keys: n keys, normalised as in the posts table; None is unknown.
-
-        Returns:
-            int64 [n]; -1 where the table does not know the NTU.
-        """
-        code_of: dict[str | None, int] = {}  # each distinct key is hashed once
-        codes = np.fromiter((code_of.setdefault(key, len(code_of)) for key in keys), np.int64)
-        known = {code: _name(ntu_type, key) for key, code in code_of.items() if key is not None}
-        rows = np.full(len(code_of), -1, np.int64)
-        if known and len(self):
-            rows[list(known)] = self._find(list(known.values()))
-        return rows[codes]
-
-    def slot_vectors(self, rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """The mean NTU vector of each post (§3.2).
-
-        Args:
-            rows: int64 [n], the NTUs of all posts one after the other, -1 for an unknown one.
-            offsets: int64 [B + 1]; post b owns rows[offsets[b] : offsets[b + 1]].
-
-        Returns:
-            float32 [B, D]; an unknown NTU and a post without any count as the mean row.
-        """
-        counts = np.diff(offsets)
-        slots = np.tile(self.mean, (len(counts), 1))
-        filled = np.flatnonzero(counts)
-        if len(filled):
-            vectors = self.vectors[np.maximum(rows, 0)]
-            vectors[rows < 0] = self.mean
-            sums = np.add.reduceat(vectors, np.asarray(offsets)[filled], axis=0)
-            slots[filled] = sums / counts[filled, None].astype(np.float32)
-        return slots
-
-    def _find(self, names: list[bytes]) -> np.ndarray:
+    def find(self, names: list[bytes]) -> np.ndarray:
         """Rows int64 [n] of names; a row counts only where the stored name is the same, whatever the hash says."""
         hashes = _hashes(names)
         wanted = pa.array(names, pa.large_binary())
@@ -123,6 +69,139 @@ class EmbeddingTable:
             rows[open_[same]] = candidates[same]
             open_ = open_[~same.astype(bool)]
             places[open_] += 1
+        return rows
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """The vectors of all known NTUs; made by `EmbeddingTable.load`."""
+
+    base: Part
+    overlay: Part | None
+    mean: np.ndarray  # [D] float32
+    type_means: dict[str, np.ndarray]  # type -> [D] float32
+    types: dict[str, str]  # type -> the name of its key form
+
+    @classmethod
+    def load(cls, directory: Path) -> "EmbeddingTable":
+        """Map the table of `directory` into memory, with its overlay; nothing is read before it is looked up.
+
+        Raises:
+            UserError: there is no table, or a file is damaged.
+        """
+        tensors, types = _read(directory / TABLE_FILE)
+        later = directory / OVERLAY_FILE
+        overlay = Part.of(_read(later)[0]) if later.is_file() else None
+        means = dict(zip(types, np.array(tensors["type_means"]), strict=True))
+        return cls(Part.of(tensors), overlay, np.array(tensors["mean"]), means, types)
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """float32 [N, D], memory-mapped; without the overlay, which `vectors_of` knows."""
+        return self.base.vectors
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of a vector."""
+        return int(self.base.vectors.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.base) + (0 if self.overlay is None else len(self.overlay))
+
+    def rows(self, ntu_type: str, keys: Iterable[str | None]) -> np.ndarray:
+        """The row of each NTU.
+
+        Args:
+            ntu_type: the type of all of them.
+            keys: n keys, in the key form of the type; None is unknown.
+
+        Returns:
+            int64 [n]; -1 where the table does not know the NTU.
+        """
+        code_of: dict[str | None, int] = {}  # each distinct key is hashed once
+        codes = np.fromiter((code_of.setdefault(key, len(code_of)) for key in keys), np.int64)
+        known = {code: _name(ntu_type, key) for key, code in code_of.items() if key is not None}
+        rows = np.full(len(code_of), -1, np.int64)
+        if known and len(self):
+            rows[list(known)] = self._find(list(known.values()))
+        return rows[codes]
+
+    def vectors_of(self, rows: np.ndarray, fill: np.ndarray | None = None) -> np.ndarray:
+        """The vectors of rows, whichever file they stand in.
+
+        Args:
+            rows: int64 [n], -1 for an unknown NTU.
+            fill: float32 [n, D], what an unknown NTU counts as; None: the mean row (§3.2).
+
+        Returns:
+            float32 [n, D]
+        """
+        unknown = rows < 0
+        vectors = self.base.vectors[np.clip(rows, 0, len(self.base) - 1)]
+        if self.overlay is not None:
+            later = rows >= len(self.base)
+            vectors[later] = self.overlay.vectors[rows[later] - len(self.base)]
+        vectors[unknown] = self.mean if fill is None else fill[unknown]
+        return vectors
+
+    def slot_vectors(self, rows: np.ndarray, offsets: np.ndarray, fill: np.ndarray | None = None) -> np.ndarray:
+        """The mean NTU vector of each post (§3.2).
+
+        Args:
+            rows: int64 [n], the NTUs of all posts one after the other, -1 for an unknown one.
+            offsets: int64 [B + 1]; post b owns rows[offsets[b] : offsets[b + 1]].
+            fill: float32 [n, D], what an unknown NTU counts as; None: the mean row.
+
+        Returns:
+            float32 [B, D]; a post without any NTU counts as the mean row.
+        """
+        counts = np.diff(offsets)
+        slots = np.tile(self.mean, (len(counts), 1))
+        filled = np.flatnonzero(counts)
+        if len(filled):
+            sums = np.add.reduceat(self.vectors_of(rows, fill), np.asarray(offsets)[filled], axis=0)
+            slots[filled] = sums / counts[filled, None].astype(np.float32)
+        return slots
+
+    def slot_vectors_by_type(
+        self, rows: np.ndarray, offsets: np.ndarray, ordinals: np.ndarray, types: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What each type adds to the mean NTU vector of a post, for a projection per type before the mean.
+
+        Args:
+            rows: int64 [n], the NTUs of all posts one after the other, -1 for an unknown one.
+            offsets: int64 [B + 1]; post b owns rows[offsets[b] : offsets[b + 1]].
+            ordinals: int64 [n], the place of each NTU's type in `types`.
+            types: K types.
+
+        Returns:
+            sums float32 [B, K, D]: of the vectors of a post's NTUs of a type, over the number of all its NTUs; and
+            shares float32 [B, K]: of its NTUs that are of the type. An unknown NTU counts as the mean of its type
+            (the mean row for a type that the table does not have), a post without any as one unknown NTU of each type.
+        """
+        size, means = len(types), np.stack([self.type_means.get(name, self.mean) for name in types])
+        counts = np.diff(offsets)
+        cells = np.repeat(np.arange(len(counts)), counts) * size + ordinals  # of the [B, K] results
+        per_cell = np.bincount(cells, minlength=len(counts) * size)
+        sums = np.zeros((len(per_cell), self.dimension), np.float32)
+        filled = np.flatnonzero(per_cell)
+        if len(filled):
+            order = np.argsort(cells, kind="stable")
+            starts = (np.cumsum(per_cell) - per_cell)[filled]
+            sums[filled] = np.add.reduceat(self.vectors_of(rows, means[ordinals])[order], starts, axis=0)
+        totals = np.maximum(counts, 1).astype(np.float32)[:, None]
+        sums = sums.reshape(len(counts), size, self.dimension) / totals[:, :, None]
+        shares = (per_cell.reshape(len(counts), size) / totals).astype(np.float32)
+        sums[counts == 0], shares[counts == 0] = means / np.float32(size), 1 / size
+        return sums, shares
+
+    def _find(self, names: list[bytes]) -> np.ndarray:
+        """Rows int64 [n] of names, of the base first."""
+        rows = self.base.find(names)
+        if self.overlay is not None:
+            missing = np.flatnonzero(rows < 0)
+            later = self.overlay.find([names[place] for place in missing])
+            rows[missing] = np.where(later < 0, -1, later + len(self.base))
         return rows
 
 
@@ -156,13 +235,23 @@ def ntu_rows(
     return rows, offsets
 
 
-def write_table(directory: Path, types: Sequence[str], keys: Sequence[str], vectors: np.ndarray) -> None:
+def write_table(
+    directory: Path,
+    types: Sequence[str],
+    keys: Sequence[str],
+    vectors: np.ndarray,
+    key_forms: Mapping[str, str] | None = None,
+    file: str = TABLE_FILE,
+) -> None:
     """Write the table of N NTUs into an existing directory; the same input gives the same bytes.
 
     Args:
-        types: N node types (`user`, `hashtag`); a list or an Arrow array, as `keys`.
+        directory: where.
+        types: N types; a list or an Arrow array, as `keys`.
         keys: N keys, distinct within a type.
         vectors: float32 [N, D], row i belongs to types[i], keys[i].
+        key_forms: of each type, of which there may be more than rows have; where none is given: `verbatim`.
+        file: OVERLAY_FILE for NTUs that come later.
 
     Raises:
         ValueError: no row, lengths that differ, or an NTU that stands twice.
@@ -170,20 +259,24 @@ def write_table(directory: Path, types: Sequence[str], keys: Sequence[str], vect
     if not len(types) == len(keys) == len(vectors) or not len(vectors):
         raise ValueError(f"{len(types)} types, {len(keys)} keys and {len(vectors)} vectors; want the same, not zero")
     kinds, strings = (_binary(part) for part in (types, keys))
+    found = {name.decode() for name in pc.unique(kinds).to_pylist()}
+    forms = dict(sorted((dict.fromkeys(found, "verbatim") | dict(key_forms or {})).items()))
     names = pc.binary_join_element_wise(kinds, strings, pa.scalar(b"\0", pa.large_binary()))
     hashes = _hashes(name.as_py() for name in names)
     order = np.argsort(hashes, kind="stable")
     _refuse_duplicates(names, hashes[order], order)
     _, offsets, content = names.buffers()
+    mean = _mean(vectors)
     tensors = {
         "vectors": vectors,
-        "mean": _mean(vectors),
+        "mean": mean,
+        "type_means": _type_means(vectors, kinds, list(forms), mean),
         "hashes": hashes[order],
         "hash_rows": order.astype(np.int64),
         "name_offsets": np.frombuffer(offsets, np.int64, len(names) + 1),
         "name_bytes": np.frombuffer(content, np.uint8) if content else np.empty(0, np.uint8),
     }
-    _write_tensors(directory / TABLE_FILE, tensors)
+    write_tensors(directory / file, tensors, {"format": FORMAT, "types": json.dumps(forms)})
 
 
 def _binary(values: Sequence[str]) -> pa.LargeBinaryArray:
@@ -219,62 +312,32 @@ def _refuse_duplicates(names: pa.LargeBinaryArray, hashes: np.ndarray, order: np
 
 def _mean(vectors: np.ndarray) -> np.ndarray:
     total = np.zeros(vectors.shape[1], np.float64)
-    for block in _blocks(vectors):
+    for block in blocks(vectors):
         total += block.sum(axis=0, dtype=np.float64)
     return (total / len(vectors)).astype(np.float32)
 
 
-def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(array), BLOCK_ROWS):
-        yield array[start : start + BLOCK_ROWS]
+def _type_means(vectors: np.ndarray, kinds: pa.LargeBinaryArray, types: list[str], mean: np.ndarray) -> np.ndarray:
+    """float32 [K, D]; the mean of all rows for a type that has none."""
+    ordinals = pc.index_in(kinds, pa.array([name.encode() for name in types], pa.large_binary())).to_numpy(False)
+    counts = np.bincount(ordinals, minlength=len(types))
+    totals = np.zeros((len(types), vectors.shape[1]), np.float64)
+    for rows, of_type in zip(blocks(vectors), blocks(ordinals), strict=True):
+        for place in np.unique(of_type):
+            totals[place] += rows[of_type == place].sum(axis=0, dtype=np.float64)
+    means = (totals / np.maximum(counts, 1)[:, None]).astype(np.float32)
+    means[counts == 0] = mean
+    return means
 
 
-# safetensors' own reader copies each tensor into memory and its writer wants them all there at once; the format is
-# simple enough (length, JSON header, raw little-endian data) to map and to stream. Its library reads these files.
-_CODES = {"F32": "<f4", "U64": "<u8", "I64": "<i8", "U8": "u1"}
-_DTYPES: dict[str, np.dtype[Any]] = {code: np.dtype(name) for code, name in _CODES.items()}
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    codes = {dtype: code for code, dtype in _DTYPES.items()}
-    header: dict[str, Any] = {"__metadata__": {"format": FORMAT}}
-    end = 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": codes[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
-            for block in _blocks(tensor):
-                file.write(np.ascontiguousarray(block).tobytes())
-
-
-def _map_tensors(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors of a file of the table, and its types with their key forms."""
     if not path.is_file():
         raise UserError(f"{path}: not found; run `dvc repro embeddings` first, which writes it")
-    with path.open("rb") as file:
-        header = _read_header(path, file)
-        base = file.tell()
-    size = path.stat().st_size - base
-    tensors: dict[str, np.ndarray] = {}
-    for name, entry in header.items():
-        start, end = entry["data_offsets"]
-        if end > size:
-            raise UserError(f"{path}: cut short; remove it and run `dvc repro embeddings` again")
-        dtype: np.dtype[Any] = _DTYPES[entry["dtype"]]
-        shape = tuple(entry["shape"])
-        empty = start == end  # an empty range can not be mapped
-        tensors[name] = np.empty(shape, dtype) if empty else np.memmap(path, dtype, "r", base + start, shape)
-    return tensors
-
-
-def _read_header(path: Path, file: BinaryIO) -> dict[str, Any]:
     try:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        if header.pop("__metadata__")["format"] == FORMAT:
-            return dict(header)
-    except (ValueError, KeyError, OverflowError, MemoryError):
-        pass
-    raise UserError(f"{path}: not an embedding table of this version; remove it and run `dvc repro embeddings` again")
+        tensors, metadata = map_tensors(path)
+        if metadata.get("format") != FORMAT:
+            raise ValueError("not an embedding table of this version")
+        return tensors, json.loads(metadata["types"])
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: {error}; remove it and run `dvc repro embeddings` again") from error

@@ -4,25 +4,27 @@ Library of `ntulm/embeddings/torch_training.py`, which says which edges are lear
 
 The loss is that of PyTorch-BigGraph 1.0.0 (model.py, losses.py, row_adagrad.py there), so that one set of parameters
 means the same in both. A batch holds edges of one relation. Each chunk of `batch_negatives` edges (u, r, v) has its own
-`uniform_negatives` users and hashtags; with s = u · (v + r) and n = batch_negatives + uniform_negatives,
+`uniform_negatives` nodes of the type on the left and as many of that on the right; with s = u · (v + r) and
+n = batch_negatives + uniform_negatives,
 
     loss of an edge = 2 softplus(-s)  +  1/n Σ softplus(u' · (v + r))  +  1/n Σ softplus(u · (v' + r))
 
-where u' are the users of the chunk's other edges and its uniform users, v' likewise. Negatives that happen to be edges
-count, as they do in PBG. What is different is how it is computed:
+where u' are the left nodes of the chunk's other edges and its uniform ones, v' likewise. Negatives that happen to be
+edges count, as they do in PBG. What is different is how it is computed:
 
-- u_i · (v_j + r) is the score of a negative user for edge j and of a negative hashtag for edge i: one product of the
-  chunk's users with its hashtags serves both sides, three blocks of scores are made instead of four.
+- u_i · (v_j + r) is the score of a negative u_i for edge j and of a negative v_j for edge i: one product of the
+  chunk's left nodes with its right ones serves both sides, three blocks of scores are made instead of four.
 - The gradient is written out: sigmoid of the scores, with the positives' own on the diagonal. No graph, no masks.
 - Products are in bfloat16 where the hardware has it; tables, sums of squares and updates are in float32.
-- Each row is read and updated once a batch, however often the batch names it; denormals count as zero.
+- Each row is updated once per batch, however often the batch names it, on the left and, where both sides have one
+  type, on the right; denormals count as zero.
 
 Legend: b edges of a batch, C chunks, P = batch_negatives, U = uniform_negatives, D dimension, N rows of a table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,17 +45,17 @@ class Batch(NamedTuple):
     """Edges of one relation."""
 
     relation: int
-    lhs: Tensor  # int64 [b], users
-    rhs: Tensor  # int64 [b], hashtags
+    lhs: Tensor  # int64 [b]
+    rhs: Tensor  # int64 [b]
 
 
 class Gradients(NamedTuple):
     """Of n times the loss, for the vectors that `chunk_gradients` got, and in their shapes."""
 
-    users: Tensor
-    hashtags: Tensor
-    other_users: Tensor
-    other_hashtags: Tensor
+    lhs: Tensor
+    rhs: Tensor
+    other_lhs: Tensor
+    other_rhs: Tensor
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,7 @@ class Table:
 class Engine:
     """Everything that one batch changes, and what it needs to know."""
 
-    users: Table
-    hashtags: Table
+    sides: Mapping[int, tuple[Table, Table]]  # relation -> left and right, the same object where they are one
     relations: Tensor  # float32 [R, D]
     relation_squares: Tensor  # float32 [R, D]; plain Adagrad, as in PBG
     config: Embeddings
@@ -94,19 +95,27 @@ class Engine:
         """Train on a batch; the sum of its edges' losses before the step, if asked for."""
         size, chunk = len(batch.lhs), self.config.batch_negatives
         chunks = -(-size // chunk)
-        users, user_places = self._with_uniform(batch.lhs, chunks, len(self.users.vectors))
-        hashtags, hashtag_places = self._with_uniform(batch.rhs, chunks, len(self.hashtags.vectors))
-        user_rows = self.users.rows(users).to(self.arithmetic)
-        # The relation is the same for the whole batch, so it is added to each hashtag once.
-        hashtag_rows = (self.hashtags.rows(hashtags) + self.relations[batch.relation]).to(self.arithmetic)
-        vectors = user_rows.index_select(0, user_places), hashtag_rows.index_select(0, hashtag_places)
+        left, right = self.sides[batch.relation]
+        lhs, lhs_places = self._with_uniform(batch.lhs, chunks, len(left.vectors))
+        rhs, rhs_places = self._with_uniform(batch.rhs, chunks, len(right.vectors))
+        lhs_rows = left.rows(lhs).to(self.arithmetic)
+        # The relation is the same for the whole batch, so it is added to each right node once.
+        rhs_rows = (right.rows(rhs) + self.relations[batch.relation]).to(self.arithmetic)
+        vectors = lhs_rows.index_select(0, lhs_places), rhs_rows.index_select(0, rhs_places)
         gradients, loss = batch_gradients(*vectors, size, chunk, self.config.uniform_negatives, with_loss)
         weight = 1 / (chunk + self.config.uniform_negatives)
-        user_gradients = summed(gradients[0], user_places, len(users), self.relations.dtype).mul_(weight)
-        hashtag_gradients = summed(gradients[1], hashtag_places, len(hashtags), self.relations.dtype).mul_(weight)
-        self._update_relation(batch.relation, hashtag_gradients.sum(0))
-        self.users.update(users, user_gradients, self.config.learning_rate)
-        self.hashtags.update(hashtags, hashtag_gradients, self.config.learning_rate)
+        lhs_gradients = summed(gradients[0], lhs_places, len(lhs), self.relations.dtype).mul_(weight)
+        rhs_gradients = summed(gradients[1], rhs_places, len(rhs), self.relations.dtype).mul_(weight)
+        self._update_relation(batch.relation, rhs_gradients.sum(0))
+        if left is right:
+            both, places = torch.unique(torch.cat([lhs, rhs]), return_inverse=True)
+            both_gradients = torch.cat([lhs_gradients, rhs_gradients])
+            left.update(
+                both, summed(both_gradients, places, len(both), both_gradients.dtype), self.config.learning_rate
+            )
+        else:
+            left.update(lhs, lhs_gradients, self.config.learning_rate)
+            right.update(rhs, rhs_gradients, self.config.learning_rate)
         return loss
 
     def _with_uniform(self, ids: Tensor, chunks: int, rows: int) -> tuple[Tensor, Tensor]:
@@ -123,12 +132,12 @@ class Engine:
 
 
 def batch_gradients(
-    users: Tensor, hashtags: Tensor, size: int, chunk: int, uniform: int, with_loss: bool
+    lhs: Tensor, rhs: Tensor, size: int, chunk: int, uniform: int, with_loss: bool
 ) -> tuple[tuple[Tensor, Tensor], float | None]:
     """Gradients of n times the summed loss of a batch of b = `size` edges, of which the last chunk may be shorter.
 
     Args:
-        users: [b + C U, D], those of the edges, then the uniform ones chunk by chunk; hashtags likewise, moved by r.
+        lhs: [b + C U, D], those of the edges, then the uniform ones chunk by chunk; rhs likewise, moved by r.
 
     Returns:
         Gradients in the shapes of the two, and the summed loss.
@@ -141,31 +150,31 @@ def batch_gradients(
     for first, chunks, length in parts:
         edges = slice(first * chunk, first * chunk + chunks * length)
         others = slice(size + first * uniform, size + (first + chunks) * uniform)
-        own_users, own_hashtags = (side[edges].view(chunks, length, -1) for side in (users, hashtags))
-        other_users, other_hashtags = (side[others].view(chunks, uniform, -1) for side in (users, hashtags))
-        vectors = (own_users, own_hashtags, other_users, other_hashtags)
+        own_lhs, own_rhs = (side[edges].view(chunks, length, -1) for side in (lhs, rhs))
+        other_lhs, other_rhs = (side[others].view(chunks, uniform, -1) for side in (lhs, rhs))
+        vectors = (own_lhs, own_rhs, other_lhs, other_rhs)
         found.append(chunk_gradients(*vectors, chunk + uniform, with_loss))
     losses = [loss for _, loss in found if loss is not None]
     flat = [Gradients(*(one.flatten(0, 1) for one in gradients)) for gradients, _ in found]
-    user_gradients = torch.cat([one.users for one in flat] + [one.other_users for one in flat])
-    hashtag_gradients = torch.cat([one.hashtags for one in flat] + [one.other_hashtags for one in flat])
-    return (user_gradients, hashtag_gradients), sum(losses) if losses else None
+    lhs_gradients = torch.cat([one.lhs for one in flat] + [one.other_lhs for one in flat])
+    rhs_gradients = torch.cat([one.rhs for one in flat] + [one.other_rhs for one in flat])
+    return (lhs_gradients, rhs_gradients), sum(losses) if losses else None
 
 
 def chunk_gradients(
-    users: Tensor, hashtags: Tensor, other_users: Tensor, other_hashtags: Tensor, negatives: int, with_loss: bool
+    lhs: Tensor, rhs: Tensor, other_lhs: Tensor, other_rhs: Tensor, negatives: int, with_loss: bool
 ) -> tuple[Gradients, float | None]:
     """Gradients of n times the summed loss of C chunks, and the summed loss.
 
     Args:
-        users, hashtags: [C, P, D], the edges', hashtags moved by the relation.
-        other_users, other_hashtags: [C, U, D], the uniform negatives.
+        lhs, rhs: [C, P, D], the edges', rhs moved by the relation.
+        other_lhs, other_rhs: [C, U, D], the uniform negatives.
         negatives: n.
     """
-    length = users.shape[1]
-    candidates = torch.cat([hashtags, other_hashtags], dim=1)
-    scores = torch.bmm(users, candidates.transpose(1, 2))  # [C, P, P + U]
-    other_scores = torch.bmm(hashtags, other_users.transpose(1, 2))  # [C, P, U]
+    length = lhs.shape[1]
+    candidates = torch.cat([rhs, other_rhs], dim=1)
+    scores = torch.bmm(lhs, candidates.transpose(1, 2))  # [C, P, P + U]
+    other_scores = torch.bmm(rhs, other_lhs.transpose(1, 2))  # [C, P, U]
     loss = _loss(scores.float(), other_scores.float(), length, negatives) if with_loss else None
     positives = scores.diagonal(dim1=1, dim2=2)
     own = (torch.sigmoid(positives) - 1) * negatives  # the positive counts once for each side, as its block does
@@ -173,12 +182,12 @@ def chunk_gradients(
     positives.copy_(own)
     # Within the chunk each score counts for both sides: doubled here, in the few rows, and not in the many scores.
     candidates[:, :length] *= 2
-    user_gradients = torch.bmm(slopes, candidates)
-    candidate_gradients = torch.bmm(slopes.transpose(1, 2), users)
-    within, other_hashtag_gradients = candidate_gradients.split([length, other_hashtags.shape[1]], dim=1)
-    hashtag_gradients = torch.bmm(other_slopes, other_users).add_(within, alpha=2)
-    other_user_gradients = torch.bmm(other_slopes.transpose(1, 2), hashtags)
-    return Gradients(user_gradients, hashtag_gradients, other_user_gradients, other_hashtag_gradients), loss
+    lhs_gradients = torch.bmm(slopes, candidates)
+    candidate_gradients = torch.bmm(slopes.transpose(1, 2), lhs)
+    within, other_rhs_gradients = candidate_gradients.split([length, other_rhs.shape[1]], dim=1)
+    rhs_gradients = torch.bmm(other_slopes, other_lhs).add_(within, alpha=2)
+    other_lhs_gradients = torch.bmm(other_slopes.transpose(1, 2), rhs)
+    return Gradients(lhs_gradients, rhs_gradients, other_lhs_gradients, other_rhs_gradients), loss
 
 
 def summed(gradients: Tensor, places: Tensor, rows: int, dtype: torch.dtype) -> Tensor:

@@ -2,10 +2,11 @@
 
 Reads data/graph/pbg/ (graph/stage.py says what is in it) and writes nothing. torch_engine.py has the objective.
 
-With `embeddings.partitions` = K, users and hashtags are cut into K partitions each, and the edges into K² buckets, as
-in PyTorch-BigGraph. A device trains one bucket after the other, with the two partitions of the bucket in its memory.
-Several GPUs train at the same time, on buckets that share no partition. The uniform negatives of a bucket are of its
-own partitions. With K = 1 there is one bucket, and the tables stay where they are.
+With `embeddings.partitions` = K, the nodes of each type are cut into K partitions, and the edges into K² buckets by the
+partitions of their two nodes, as in PyTorch-BigGraph. A device trains one bucket after the other, with the partitions
+of the bucket in its memory: one per type and side that its edges have. Several GPUs train at the same time, on buckets
+that share no partition. The uniform negatives of a bucket are of its own partitions. With K = 1 there is one bucket,
+and the tables stay where they are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,9 +25,8 @@ import torch
 from torch import Tensor
 
 from ntulm.device import choose_device, has_bf16, to_device
-from ntulm.embeddings.link_prediction import Model
+from ntulm.embeddings.link_prediction import Model, Relation, read_relations, types_of
 from ntulm.embeddings.torch_engine import Batch, Engine, Table, no_denormals
-from ntulm.files import read_json
 
 if TYPE_CHECKING:
     from ntulm.embeddings.config import Embeddings
@@ -36,20 +36,32 @@ LOSS_EVERY = 8  # the loss is not needed for the gradient, and costs a fifth of 
 TABLE_SHARE = 0.8  # of the free GPU memory; larger tables stay in the memory of the host
 
 
-class Bucket(NamedTuple):
-    """The edges between two partitions."""
+class Part(NamedTuple):
+    """A partition of the nodes of a type."""
 
-    users: int  # which partition
-    hashtags: int
-    edges: list[tuple[Tensor, Tensor]]  # per relation, int32 [n] users and hashtags, counted within their partition
+    type: str
+    number: int
+
+
+class Bucket(NamedTuple):
+    """The edges between two partitions of each type."""
+
+    lhs: int  # which partition
+    rhs: int
+    edges: list[tuple[Tensor, Tensor]]  # per relation, int32 [n] on each side, counted within their partition
+    sides: dict[int, tuple[Part, Part]]  # of each relation that has edges here
+
+    @property
+    def parts(self) -> set[Part]:
+        """All that its edges change."""
+        return {part for sides in self.sides.values() for part in sides}
 
 
 @dataclass
 class Tables:
     """What is learnt, whole; every device has its part of it while it trains a bucket."""
 
-    users: Table
-    hashtags: Table
+    nodes: dict[str, Table]  # per type
     relations: Tensor  # float32 [R, D]
     relation_squares: Tensor  # float32 [R, D]
     alone: bool  # one device trains, and the relations lie there
@@ -83,16 +95,18 @@ def train(
         The vectors, in the order of node ids and of relations.json, and the mean loss of an edge in each epoch.
     """
     workers = new_workers(config, all_devices() if devices is None else devices)
-    counts = [int((pbg_input / f"entity_count_{kind}_0.txt").read_text()) for kind in ("user", "hashtag")]
-    tables = new_tables(config, counts, len(read_json(pbg_input / "relations.json")), workers)
-    buckets = split(read_edges(pbg_input / "train" / "edges_0_0.h5"), counts, config.partitions)
+    relations = read_relations(pbg_input)
+    counts = {name: int((pbg_input / f"entity_count_{name}_0.txt").read_text()) for name in types_of(relations)}
+    tables = new_tables(config, counts, len(relations), workers)
+    edges = read_edges(pbg_input / "train" / "edges_0_0.h5")
+    buckets = split(edges, relations, counts, config.partitions)
     order = torch.Generator().manual_seed(config.seed)
     losses: list[float] = []
     for epoch in range(1, config.epochs + 1):
         losses.append(train_epoch(config, tables, buckets, workers, order))
         report(epoch, losses[-1])
-    found = (tables.users.vectors, tables.hashtags.vectors, tables.relations)
-    return Model(*(table.cpu().numpy() for table in found)), losses
+    nodes = {ntu_type: table.vectors.cpu().numpy() for ntu_type, table in tables.nodes.items()}
+    return Model(nodes, tables.relations.cpu().numpy()), losses
 
 
 def all_devices() -> list[torch.device]:
@@ -113,11 +127,11 @@ def new_workers(config: Embeddings, devices: list[torch.device]) -> list[Worker]
     ]
 
 
-def new_tables(config: Embeddings, counts: list[int], relations: int, workers: list[Worker]) -> Tables:
-    """Vectors drawn with INIT_SCALE, translations of zero; counts are those of users and hashtags."""
+def new_tables(config: Embeddings, counts: dict[str, int], relations: int, workers: list[Worker]) -> Tables:
+    """Vectors drawn with INIT_SCALE, translations of zero; counts of nodes per type, drawn in that order."""
     drawn = torch.Generator().manual_seed(config.seed)
     device = workers[0].device
-    stay = config.partitions == 1 and _fits(sum(counts) * (config.dimension + 1) * 4, device)
+    stay = config.partitions == 1 and _fits(sum(counts.values()) * (config.dimension + 1) * 4, device)
 
     def table(rows: int) -> Table:
         vectors = torch.randn(rows, config.dimension, generator=drawn).mul_(INIT_SCALE)
@@ -126,11 +140,12 @@ def new_tables(config: Embeddings, counts: list[int], relations: int, workers: l
 
     alone = len(workers) == 1
     shared = torch.zeros(2, relations, config.dimension, device=device if alone else torch.device("cpu"))
-    return Tables(table(counts[0]), table(counts[1]), shared[0], shared[1], alone)
+    nodes = {ntu_type: table(count) for ntu_type, count in counts.items()}
+    return Tables(nodes, shared[0], shared[1], alone)
 
 
 def read_edges(path: Path) -> list[tuple[Tensor, Tensor]]:
-    """Per relation of an edge list of PBG, its users and hashtags: int32 [n] each."""
+    """Per relation of an edge list of PBG, its left and right nodes: int32 [n] each."""
     with h5py.File(path) as file:
         rel = np.asarray(file["rel"], dtype=np.int32)
         lhs, rhs = (torch.from_numpy(np.asarray(file[name], dtype=np.int32)) for name in ("lhs", "rhs"))
@@ -138,22 +153,34 @@ def read_edges(path: Path) -> list[tuple[Tensor, Tensor]]:
     return [(lhs[places], rhs[places]) for places in found]
 
 
-def split(edges: list[tuple[Tensor, Tensor]], counts: list[int], partitions: int) -> list[Bucket]:
+def split(
+    edges: list[tuple[Tensor, Tensor]], relations: list[Relation], counts: dict[str, int], partitions: int
+) -> list[Bucket]:
     """The buckets that have edges; a partition has as many rows as any other, but for the last one."""
-    if partitions == 1:
-        return [Bucket(0, 0, edges)] if any(len(lhs) for lhs, _ in edges) else []
-    sizes = [_partition_size(count, partitions) for count in counts]
     found: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
     for rel, (lhs, rhs) in enumerate(edges):
-        keys = lhs // sizes[0] * partitions + rhs // sizes[1]
+        if partitions == 1:  # nothing to sort
+            if len(lhs):
+                found.setdefault((0, 0), [(lhs[:0], rhs[:0])] * len(edges))[rel] = lhs, rhs
+            continue
+        left_size, right_size = (_partition_size(counts[name], partitions) for name in relations[rel][1:])
+        keys = lhs // left_size * partitions + rhs // right_size
         places = keys.argsort(stable=True)
         for part in places.split(keys.bincount().tolist()):
             if len(part):
-                user, hashtag = divmod(int(keys[part[0]]), partitions)
-                none = (lhs[:0], rhs[:0])
-                bucket = found.setdefault((user, hashtag), [none] * len(edges))
-                bucket[rel] = (lhs[part] - user * sizes[0], rhs[part] - hashtag * sizes[1])
-    return [Bucket(*key, found[key]) for key in sorted(found)]
+                left, right = divmod(int(keys[part[0]]), partitions)
+                bucket = found.setdefault((left, right), [(lhs[:0], rhs[:0])] * len(edges))
+                bucket[rel] = (lhs[part] - left * left_size, rhs[part] - right * right_size)
+    return [_bucket(*key, found[key], relations) for key in sorted(found)]
+
+
+def _bucket(lhs: int, rhs: int, edges: list[tuple[Tensor, Tensor]], relations: list[Relation]) -> Bucket:
+    sides = {
+        rel: (Part(relations[rel].lhs, lhs), Part(relations[rel].rhs, rhs))
+        for rel, (left, _) in enumerate(edges)
+        if len(left)
+    }
+    return Bucket(lhs, rhs, edges, sides)
 
 
 def train_epoch(
@@ -197,7 +224,7 @@ class Schedule:
         with self._changed:
             while self._waiting:
                 for place, (bucket, _) in enumerate(self._waiting):
-                    if all(bucket.users != other.users and bucket.hashtags != other.hashtags for other in self._busy):
+                    if all(bucket.parts.isdisjoint(other.parts) for other in self._busy):
                         self._busy.append(bucket)
                         return self._waiting.pop(place)
                 self._changed.wait()
@@ -216,11 +243,10 @@ def train_bucket(
     """Each edge of a bucket once; the summed loss of the batches that were measured, and the number of their edges."""
     total, edges, device = 0.0, 0, worker.device
     with (
-        _part(tables.users, bucket.users, config.partitions, device) as users,
-        _part(tables.hashtags, bucket.hashtags, config.partitions, device) as hashtags,
+        _parts(tables, bucket, config.partitions, device) as sides,
         _relations(tables, device) as relations,
     ):
-        engine = Engine(users, hashtags, *relations, config, worker.arithmetic, worker.random)
+        engine = Engine(sides, *relations, config, worker.arithmetic, worker.random)
         for number, batch in enumerate(batches(bucket.edges, config.batch_size, order)):
             there = Batch(batch.relation, to_device(batch.lhs, device), to_device(batch.rhs, device))
             loss = engine.step(there, with_loss=number % LOSS_EVERY == 0)
@@ -238,6 +264,19 @@ def batches(edges: list[tuple[Tensor, Tensor]], size: int, order: torch.Generato
         chosen = shuffled[rel][start : start + size]
         lhs, rhs = (side.index_select(0, chosen).long() for side in edges[rel])
         yield Batch(rel, lhs, rhs)
+
+
+@contextmanager
+def _parts(
+    tables: Tables, bucket: Bucket, partitions: int, device: torch.device
+) -> Iterator[dict[int, tuple[Table, Table]]]:
+    """The tables on both sides of each relation of a bucket, on the device; a partition is there once."""
+    with ExitStack() as stack:
+        held = {
+            part: stack.enter_context(_part(tables.nodes[part.type], part.number, partitions, device))
+            for part in sorted(bucket.parts)
+        }
+        yield {rel: (held[lhs], held[rhs]) for rel, (lhs, rhs) in bucket.sides.items()}
 
 
 @contextmanager

@@ -1,71 +1,87 @@
 -- Edges between keys to edges between numbered nodes, and which of them are held out.
 --
--- In:  table raw_edges (user_key, rel, hashtag_key, count), each edge once; it is dropped, to give its memory back.
---      variables min_degree_user, min_degree_hashtag, held_out_share, seed.
--- Out: tables nodes, edges, and key_facts (one row: sizes before and after the filter).
+-- In:  table raw_edges (left_key, rel, right_key, count), each edge once; it is dropped, to give its memory back.
+--      table relations (rel, left_type, right_type) and table types (type, name, min_degree), `type` counting from 0 in
+--      the order of the names; variables held_out_share, seed.
+-- Out: tables nodes, edges, key_facts (one row: edges before and after the filter) and type_facts (nodes likewise).
 -- Keys are long, edges are many: each edge meets its two keys once, in a hash join; all that follows are numbers. No
 -- statement's result depends on the order of rows or on the number of threads, but for the codes, which are internal.
 
--- Degrees are counted once, before anything is dropped: one pass whatever the size, and a user stays although one of
--- the hashtags that made up the degree goes. A node that loses all its edges goes too.
-CREATE TABLE user_keys AS
-SELECT row_number() OVER () AS code, key, uses
-FROM (SELECT user_key AS key, count(*) AS uses FROM raw_edges GROUP BY user_key);
+-- Degrees are counted once, before anything is dropped: one pass whatever the size, and a node stays although one of
+-- the nodes that made up its degree goes. A node that loses all its edges goes too.
+CREATE TABLE node_keys AS
+SELECT row_number() OVER () AS code, type, key, uses, uses >= min_degree AS kept
+FROM (
+    SELECT type, key, sum(uses)::BIGINT AS uses
+    FROM (
+        SELECT left_type AS type, left_key AS key, count(*) AS uses FROM raw_edges JOIN relations USING (rel) GROUP BY ALL
+        UNION ALL
+        SELECT right_type, right_key, count(*) FROM raw_edges JOIN relations USING (rel) GROUP BY ALL
+    )
+    GROUP BY ALL
+)
+JOIN types USING (type);
 
-CREATE TABLE hashtag_keys AS
-SELECT row_number() OVER () AS code, key, uses
-FROM (SELECT hashtag_key AS key, count(*) AS uses FROM raw_edges GROUP BY hashtag_key);
-
--- A user and a hashtag are drawn as a pair, with all their relations: had they another edge in training, the held-out
--- one would be no question. md5 of the keys: the draw is the same in every version, and a pair keeps it when data grows.
+-- Two nodes are drawn as a pair, with all their relations, whatever the direction: had they another edge in training,
+-- the held-out one would be no question. md5 of the keys: the draw is the same in every version, and a pair keeps it
+-- when data grows. The last type stands first in it, and of one type the smaller key.
 CREATE TABLE coded AS
+WITH typed AS (
+    SELECT
+        *,
+        left_type < right_type OR (left_type = right_type AND left_key > right_key) AS turned
+    FROM raw_edges
+    JOIN relations USING (rel)
+)
 SELECT
-    users.code AS user_code,
+    lhs.code AS left_code,
     rel,
-    hashtags.code AS hashtag_code,
+    rhs.code AS right_code,
     count,
     -- The hash is most of the work here: not done where none is held out.
     getvariable('held_out_share') > 0
-        AND (md5_number_upper(concat(getvariable('seed'), '/', user_key, '/', hashtag_key)) >> 11) / pow(2, 53)
-            < getvariable('held_out_share') AS candidate
-FROM raw_edges
-JOIN user_keys AS users ON users.key = user_key AND users.uses >= getvariable('min_degree_user')
-JOIN hashtag_keys AS hashtags ON hashtags.key = hashtag_key AND hashtags.uses >= getvariable('min_degree_hashtag');
+        AND (md5_number_upper(concat(
+            getvariable('seed'), '/', if(turned, right_key, left_key), '/', if(turned, left_key, right_key)
+        )) >> 11) / pow(2, 53) < getvariable('held_out_share') AS candidate
+FROM typed
+JOIN node_keys AS lhs ON lhs.type = left_type AND lhs.key = left_key AND lhs.kept
+JOIN node_keys AS rhs ON rhs.type = right_type AND rhs.key = right_key AND rhs.kept;
 
 CREATE TABLE key_facts AS
-SELECT
-    (SELECT count(*) FROM raw_edges) AS edges_before_filter,
-    (SELECT count(*) FROM coded) AS edges,
-    (SELECT count(*) FROM user_keys) AS users_before_filter,
-    (SELECT count(*) FROM hashtag_keys) AS hashtags_before_filter,
-    (SELECT count(DISTINCT user_code) FROM coded) AS users,
-    (SELECT count(DISTINCT hashtag_code) FROM coded) AS hashtags;
+SELECT (SELECT count(*) FROM raw_edges) AS edges_before_filter, (SELECT count(*) FROM coded) AS edges;
 
 DROP TABLE raw_edges;
 
 CREATE TABLE nodes AS
 WITH counted AS (
-    SELECT 'user' AS type, user_code AS code, count(*) AS degree, bool_and(candidate) AS drawn FROM coded GROUP BY ALL
-    UNION ALL
-    SELECT 'hashtag', hashtag_code, count(*), bool_and(candidate) FROM coded GROUP BY ALL
-), keys AS (
-    SELECT 'user' AS type, code, key FROM user_keys
-    UNION ALL
-    SELECT 'hashtag', code, key FROM hashtag_keys
+    SELECT code, count(*) AS degree, bool_and(candidate) AS drawn
+    FROM (
+        SELECT left_code AS code, candidate FROM coded
+        UNION ALL
+        SELECT right_code, candidate FROM coded
+    )
+    GROUP BY ALL
 )
 SELECT row_number() OVER (ORDER BY type, degree DESC, key) - 1 AS id, type, key, degree, code, drawn
-FROM counted JOIN keys USING (type, code);
+FROM counted JOIN node_keys USING (code);
+
+CREATE TABLE type_facts AS
+SELECT
+    name,
+    (SELECT count(*) FROM node_keys WHERE node_keys.type = types.type) AS before_filter,
+    (SELECT count(*) FROM nodes WHERE nodes.type = types.type) AS nodes
+FROM types;
 
 -- Both nodes of a held-out edge keep a training edge; where all edges of a node were drawn, all of them are trained on.
 CREATE TABLE edges AS
 SELECT
-    users.id AS lhs,
+    lhs.id AS lhs,
     rel,
-    hashtags.id AS rhs,
+    rhs.id AS rhs,
     count,
-    candidate AND NOT users.drawn AND NOT hashtags.drawn AS held_out
+    candidate AND NOT lhs.drawn AND NOT rhs.drawn AS held_out
 FROM coded
-JOIN nodes AS users ON users.type = 'user' AND users.code = user_code
-JOIN nodes AS hashtags ON hashtags.type = 'hashtag' AND hashtags.code = hashtag_code;
+JOIN nodes AS lhs ON lhs.code = left_code
+JOIN nodes AS rhs ON rhs.code = right_code;
 
 DROP TABLE coded;

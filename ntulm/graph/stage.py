@@ -1,12 +1,17 @@
-"""Stage `graph`: the heterogeneous user-hashtag graph of the posts in the graph window (§3.1), and PBG's input files.
+"""Stage `graph`: the heterogeneous graph of the NTUs of posts in the graph window (§3.1), and PBG's input files.
+
+Which nodes and edges there are is data: the relations of the section `graph` join roles of the section `ntus`, and the
+types of these roles are those of the nodes. uses.py and uses.sql make edges between keys from posts and engagements;
+nodes.sql numbers the nodes, limits their degrees and draws the held-out edges.
 
 Reads data/corpus/{posts,engagements,splits}.parquet.
-Writes data/graph/nodes.parquet, data/graph/edges.parquet, data/graph/pbg/ and metrics/graph.json.
-Command: `ntulm graph`, or `dvc repro graph`. The SQL stands in graph.sql and graph_nodes.sql.
+Writes data/graph/nodes.parquet, data/graph/edges.parquet, data/graph/types.json (the key form of each type of the
+section `ntus`), data/graph/pbg/ and metrics/graph.json.
+Command: `ntulm graph`, or `dvc repro graph`.
 
 data/graph/pbg/ is what PyTorch-BigGraph 1.0.0 trains from, in one partition:
-    entity_count_{user,hashtag}_0.txt   number of nodes of a type; node ids count from 0 within each type here
-    relations.json                      relation names; `rel` is an index into them
+    entity_count_TYPE_0.txt             number of nodes of a type; node ids count from 0 within each type here
+    relations.json                      name, lhs and rhs (types) of each relation; `rel` is an index into them
     {train,held_out}/edges_0_0.h5       lhs, rel, rhs: int64 [E]; in train an edge stands min(count, max_count) times
 PBG's entity_names_*.json are left out: only its importer and exporter read them, and nodes.parquet has the names.
 """
@@ -14,8 +19,9 @@ PBG's entity_names_*.json are left out: only its importer and exporter read them
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,16 +32,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ntulm import files, layout
+from ntulm import files
 from ntulm.errors import UserError
+from ntulm.graph import uses
 
 if TYPE_CHECKING:
-    from ntulm.graph.config import Graph
+    from ntulm.graph.config import Graph, Relation
+    from ntulm.layout import Layout
+    from ntulm.ntus import NtuScheme
 
 BATCH_ROWS = 1 << 17  # rows of a Parquet row group and of a write to HDF5
+PBG_FOLDER = "pbg"
 PBG_FORMAT_VERSION = 1
-POST_FACTS = """SELECT (SELECT count(*) FROM splits WHERE graph) AS posts,
-    (SELECT count(*) FROM tagged) AS posts_with_hashtags"""
 NODES = pa.schema([("id", pa.int64()), ("type", pa.string()), ("key", pa.string()), ("degree", pa.int64())])
 EDGES = pa.schema(
     [
@@ -48,90 +56,119 @@ EDGES = pa.schema(
 )
 
 
-def run(config: Graph) -> None:
+@dataclass(frozen=True)
+class Shape:
+    """The relations of a graph, in the order of their index `rel`, and the types of the nodes that they join."""
+
+    relations: dict[str, tuple[str, str]]  # name -> types on the left and on the right
+
+    @property
+    def types(self) -> list[str]:
+        """In the order of nodes.parquet."""
+        return sorted({ntu_type for types in self.relations.values() for ntu_type in types})
+
+    def place(self, side: int) -> np.ndarray:
+        """The place in `types` of the type that each relation has on side 0 or 1: int64 [R]."""
+        return np.array([self.types.index(types[side]) for types in self.relations.values()], np.int64)
+
+
+def run(config: Graph, scheme: NtuScheme, layout: Layout) -> None:
     """Extract the graph from the corpus and write it, with its metrics.
 
     Raises:
         UserError: the corpus is missing, memory_limit is too small, or there is no edge.
     """
-    with files.whole_directory(layout.GRAPH) as out, _database(config.memory_limit, out) as database:
-        extract(database, config)
-        facts = _facts(database, POST_FACTS) | _facts(database, "FROM key_facts")
-        _check_edges(facts, config)
-        relations = write(database, config, out)
-    files.write_json(layout.metrics("graph"), summarise(facts, relations))
+    shape = shape_of(config, scheme)
+    with files.whole_directory(layout.graph) as out, _database(config.memory_limit, out) as database:
+        extract(database, config, scheme, layout)
+        _check_edges(database, config, scheme, layout)
+        write(database, config, shape, out)
+        files.write_json(out / layout.node_types.name, dict(scheme.types))
+        metrics = summarise(database, shape)
+    files.write_json(layout.metrics("graph"), metrics)
 
 
-def extract(database: duckdb.DuckDBPyConnection, config: Graph) -> None:
-    """Fill the tables tagged, nodes, edges and key_facts of `database` from the corpus files.
+def shape_of(config: Graph, scheme: NtuScheme) -> Shape:
+    """Relations in the order of their names, with the types of their roles."""
+    return Shape(
+        {
+            name: (scheme.roles[relation.left].type, scheme.roles[relation.right].type)
+            for name, relation in _ordered(config).items()
+        }
+    )
+
+
+def extract(database: duckdb.DuckDBPyConnection, config: Graph, scheme: NtuScheme, layout: Layout) -> None:
+    """Fill the tables own, nodes, edges and those of facts of `database` from the corpus files.
 
     Raises:
         UserError: a file of the corpus is missing, or memory_limit does not suffice.
     """
-    for name, path in (("posts", layout.POSTS), ("engagements", layout.ENGAGEMENTS), ("splits", layout.SPLITS)):
+    for name, path in (("posts", layout.posts), ("engagements", layout.engagements), ("splits", layout.splits)):
         if not path.is_file():
             raise UserError(f"{path}: not found; run `dvc repro corpus` first, which writes it")
         database.read_parquet(str(path)).create_view(name)
-    database.execute("SET VARIABLE relations = $value", {"value": _ordered(config)})
     with _memory_errors(config):
-        database.execute(resources.files("ntulm.graph").joinpath("uses.sql").read_text(encoding="utf-8"))
-    number_nodes(database, config)
+        uses.build(database, _ordered(config), scheme)
+    number_nodes(database, config, shape_of(config, scheme))
 
 
-def number_nodes(database: duckdb.DuckDBPyConnection, config: Graph) -> None:
-    """From the table raw_edges to nodes, edges and key_facts (graph_nodes.sql).
+def number_nodes(database: duckdb.DuckDBPyConnection, config: Graph, shape: Shape) -> None:
+    """From the table raw_edges to nodes, edges and their facts (nodes.sql).
 
     Raises:
         UserError: memory_limit does not suffice.
     """
-    variables = {
-        "min_degree_user": config.min_degree.user,
-        "min_degree_hashtag": config.min_degree.hashtag,
-        "held_out_share": config.held_out_share,
-        "seed": config.seed,
-    }
-    for name, value in variables.items():
+    for name, value in (("held_out_share", config.held_out_share), ("seed", config.seed)):
         database.execute(f"SET VARIABLE {name} = $value", {"value": value})
+    columns = {"left_type": shape.place(0), "right_type": shape.place(1)}
+    least = [config.min_degree[ntu_type] for ntu_type in shape.types]
+    _create(database, "relations", {"rel": np.arange(len(shape.relations)), **columns})
+    _create(database, "types", {"type": np.arange(len(least)), "name": shape.types, "min_degree": least})
     with _memory_errors(config):
         database.execute(resources.files("ntulm.graph").joinpath("nodes.sql").read_text(encoding="utf-8"))
 
 
-def write(database: duckdb.DuckDBPyConnection, config: Graph, out: Path) -> list[dict[str, Any]]:
-    """Write nodes.parquet, edges.parquet and PBG's files into an empty folder; what there is of each relation."""
-    facts = _facts(database, "FROM key_facts")
-    relations = _relations(database, config)
-    write_nodes(database, out / layout.NODES.name)
-    (out / layout.PBG_INPUT.name).mkdir()
-    _write_counts(facts, relations, out / layout.PBG_INPUT.name)
-    write_edges(database, config, facts, out)
-    return relations
+def write(database: duckdb.DuckDBPyConnection, config: Graph, shape: Shape, out: Path) -> None:
+    """Write nodes.parquet, edges.parquet and PBG's files into an empty folder."""
+    counts = _node_counts(database)
+    pbg = out / PBG_FOLDER
+    pbg.mkdir()
+    write_nodes(database, shape, out / "nodes.parquet")
+    for ntu_type, count in counts.items():
+        (pbg / f"entity_count_{ntu_type}_0.txt").write_text(f"{count}\n", encoding="utf-8")
+    relations = [{"name": name, "lhs": lhs, "rhs": rhs} for name, (lhs, rhs) in shape.relations.items()]
+    files.write_json(pbg / "relations.json", relations)
+    write_edges(database, config, shape, out)
 
 
-def write_nodes(database: duckdb.DuckDBPyConnection, path: Path) -> None:
+def write_nodes(database: duckdb.DuckDBPyConnection, shape: Shape, path: Path) -> None:
     """Write nodes.parquet, ordered by id."""
+    names = pa.array(shape.types, pa.string())
     with pq.ParquetWriter(path, NODES, compression="zstd") as writer:
         for batch in _batches(database, "SELECT id, type, key, degree FROM nodes ORDER BY id"):
-            writer.write_table(batch.cast(NODES), row_group_size=BATCH_ROWS)
+            writer.write_table(_named(batch, "type", names).cast(NODES), row_group_size=BATCH_ROWS)
 
 
-def write_edges(database: duckdb.DuckDBPyConnection, config: Graph, facts: dict[str, int], out: Path) -> None:
+def write_edges(database: duckdb.DuckDBPyConnection, config: Graph, shape: Shape, out: Path) -> None:
     """Write edges.parquet and PBG's two edge lists in one ordered pass."""
-    pbg = out / layout.PBG_INPUT.name
+    pbg = out / PBG_FOLDER
     query = "SELECT sum(least(count, $max)) FILTER (NOT held_out)::BIGINT, count(*) FILTER (held_out) FROM edges"
     ((train_rows, held_out_rows),) = database.execute(query, {"max": config.max_count}).fetchall()
-    names = pa.array(_ordered(config))
+    names = pa.array(list(shape.relations), pa.string())
+    counts = np.array(list(_node_counts(database).values()))
+    first = np.cumsum(counts) - counts  # the first id of each type
     with (
-        pq.ParquetWriter(out / layout.EDGES.name, EDGES, compression="zstd") as writer,
+        pq.ParquetWriter(out / "edges.parquet", EDGES, compression="zstd") as writer,
         EdgeList(pbg / "train", train_rows) as train,
         EdgeList(pbg / "held_out", held_out_rows) as held_out,
         _memory_errors(config),
     ):
         for batch in _batches(database, "SELECT lhs, rel, rhs, count, held_out FROM edges ORDER BY lhs, rel, rhs"):
-            rel = pa.DictionaryArray.from_arrays(batch["rel"].combine_chunks().cast(pa.int32()), names)
-            table = batch.set_column(1, "rel", rel.cast(pa.string())).cast(EDGES)
-            writer.write_table(table, row_group_size=BATCH_ROWS)
+            writer.write_table(_named(batch, "rel", names).cast(EDGES), row_group_size=BATCH_ROWS)
             columns = {name: batch[name].to_numpy() for name in ("lhs", "rel", "rhs", "count", "held_out")}
-            columns["lhs"] = columns["lhs"] - facts["hashtags"]  # hashtags stand before users in the ids of nodes
+            for side, name in enumerate(("lhs", "rhs")):
+                columns[name] = columns[name] - first[shape.place(side)][columns["rel"]]
             times = np.minimum(columns["count"], config.max_count)
             train.append(columns, np.where(columns["held_out"], 0, times))
             held_out.append(columns, columns["held_out"].astype(np.int64))
@@ -162,28 +199,38 @@ class EdgeList:
                 dataset[start : self._end] = np.repeat(columns[name], times)
 
 
-def summarise(facts: dict[str, int], relations: list[dict[str, Any]]) -> dict[str, Any]:
+def summarise(database: duckdb.DuckDBPyConnection, shape: Shape) -> dict[str, Any]:
     """The metrics of the stage: what there is, what was held out, and what the degree filter dropped."""
+    facts = _facts(database)
+    relations = _relations(database, shape)
+    types = database.execute("SELECT name, before_filter, nodes FROM type_facts").fetchall()
     return {
         "posts": facts["posts"],
-        "posts_with_hashtags": facts["posts_with_hashtags"],
-        "nodes": {"user": facts["users"], "hashtag": facts["hashtags"]},
+        "posts_that_relate": facts["posts_that_relate"],
+        "nodes": {name: count for name, _, count in types},
         "edges": facts["edges"],
-        "held_out": sum(relation["held_out"] for relation in relations),
-        "relations": {
-            relation["name"]: {name: relation[name] for name in ("distinct", "total", "held_out")}
-            for relation in relations
-        },
+        "held_out": sum(relation["held_out"] for relation in relations.values()),
+        "relations": relations,
         "dropped_by_degree": {
-            "user": facts["users_before_filter"] - facts["users"],
-            "hashtag": facts["hashtags_before_filter"] - facts["hashtags"],
+            **{name: before - count for name, before, count in types},
             "edges": facts["edges_before_filter"] - facts["edges"],
         },
     }
 
 
-def _ordered(config: Graph) -> list[str]:
-    return sorted(set(config.relations))
+def _ordered(config: Graph) -> dict[str, Relation]:
+    return dict(sorted(config.relations.items()))
+
+
+def _create(database: duckdb.DuckDBPyConnection, name: str, columns: dict[str, Any]) -> None:
+    database.from_arrow(pa.table(columns)).create(name)
+
+
+def _named(batch: pa.Table, column: str, names: pa.Array) -> pa.Table:
+    """The table with a column of places in `names` replaced by the names."""
+    place = batch.schema.get_field_index(column)
+    coded = pa.DictionaryArray.from_arrays(batch[column].combine_chunks().cast(pa.int32()), names)
+    return batch.set_column(place, column, coded.cast(pa.string()))
 
 
 @contextmanager
@@ -204,37 +251,50 @@ def _memory_errors(config: Graph) -> Iterator[None]:
         raise UserError(f"graph.memory_limit: {config.memory_limit} is too small; raise it ({reason})") from error
 
 
-def _facts(database: duckdb.DuckDBPyConnection, query: str) -> dict[str, int]:
+def _facts(database: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    query = """SELECT *, (SELECT count(*) FROM window_posts) AS posts, (SELECT count(*) FROM own) AS posts_that_relate
+        FROM key_facts"""
     (facts,) = pa.Table.from_batches(_reader(database, query)).to_pylist()
     return dict(facts)
 
 
-def _relations(database: duckdb.DuckDBPyConnection, config: Graph) -> list[dict[str, Any]]:
-    query = "SELECT rel, count(*), sum(count)::BIGINT, count(*) FILTER (held_out) FROM edges GROUP BY rel ORDER BY rel"
+def _node_counts(database: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """The number of nodes of each type, in the order of the names."""
+    return dict(database.execute("SELECT name, nodes FROM type_facts ORDER BY name").fetchall())
+
+
+def _relations(database: duckdb.DuckDBPyConnection, shape: Shape) -> dict[str, dict[str, int]]:
+    query = "SELECT rel, count(*), sum(count)::BIGINT, count(*) FILTER (held_out) FROM edges GROUP BY rel"
     found = {row[0]: row[1:] for row in database.execute(query).fetchall()}
-    relations = []
-    for rel, name in enumerate(_ordered(config)):
-        distinct, total, held_out = found.get(rel, (0, 0, 0))
-        relations.append({"name": name, "distinct": distinct, "total": total, "held_out": held_out})
-    return relations
+    columns = ("distinct", "total", "held_out")
+    return {
+        name: dict(zip(columns, found.get(rel, (0, 0, 0)), strict=True)) for rel, name in enumerate(shape.relations)
+    }
 
 
-def _check_edges(facts: dict[str, int], config: Graph) -> None:
+def _check_edges(database: duckdb.DuckDBPyConnection, config: Graph, scheme: NtuScheme, layout: Layout) -> None:
+    facts = _facts(database)
     if facts["edges"]:
         return
+    roles = uses.count_roles(database, config.relations, scheme)
     if not facts["posts"]:
         hint = "widen corpus.splits.graph_from and graph_until"
-    elif not facts["posts_with_hashtags"]:
-        hint = "widen corpus.splits.graph_from and graph_until, or check how hashtags are read (`ntulm inspect`)"
     elif not facts["edges_before_filter"]:
-        hint = f"add to graph.relations ({', '.join(config.relations)}), or check how authors are read"
+        hint = (
+            "widen corpus.splits.graph_from and graph_until, check how these NTUs are read (`ntulm inspect`), "
+            f"or add to graph.relations ({', '.join(config.relations)})"
+        )
     else:
-        hint = f"lower graph.min_degree (user: {config.min_degree.user}, hashtag: {config.min_degree.hashtag})"
+        hint = f"lower graph.min_degree ({_listed(config.min_degree)})"
     raise UserError(
-        f"{layout.POSTS}: the graph has no edges: {facts['posts']} posts in the graph window, "
-        f"{facts['posts_with_hashtags']} of them with hashtags, "
+        f"{layout.posts}: the graph has no edges: {facts['posts']} posts in the graph window, "
+        f"of which have a value for the role {_listed(roles)}; "
         f"{facts['edges_before_filter']} edges before the degree filter; {hint}"
     )
+
+
+def _listed(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {number}" for name, number in numbers.items())
 
 
 def _reader(database: duckdb.DuckDBPyConnection, query: str) -> pa.RecordBatchReader:
@@ -256,9 +316,3 @@ def _batches(database: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.Tab
             waiting, rows = table.slice(BATCH_ROWS).to_batches(), rows - BATCH_ROWS
     if rows:
         yield pa.Table.from_batches(waiting).combine_chunks()
-
-
-def _write_counts(facts: dict[str, int], relations: list[dict[str, Any]], pbg: Path) -> None:
-    for kind, count in (("user", facts["users"]), ("hashtag", facts["hashtags"])):
-        (pbg / f"entity_count_{kind}_0.txt").write_text(f"{count}\n", encoding="utf-8")
-    files.write_json(pbg / "relations.json", [relation["name"] for relation in relations])
