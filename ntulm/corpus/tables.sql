@@ -1,4 +1,5 @@
--- What the other corpus files use: the table of records, and small functions.
+-- What the other corpus files use: the table of records, and small functions. The macros *_pattern() come from
+-- ntulm/text.py.
 
 CREATE TABLE record (
     ordinal BIGINT, file VARCHAR, line BIGINT, reject VARCHAR, filtered BOOLEAN, is_repost BOOLEAN,
@@ -29,7 +30,9 @@ CREATE MACRO part(place, train_from, validation_from, test_from) AS
 -- it can find something, and most white space is plain: this is the dearest expression of the stage.
 CREATE MACRO without(text, hint, pattern, instead) AS
     CASE WHEN contains(text, hint) THEN regexp_replace(text, pattern, instead, 'g') ELSE text END;
+CREATE MACRO without_links(text) AS
+    CASE WHEN contains(text, '://') OR contains(text, 'www.') THEN regexp_replace(text, link_pattern(), '', 'g') ELSE text END;
 CREATE MACRO without_spaces(text) AS
-    CASE WHEN regexp_matches(text, '[\s\p{Z}]') THEN regexp_replace(text, '[\s\p{Z}]+', '', 'g') ELSE text END;
-CREATE MACRO text_key(text) AS
-    without_spaces(replace(without(without(lower(nfc_normalize(text)), 'rt @', '^rt @\w+:', ''), 'http', 'https?://\S+', ''), ' ', ''));
+    CASE WHEN regexp_matches(text, space_pattern()) THEN regexp_replace(text, space_pattern() || '+', '', 'g') ELSE text END;
+CREATE MACRO text_key(text) AS without_spaces(replace(
+    without_links(without(lower(nfc_normalize(text)), 'rt @', repost_pattern(), '')), ' ', ''));
