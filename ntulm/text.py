@@ -1,7 +1,7 @@
 """What a hashtag, a mention, a link, a cashtag and a user key are: the one place where texts are read.
 
-Sources, tasks, the tokeniser's view, arriving posts and new posts all use these functions, so that a text means the same
-NTUs everywhere. Where SQL reads texts for speed it takes its patterns from here (`SQL_PATTERNS`, `SPACES`), and tests
+Sources, tasks, the tokeniser's view, arriving posts and new posts all use these functions, so that a text means the
+same NTUs everywhere. Where SQL reads texts for speed it takes its patterns from here (`SQL_PATTERNS`, `SPACES`), and tests
 prove that both say the same. Standard library only: machines that only embed posts use it.
 
 What is inside a link is neither a hashtag nor a mention. Places are half-open: text[start:end].
@@ -20,12 +20,11 @@ SPACES = (
     "\u2028\u2029\u202f\u205f\u3000"
 )
 # Letters in both cases and no flag for them: in DuckDB's engine, as in ours, a long s would be an s. `\b` is ASCII's.
-_LINK_PATTERN = rf"[hH][tT][tT][pP][sS]?://[^{SPACES}]+|\b[wW][wW][wW]\.[^.{SPACES}][^{SPACES}]*"
+_FULL_LINK_PATTERN = rf"[hH][tT][tT][pP][sS]?://[^{SPACES}]+"
+_LINK_PATTERN = rf"{_FULL_LINK_PATTERN}|\b[wW][wW][wW]\.[^.{SPACES}][^{SPACES}]*"
 _NAME = "[A-Za-z0-9_]+"
 _HANDLE_PATTERN = rf"{_NAME}(?:[.-]+{_NAME})*(?:@[A-Za-z0-9]+(?:[.-]+[A-Za-z0-9]+)*)?"
 SQL_PATTERNS = {
-    "link_pattern": _LINK_PATTERN,
-    "space_pattern": f"[{SPACES}]",
     "written_pattern": f"[^{SPACES}]",
     "repost_pattern": rf"^(?:RT|rt) [@＠]{_HANDLE_PATTERN}:[{SPACES}]*",  # before the text of a repost typed by hand
 }
@@ -40,7 +39,7 @@ class Reading:
     casefold_users: bool  # users are handles, the same in any case
     mention_hosts: bool  # in texts, `@name@host` and `@name.domain` are whole handles
     html: bool  # texts are HTML
-    mentions_in_text: bool  # mentions in texts are written as users are: False where users are ids and texts hold handles
+    mentions_in_text: bool  # mentions in texts are written as users are; not so where users are ids
 
 
 @dataclass(frozen=True)
@@ -162,6 +161,7 @@ def _is_mark(character: str) -> bool:
 # Links
 
 _LINK = re.compile(_LINK_PATTERN, re.ASCII)
+_FULL_LINK = re.compile(_FULL_LINK_PATTERN)
 _AFTER_LINK = ".,;:!?)]}\"'…"  # the sentence's own
 
 
@@ -170,9 +170,12 @@ def links(text: str) -> list[str]:
     return _distinct(found[0].rstrip(_AFTER_LINK) for found in _links(text))
 
 
-def without_links(text: str) -> str:
-    """The text with nothing in the place of its links."""
-    return _LINK.sub("", text) if _may_have_links(text) else text
+def without_full_links(text: str) -> str:
+    """The text with nothing in the place of links with `http(s)://`.
+
+    For telling whether two texts are the same: every copy has another shortened link, but the same `www.` typed by hand.
+    """
+    return _FULL_LINK.sub("", text) if "://" in text else text
 
 
 def domain(link: str) -> str:

@@ -30,9 +30,8 @@ CREATE MACRO part(place, train_from, validation_from, test_from) AS
 -- it can find something, and most white space is plain: this is the dearest expression of the stage.
 CREATE MACRO without(text, hint, pattern, instead) AS
     CASE WHEN contains(text, hint) THEN regexp_replace(text, pattern, instead, 'g') ELSE text END;
-CREATE MACRO without_links(text) AS
-    CASE WHEN contains(text, '://') OR contains(text, 'www.') THEN regexp_replace(text, link_pattern(), '', 'g') ELSE text END;
 CREATE MACRO without_spaces(text) AS
-    CASE WHEN regexp_matches(text, space_pattern()) THEN regexp_replace(text, space_pattern() || '+', '', 'g') ELSE text END;
+    CASE WHEN regexp_matches(text, '[\s\p{Z}]') THEN regexp_replace(text, '[\s\p{Z}]+', '', 'g') ELSE text END;
+-- Which posts are copies is no question of NTUs: links are searched for as ever, so that corpora stay what they were.
 CREATE MACRO text_key(text) AS without_spaces(replace(
-    without_links(without(lower(nfc_normalize(text)), 'rt @', repost_pattern(), '')), ' ', ''));
+    without(without(lower(nfc_normalize(text)), 'rt @', repost_pattern(), ''), 'http', 'https?://\S+', ''), ' ', ''));
