@@ -13,9 +13,9 @@ from typing import Any
 
 from ntulm.corpus.config import TableMapping
 from ntulm.corpus.records import read_export, row
-from ntulm.corpus.stage import reject_reasons
 from ntulm.corpus.sources import formats
 from ntulm.corpus.sources.lines import export_files
+from ntulm.corpus.stage import reject_reasons
 from ntulm.errors import UserError
 
 # Names under which tables have these columns, the likelier first.
