@@ -7,7 +7,6 @@ Shapes: N posts, T tokens of all posts, B posts of a batch, L tokens of a post, 
 """
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ntulm.language_model.model import IGNORED
-from ntulm.text import normalise
+from ntulm.text import Span, masked
 
 if TYPE_CHECKING:
     from ntulm.language_model.config import Batches
@@ -30,16 +29,10 @@ WINDOW_BATCHES = 64  # batches among whose posts those of like length are groupe
 TOKENISED_AT_ONCE = 8192  # posts; bounds the memory of the tokenizer's own objects
 FIXED = 2**32 - 1  # the "epoch" of masks that never change: those of validation and test posts
 
-_URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
-_MENTION = re.compile(r"(?<!\w)[@＠]\w+")
-_HASHTAG = re.compile(r"(?<!\w)[#＃]\w*[^\W\d_]\w*")
-
 
 def normalise_text(text: str, batches: "Batches") -> str:
     """Mask links as `http` and mentions as `@user`, as TweetEval does, where the config asks for it."""
-    if batches.mask_urls:
-        text = _URL.sub("http", text)
-    return _MENTION.sub("@user", text) if batches.mask_mentions else text
+    return masked(text, batches.mask_urls, batches.mask_mentions)[0]
 
 
 @dataclass(frozen=True)
@@ -76,27 +69,36 @@ def tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, batches: 
     inside: list[np.ndarray] = []
     hashtags: list[str] = []
     for start in range(0, len(texts), TOKENISED_AT_ONCE):
-        part = [normalise_text(text, batches) for text in texts[start : start + TOKENISED_AT_ONCE]]
-        encoded = tokenizer(part, truncation=True, max_length=batches.max_length, return_offsets_mapping=True)
-        for text, post_ids, spans in zip(part, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        part = [
+            masked(text, batches.mask_urls, batches.mask_mentions) for text in texts[start : start + TOKENISED_AT_ONCE]
+        ]
+        encoded = tokenizer(
+            [text for text, _ in part], truncation=True, max_length=batches.max_length, return_offsets_mapping=True
+        )
+        for (_, found), post_ids, spans in zip(part, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             ids.append(np.array(post_ids, np.int32))
             lengths.append(len(post_ids))
-            inside.append(_hashtags_at(text, spans, hashtags))
+            inside.append(_hashtags_at(found, spans, hashtags))
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     none = np.zeros(0, np.int32)
     return Tokens(np.concatenate([*ids, none]), offsets, np.concatenate([*inside, none]), hashtags)
 
 
-def _hashtags_at(text: str, spans: Sequence[tuple[int, int]], hashtags: list[str]) -> np.ndarray:
-    """Which hashtag each token lies in: int32 [L], -1 for none; the text's hashtags are added to `hashtags`."""
+def _hashtags_at(found: Sequence[Span], spans: Sequence[tuple[int, int]], hashtags: list[str]) -> np.ndarray:
+    """Which hashtag each token lies in: int32 [L], -1 for none; the text's hashtags are added to `hashtags`.
+
+    Args:
+        found: the hashtags of the text.
+        spans: of its tokens in the text.
+        hashtags: of the texts before.
+    """
     inside = np.full(len(spans), -1, np.int32)
-    for found in _HASHTAG.finditer(text):
-        first, last = found.span()
+    for first, last, tag in found:
         for place, (start, end) in enumerate(spans):  # special tokens have the empty span (0, 0)
             if start < end and start < last and end > first:
                 inside[place] = len(hashtags)
-        hashtags.append(normalise(found[0]))
+        hashtags.append(tag)
     return inside
 
 

@@ -4,9 +4,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-# Without separators the quantifiers could not backtrack into each other: posts are hostile input.
-_CASHTAG = re.compile(r"[$＄][^\W\d_]\w*(?:[.-]\w+)*")
-_LINK = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+from ntulm.text import mask_links, without_cashtags
+
 _LEGAL_FORM = re.compile(
     r"[\s,&]+(?:inc|incorporated|corp|corporation|co|company|ltd|limited|plc|p\.l\.c|llc|l\.p|lp|n\.v|s\.a|se|ag|sa/nv|group"
     r"|holdings?|international)\.?$",
@@ -33,9 +32,9 @@ class Mask:
 
         Links hold symbols and names, too; to take those alone out would leave the rest as odd words.
         """
-        text = _LINK.sub("http", unicodedata.normalize("NFKC", text))
+        text = mask_links(unicodedata.normalize("NFKC", text))
         if self.cashtags:
-            text = _CASHTAG.sub(" ", text)
+            text = without_cashtags(text)
         if self.words:
             text = self.words.sub(" ", text)
         return " ".join(text.split())

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ntulm.errors import UserError
 from ntulm.tasks.dataset import SPLITS, Dataset, Row, sample, share
 from ntulm.tasks.records import lines
-from ntulm.text import extract
+from ntulm.text import extract, without_full_links
 
 if TYPE_CHECKING:
     from ntulm.tasks.config import SemEvalTask
@@ -34,7 +34,6 @@ _METRICS = ["macro_f1", "macro_recall", "accuracy"]  # the paper's, then the off
 _FILE = re.compile(r"twitter-(\d{4})([a-z]+)-(A|BD)\.(?:tsv|txt)")
 _SPLIT = {"train": "train", "dev": "validation", "devtest": "validation", "test": "test"}
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
-_LINK = re.compile(r"https?://\S+")
 
 
 class Tweet(NamedTuple):
@@ -46,7 +45,7 @@ class Tweet(NamedTuple):
     @property
     def key(self) -> str:
         """What copies of a tweet share: the words, whatever their case and links."""
-        return " ".join(_LINK.sub("", self.text).casefold().split())
+        return " ".join(without_full_links(self.text).casefold().split())
 
 
 Parts = dict[str, list[Tweet]]  # by split

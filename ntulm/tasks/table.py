@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ntulm.errors import UserError
 from ntulm.tasks.dataset import Dataset, Row, sample, share
 from ntulm.tasks.records import Record, records
-from ntulm.text import extract
+from ntulm.text import extract, user_key
 
 if TYPE_CHECKING:
     from ntulm.tasks.config import TableTask
@@ -51,11 +51,10 @@ def build(name: str, task: TableTask) -> dict[str, Dataset]:
 
 
 def _author(record: Record, task: TableTask) -> str | None:
-    """The author as the corpus writes it (`user_key` in ntulm/corpus/sources/table.py), or no vector would be found."""
+    """The author as the corpus writes it, or no vector would be found."""
     if task.author_column is None:
         return None
-    name = record.values[task.author_column].strip()
-    return (name.lstrip("@").lower() if task.casefold_users else name) or None
+    return user_key(record.values[task.author_column], task.casefold_users) or None
 
 
 def _split(record: Record, text: str, task: TableTask) -> str:
