@@ -21,7 +21,7 @@ from ruamel.yaml.tokens import CommentToken
 from ntulm.errors import UserError
 from ntulm.files import whole_file
 from ntulm.layout import Layout
-from ntulm.params import check_params
+from ntulm.params import MOVED, check_params
 
 MASTER = "quickstart"  # the recipe that is complete
 OWN_NAMES = ("tasks", "graph.relations")  # a recipe has those that it names, and none of the master's beside them
@@ -184,6 +184,8 @@ def _assign(values: Any, key: str, text: str) -> None:
             node[part] = copy.deepcopy(node.get(part))  # what another task lends it stays as it is there
         node = node.get(part) if isinstance(node, dict) else None
     if not isinstance(node, dict) or last not in node:
+        if key in MOVED:
+            raise UserError(f"{key}: unknown key; it is now {MOVED[key]}")
         raise UserError(f"{key}: unknown key; the recipe's keys are those of params.yaml, e.g. pretrain.epochs")
     node[last] = value
 
