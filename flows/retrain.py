@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dvc.repo import Repo
 from prefect import State, flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
@@ -23,7 +22,7 @@ from flows.decision import publish_challenge, publish_decision, read_challenge
 from flows.failure import CommandError
 from flows.monitor import refusal
 from flows.parameters import AS_IT_STANDS, Change, Recipe, SideBySide
-from flows.pipeline import read_pipeline
+from flows.pipeline import has_remote, read_pipeline
 from flows.registry import Version, production, promote
 from flows.stage import StageError
 from flows.workspace import Workspace, dvc, ntulm, open_workspace
@@ -116,12 +115,6 @@ def refuse_edits(workspace: Workspace) -> None:
 def stays(champion: Version | None) -> str:
     """What that means for production."""
     return f"in production stays {champion}" if champion else "nothing is in production yet"
-
-
-def has_remote(root: Path) -> bool:
-    """Whether DVC has a place to push to."""
-    with Repo(str(root)) as repo:
-        return bool(repo.config["core"].get("remote"))
 
 
 if __name__ == "__main__":

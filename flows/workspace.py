@@ -137,8 +137,11 @@ def _wait_for(lock: int, log: Log) -> None:
 
 
 def command_environment(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
-    """Ours without Prefect's settings, which a stage has no use for, with our tools first and telemetry off."""
-    kept = {name: value for name, value in environment.items() if not name.startswith("PREFECT")}
+    """Ours without Prefect's settings, which a stage has no use for, with our tools first and telemetry off.
+
+    `python` in dvc.yaml is our own then, and `python -m ntulm` finds the code of the workspace.
+    """
+    kept = {name: value for name, value in environment.items() if not name.startswith(("PREFECT", "PYTHONSAFEPATH"))}
     tools = str(Path(sys.executable).parent)
     return kept | QUIET | {"PATH": f"{tools}{os.pathsep}{kept.get('PATH', os.defpath)}"}
 
@@ -160,5 +163,5 @@ def dvc(*arguments: str) -> list[str]:
 
 
 def ntulm(*arguments: str) -> list[str]:
-    """The command line of ntulm."""
-    return ["ntulm", *arguments]
+    """The command line of ntulm, with the code of the workspace, as the stages of dvc.yaml have it."""
+    return [sys.executable, "-m", "ntulm", *arguments]

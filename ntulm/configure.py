@@ -1,11 +1,13 @@
-"""`ntulm configure RECIPE [key=value…]`: write params.yaml from a complete, commented recipe; `.` changes it.
+"""`ntulm configure RECIPE [key=value…]`: write a complete, commented params.yaml from a recipe; `.` changes it.
 
-Reads `ntulm/recipes/RECIPE.yaml`, replaces the placeholder DATA by the argument `data=FOLDER`, applies the other
-`key=value` arguments (dotted keys, values in YAML), checks the whole and writes it, comments kept.
+`ntulm/recipes/quickstart.yaml` is complete; every other recipe holds what differs from it. Reads both, replaces the
+placeholder DATA by the argument `data=FOLDER`, applies the other `key=value` arguments (dotted keys, values in YAML),
+checks the whole and writes it, comments kept.
 """
 
 import copy
 import io
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,29 +15,34 @@ from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import CommentMark
+from ruamel.yaml.tokens import CommentToken
 
-from ntulm import layout
 from ntulm.errors import UserError
 from ntulm.files import whole_file
-from ntulm.params import check_params
+from ntulm.layout import Layout
+from ntulm.params import MOVED, check_params
 
+MASTER = "quickstart"  # the recipe that is complete
+OWN_NAMES = ("tasks", "graph.relations")  # a recipe has those that it names, and none of the master's beside them
 PLACEHOLDER = "DATA"
-OLD = layout.PARAMS.with_name("params.yaml.old")
+PARAMS = Layout().params
+OLD = PARAMS.with_name("params.yaml.old")
 PRESENT = "."  # in place of a recipe: params.yaml as it is
 
 
 def run(recipe: str, changes: Sequence[str]) -> None:
     """Write params.yaml in the working directory and say so."""
     text = configured(recipe, changes)
-    before = layout.PARAMS.read_text(encoding="utf-8") if layout.PARAMS.is_file() else text
+    before = PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else text
     kept = ""
     if text != before:
         OLD.write_text(before, encoding="utf-8")
         kept = f" ({OLD} has what was there)"
-    with whole_file(layout.PARAMS) as partial:
+    with whole_file(PARAMS) as partial:
         partial.write_text(text, encoding="utf-8")
     source = "changed" if recipe == PRESENT else f"recipe {recipe}"
-    print(f"{layout.PARAMS}: {source}" + "".join(f", {change}" for change in changes) + f"{kept}; now run `dvc repro`")
+    print(f"{PARAMS}: {source}" + "".join(f", {change}" for change in changes) + f"{kept}; now run `dvc repro`")
 
 
 def configured(recipe: str, changes: Sequence[str]) -> str:
@@ -57,14 +64,18 @@ def configured(recipe: str, changes: Sequence[str]) -> str:
     yaml.width = 160
     yaml.representer.add_representer(type(None), lambda representer, _: _null(representer))
     values = yaml.load(text)
+    if recipe not in (PRESENT, MASTER):
+        _complete(values, yaml.load(_recipe_text(MASTER)))
+        values = yaml.load(_dump(yaml, values))  # what one task lends another is whole now
     if data is not None:
         if not Path(data).exists():
             raise UserError(f"data={data}: no such file or folder")
         _fill(values, data.rstrip("/"))
     for key, value in assignments.items():
         _assign(values, key, value)
-    check_params(YAML(typ="safe", pure=True).load(_dump(yaml, values)), f"recipe {recipe}")
-    return _dump(yaml, values)
+    text = _dump(yaml, values)
+    check_params(YAML(typ="safe", pure=True).load(text), str(PARAMS) if recipe == PRESENT else f"recipe {recipe}")
+    return text
 
 
 def recipes() -> list[str]:
@@ -75,14 +86,74 @@ def recipes() -> list[str]:
 
 def _recipe_text(recipe: str) -> str:
     if recipe == PRESENT:
-        if not layout.PARAMS.is_file():
-            raise UserError(
-                f"{layout.PARAMS}: not found; `{PRESENT}` changes the file that is there, a recipe writes one"
-            )
-        return layout.PARAMS.read_text(encoding="utf-8")
+        if not PARAMS.is_file():
+            raise UserError(f"{PARAMS}: not found; `{PRESENT}` changes the file that is there, a recipe writes one")
+        return PARAMS.read_text(encoding="utf-8")
     if recipe not in recipes():
         raise UserError(f"recipe {recipe!r}: unknown; there are {', '.join(recipes())}")
     return resources.files("ntulm.recipes").joinpath(f"{recipe}.yaml").read_text(encoding="utf-8")
+
+
+def _complete(values: Any, master: Any, path: str = "") -> None:
+    """Put what a recipe leaves to the master into its mapping, in the master's order, with the master's comments.
+
+    A flow mapping such as `{user: 2, hashtag: 3}` is one value. A comment in the recipe replaces the master's.
+    """
+    if not path:
+        _complete_header(values, master)
+    for key, value in master.items():
+        if key in values:
+            values.ca.items[key] = _comments(values.ca.items.get(key), master.ca.items.get(key))
+            if _is_block(value) and _is_block(values[key]):
+                values[key].ca.comment = None  # the parent has the same
+                _complete(values[key], value, f"{path}.{key}".lstrip("."))
+        elif path not in OWN_NAMES:
+            values[key] = value
+            values.ca.items[key] = master.ca.items.get(key) or [None] * 4
+        if path not in OWN_NAMES:
+            values.move_to_end(key)
+
+
+def _is_block(value: Any) -> bool:
+    return isinstance(value, CommentedMap) and not value.fa.flow_style()
+
+
+def _complete_header(values: Any, master: Any) -> None:
+    """The first block of a recipe's header is of the recipe; what follows it in the master is of every params.yaml."""
+    (own, _), (_, general) = _header(values), _header(master)
+    values.ca.comment = [None, own + general]
+
+
+def _header(values: Any) -> tuple[list[Any], list[Any]]:
+    lines = values.ca.comment[1]
+    end = 1 + next(place for place, line in enumerate(lines) if line.value.endswith("\n\n"))
+    return lines[:end], lines[end:]
+
+
+def _comments(own: Any, master: Any) -> list[Any]:
+    """The comments of a key: before it, at the end of its line with the lines that follow it, and below it."""
+    own, master = own or [None] * 4, master or [None] * 4
+    _, above, _, below = (
+        mine if mine and "#" in _text(mine) else other for mine, other in zip(own, master, strict=True)
+    )
+    return [None, above, _end_of_line(own[2], master[2]), below]
+
+
+def _end_of_line(own: Any, master: Any) -> CommentToken | None:
+    """One token has the end of a line and all lines up to the next key."""
+    line, lines = _split(own)
+    usual_line, usual_lines = _split(master)
+    text = (line if "#" in line else usual_line) + "\n" + (lines if "#" in lines else usual_lines)
+    return CommentToken(text, CommentMark(0), None) if own or master else None
+
+
+def _split(token: Any) -> tuple[str, str]:
+    line, _, lines = ("" if token is None else token.value).partition("\n")
+    return line, lines
+
+
+def _text(comments: Any) -> str:
+    return "".join(token.value for token in (comments if isinstance(comments, list) else [comments]))
 
 
 def _assignment(change: str) -> tuple[str, str]:
@@ -113,6 +184,8 @@ def _assign(values: Any, key: str, text: str) -> None:
             node[part] = copy.deepcopy(node.get(part))  # what another task lends it stays as it is there
         node = node.get(part) if isinstance(node, dict) else None
     if not isinstance(node, dict) or last not in node:
+        if key in MOVED:
+            raise UserError(f"{key}: unknown key; it is now {MOVED[key]}")
         raise UserError(f"{key}: unknown key; the recipe's keys are those of params.yaml, e.g. pretrain.epochs")
     node[last] = value
 
@@ -125,4 +198,4 @@ def _null(representer: Any) -> Any:
 def _dump(yaml: YAML, values: Any) -> str:
     stream = io.StringIO()
     yaml.dump(values, stream)
-    return stream.getvalue()
+    return re.sub(r"\n{3,}", "\n\n", stream.getvalue())  # two recipes may each end a section with an empty line

@@ -22,6 +22,19 @@ from ntulm.variants import NAMED, ROLE, parse_variant
 
 Name = Annotated[str, Field(pattern=rf"^{ROLE}$")]  # of types, roles and relations
 
+WRITES = "`ntulm configure RECIPE` writes a complete file"
+MOVED = {  # keys of earlier versions, and what they are now
+    "graph.relations": "relations with a role on each side, e.g. {authored: {left: author, right: hashtag}}",
+    "pretrain.slot_layer_norm": "pretrain.slot.layer_norm",
+    "pretrain.slot_scale": "pretrain.slot.scale",
+    "pretrain.slot_learning_rate_factor": "pretrain.slot.learning_rate_factor",
+    "pretrain.slot_weight": "pretrain.slot.weight",
+    "pretrain.slot_dropout": "pretrain.slot.dropout",
+    "pretrain.hide_masked_hashtags": "pretrain.slot.hide_masked",
+    "challenge.variant": "model.variant",
+    "challenge.seed": "model.seed",
+}
+
 
 class FieldRole(Section):
     """NTUs that stand in a field of a post."""
@@ -189,7 +202,11 @@ def check_params(values: Any, where: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise UserError("; ".join(_explain(where, dict(item)) for item in error.errors())) from error
+        items = [dict(item) for item in error.errors()]
+        moved = [f"{_key(item)} is now {MOVED[_key(item)]}" for item in items if _is_moved(item)]
+        if moved:
+            raise UserError(f"{where}: of an earlier version: {'; '.join(moved)}; {WRITES}") from error
+        raise UserError("; ".join(_explain(where, item) for item in items)) from error
 
 
 def check_model(params: Params) -> None:
@@ -224,12 +241,20 @@ def check_challenge(params: Params) -> None:
             )
 
 
+def _key(item: dict[str, Any]) -> str:
+    return ".".join(str(part) for part in item["loc"])
+
+
+def _is_moved(item: dict[str, Any]) -> bool:
+    return _key(item) in MOVED and (item["type"] == "extra_forbidden" or isinstance(item["input"], list))
+
+
 def _explain(where: str, item: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in item["loc"])
+    key = _key(item)
     if item["type"] == "extra_forbidden":
         return f"{where}: {key}: unknown key"
     if item["type"] == "missing":
-        return f"{where}: {key}: missing; `ntulm configure RECIPE` writes a complete file"
+        return f"{where}: {key}: missing; {WRITES}"
     got = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"
     message = item["msg"].removeprefix("Value error, ")
     return f"{where}: {key}: {message}{got}" if key else f"{where}: {message}{got}"

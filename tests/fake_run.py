@@ -7,15 +7,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
-from ntulm import layout
 from ntulm.embeddings.table import write_table
 from ntulm.evaluate.config import Evaluate
 from ntulm.files import write_json
+from ntulm.layout import Layout
+from ntulm.ntus import NtuScheme, Role, ntus_of
 from ntulm.params import Run
 
 VARIANTS = ("text", "author", "hashtag", "author+hashtag")
 SKILL = {"text": 1.0, "author": 1.15, "hashtag": 1.4, "author+hashtag": 1.8, "post-concat": 1.5}
-EVALUATE = Evaluate(resamples=200, confidence=0.95, seed=0, min_posts=30)
+EVALUATE = Evaluate(resamples=200, confidence=0.95, seed=0, min_posts=30, overlap=["author", "hashtag"])
+SCHEME = NtuScheme(
+    {"user": "user", "hashtag": "hashtag"}, {"author": Role("user", "author"), "hashtag": Role("hashtag", "hashtags")}
+)
+HERE = Layout()  # of the working directory
 
 
 def run_of(tasks, variants=VARIANTS, seeds=(0,)):
@@ -25,14 +30,14 @@ def run_of(tasks, variants=VARIANTS, seeds=(0,)):
 
 def write_embeddings(users=200, hashtags=50):
     """A table that knows the users u0… and the hashtags h0…."""
-    layout.EMBEDDINGS.mkdir(parents=True)
+    HERE.embeddings.mkdir(parents=True)
     keys = [f"u{i}" for i in range(users)] + [f"h{i}" for i in range(hashtags)]
     types = ["user"] * users + ["hashtag"] * hashtags
     vectors = np.random.default_rng(0).standard_normal((len(keys), 4)).astype(np.float32)
-    write_table(layout.EMBEDDINGS, types, keys, vectors)
-    layout.GRAPH.mkdir(parents=True)
+    write_table(HERE.embeddings, types, keys, vectors)
+    HERE.graph.mkdir(parents=True)
     degrees = pa.array(range(1, len(keys) + 1), pa.int64())
-    pq.write_table(pa.table({"type": types, "key": keys, "degree": degrees}), layout.NODES)
+    pq.write_table(pa.table({"type": types, "key": keys, "degree": degrees}), HERE.nodes)
 
 
 def write_task(task, datasets, test_posts=300, seed=0):
@@ -41,7 +46,7 @@ def write_task(task, datasets, test_posts=300, seed=0):
     `datasets` maps names to (family, metric, metrics, classes).
     """
     random = np.random.default_rng(seed)
-    directory = layout.task(task)
+    directory = HERE.task(task)
     directory.mkdir(parents=True)
     about = {}
     for name, (family, metric, metrics, classes) in datasets.items():
@@ -52,13 +57,14 @@ def write_task(task, datasets, test_posts=300, seed=0):
         total = sum(posts.values())
         hashtags = [[f"h{tag}" for tag in random.integers(0, 100, random.integers(0, 3))] for _ in range(total)]
         labels = random.integers(0, classes, total)
+        authors = [f"u{user}" if user < 600 else None for user in random.integers(0, 620, total)]
         table = pa.table(
             {
                 "post_id": [f"{name}-{i}" for i in range(total)],
                 "split": [split for split, count in posts.items() for _ in range(count)],
                 "text": ["a post"] * total,
-                "author": [f"u{user}" if user < 600 else None for user in random.integers(0, 620, total)],
-                "hashtags": pa.array(hashtags, pa.list_(pa.string())),
+                "author": authors,
+                "ntus": ntus_of(SCHEME, {"author": authors, "hashtags": hashtags}),
                 "labels": pa.array([[int(label)] for label in labels], pa.list_(pa.int32())),
             }
         )
@@ -69,7 +75,7 @@ def write_task(task, datasets, test_posts=300, seed=0):
 def write_scores(task, variants=VARIANTS, seeds=(0,), skill=None):
     """Test scores: noise that every system shares, plus a signal of the strength that `skill` gives the system."""
     skill = skill or SKILL
-    datasets = sorted(layout.task(task).glob("*.parquet"))
+    datasets = sorted(HERE.task(task).glob("*.parquet"))
     for path in datasets:
         rows = [row for row in pq.read_table(path).to_pylist() if row["split"] == "test"]
         labels = np.array([row["labels"][0] for row in rows])
@@ -78,7 +84,7 @@ def write_scores(task, variants=VARIANTS, seeds=(0,), skill=None):
         for variant in variants:
             for seed in seeds:
                 random = np.random.default_rng([seed, len(variant)])
-                directory = layout.scores(variant, seed, task)
+                directory = HERE.scores(variant, seed, task)
                 directory.mkdir(parents=True, exist_ok=True)
                 for system in (variant, "post-concat") if variant == "text" else (variant,):
                     noise = shared + 0.2 * random.normal(size=truth.shape)
@@ -97,7 +103,7 @@ def write_pretrain(variants=VARIANTS, seeds=(0,), posts=200, factors=None):
     count = 10 ** (token % 4)
     for variant in variants:
         for seed in seeds:
-            directory = layout.pretrain(variant, seed)
+            directory = HERE.pretrain(variant, seed)
             directory.mkdir(parents=True)
             noise = np.random.default_rng([seed, len(variant)]).normal(1, 0.02, len(post))
             own = (bits * factors[variant] * noise).astype(np.float32)
@@ -109,13 +115,13 @@ def write_pretrain(variants=VARIANTS, seeds=(0,), posts=200, factors=None):
                 for step, bits in enumerate(curve)
             ]
             metrics = {"variant": variant, "seed": seed, "perplexity_bits": float(own.mean()), "history": history}
-            write_json(layout.metrics("pretrain", variant, seed), metrics)
+            write_json(HERE.metrics("pretrain", variant, seed), metrics)
 
 
 def write_corpus_metrics(format="synthetic"):
     """What the report takes from the stage `corpus`."""
     span = {"first": "2020-01-01T00:00:00+00:00", "last": "2020-02-01T00:00:00+00:00"}
-    write_json(layout.metrics("corpus"), {"format": format, "posts": 1000, "authors": 50, **span})
+    write_json(HERE.metrics("corpus"), {"format": format, "posts": 1000, "authors": 50, **span})
 
 
 def write_all(directory: Path, test_posts=300, seeds=(0,), format="synthetic"):

@@ -1,8 +1,69 @@
+import re
+from pathlib import Path
+
 import pytest
 from ruamel.yaml import YAML
 
-from ntulm.configure import configured, run
+from ntulm.configure import MASTER, OWN_NAMES, configured, recipes, run
 from ntulm.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+FLOW = (".labels", ".groups")  # written as flow mappings, and so one value
+
+
+def whole(recipe, folder):
+    """The file that a recipe makes."""
+    return configured(recipe, [] if recipe == MASTER else [f"data={folder}"])
+
+
+def recipe_values(recipe):
+    return YAML(typ="safe", pure=True).load(ROOT / f"ntulm/recipes/{recipe}.yaml")
+
+
+def merged(master, own, path=""):
+    """What a recipe has to give, said once more in a few lines: its own values, and the master's for the rest."""
+    if not isinstance(master, dict) or not isinstance(own, dict) or path.endswith(FLOW):
+        return own
+    names = own if path in OWN_NAMES else {**master, **own}
+    return {
+        name: merged(master.get(name), own[name], f"{path}.{name}".lstrip(".")) if name in own else master[name]
+        for name in names
+    }
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_a_recipe_gives_its_values_and_the_masters_for_the_rest(recipe, tmp_path):
+    values = YAML(typ="safe", pure=True).load(whole(recipe, tmp_path).replace(str(tmp_path), "DATA"))
+    expected = merged(recipe_values(MASTER), recipe_values(recipe))
+    lent = {f"{name}-{what}": name for name in ("hashtag", "topic") for what in ("left-in", "author", "random")}
+    for name in expected["tasks"].keys() & lent.keys():
+        changed = "remove_target" if name.endswith("left-in") else "split"
+        expected["tasks"][name] = {**expected["tasks"][lent[name]], changed: expected["tasks"][name][changed]}
+    assert values == expected
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_a_configured_file_explains_whatever_the_master_explains(recipe, tmp_path):
+    text = whole(recipe, tmp_path)
+    outside = text[: text.index("\ntasks:")] + text[text.index("\nprobe:") :]
+    lines = (ROOT / f"ntulm/recipes/{MASTER}.yaml").read_text().split("\ntasks:")
+    for line in (lines[0] + lines[1][lines[1].index("\nprobe:") :]).splitlines():
+        key = re.match(r" *[\w.]+:", line)
+        if key and " # " in line:
+            assert re.search(rf"^{key[0]}.* # ", outside, re.M), line
+    assert "\n\n\n" not in text
+    for section in recipe_values(MASTER):
+        assert f"\n\n{section}:" in text
+
+
+def test_a_comment_of_a_recipe_takes_the_place_of_the_masters(tmp_path):
+    text = whole("paper", tmp_path)
+    assert "  epochs: 15 # with early stopping" in text
+    assert "scale: 1.0 # open; the projection" in text
+    assert "  dimension: 200\n" in text
+    assert text.startswith("# paper: the settings of Li et al.")
+    assert "differs from quickstart.yaml" not in text
+    assert "# Every value that changes a result stands in this file" in text
 
 
 def test_a_change_reaches_its_key_and_comments_stay(tmp_path, monkeypatch):
@@ -64,6 +125,7 @@ def test_the_data_folder_fills_every_path(tmp_path):
         ("ira", ["data=nowhere"], "data=nowhere: no such file or folder"),
         ("quickstart", ["data=."], "reads no outside data"),
         ("quickstart", ["pretrain.epoch=3"], "pretrain.epoch: unknown key"),
+        ("quickstart", ["pretrain.slot_scale=3.0"], "pretrain.slot_scale: unknown key; it is now pretrain.slot.scale"),
         ("quickstart", ["epochs=3"], "epochs: unknown key"),
         ("quickstart", ["pretrain"], "expected key=value"),
         ("quickstart", ["pretrain.epochs=[1"], "not valid YAML"),

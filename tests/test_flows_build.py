@@ -123,7 +123,7 @@ def test_a_task_has_the_name_of_its_stage_and_no_cache_of_its_own():
 
 
 def test_what_dvc_did_is_read_from_its_output():
-    assert outcome_of(["Running stage 'corpus':", "> ntulm corpus"]) is Outcome.RAN
+    assert outcome_of(["Running stage 'corpus':", "> python -m ntulm corpus"]) is Outcome.RAN
     assert outcome_of(["Stage 'corpus' is cached - skipping run, checking out outputs"]) is Outcome.RESTORED
     assert outcome_of(["Stage 'corpus' didn't change, skipping"]) is Outcome.UNCHANGED
     assert summary({"a": Outcome.RAN, "b": Outcome.UNCHANGED, "c": Outcome.RAN}) == "3 stages: 2 ran, 1 unchanged"

@@ -54,7 +54,7 @@ class Fakes:
         yield workspace
 
     def run(self, command, log):
-        self.note(" ".join(command[1:] if command[0] == "ntulm" else command[command.index("--wait-for-lock") + 1 :]))
+        self.note(" ".join(command[1 + command.index("ntulm" if "ntulm" in command else "--wait-for-lock") :]))
 
     def note(self, call, raises=True):
         self.calls.append(call)

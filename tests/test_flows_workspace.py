@@ -58,7 +58,7 @@ WHOLE_LOCK_FILE = """\
 schema: '2.0'
 stages:
   corpus:
-    cmd: ntulm corpus
+    cmd: python -m ntulm corpus
     outs:
     - path: data/corpus
       md5: 0123456789abcdef0123456789abcdef.dir
@@ -110,7 +110,8 @@ def test_secrets_of_the_environment_do_not_reach_a_log(project, monkeypatch):
 
 
 def test_stages_see_none_of_prefects_settings_and_no_telemetry():
-    environment = command_environment({"PREFECT_API_KEY": "k", "PATH": "/bin", "HOME": "/h"})
+    environment = command_environment({"PREFECT_API_KEY": "k", "PATH": "/bin", "HOME": "/h", "PYTHONSAFEPATH": "1"})
+    assert "PYTHONSAFEPATH" not in environment
     assert not [name for name in environment if name.startswith("PREFECT")]
     assert environment["HOME"] == "/h"
     assert environment["PATH"].endswith(":/bin")

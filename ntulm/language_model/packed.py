@@ -1,8 +1,11 @@
 """Make a frozen model fast on a CPU with bfloat16 products: packed weights, and a softmax that is quick at any length.
 
-Library of `ntulm/encode.py`. What each of the two brings: docs/decisions/0031-speed-of-the-text-loops.md.
+What each of the two brings: docs/decisions/0031-speed-of-the-text-loops.md. The packed product is an operator of torch
+without a public name: where this torch or this CPU has none that gives the plain one's result, the layers stay plain.
 """
 
+import sys
+from functools import cache
 from typing import Any
 
 import torch
@@ -71,7 +74,27 @@ AttentionMaskInterface.register(ATTENTION, eager_mask)
 def speed_up(encoder: Any, layers: nn.ModuleList) -> None:
     """Pack the linear layers of a frozen encoder on a CPU, in place; it can not be trained or saved then."""
     encoder.set_attn_implementation(ATTENTION)
+    dtype = next(layers.parameters()).dtype
+    if not packs(dtype):
+        return
     for parent in list(layers.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Linear:
                 setattr(parent, name, PackedLinear(child))
+
+
+@cache  # asked, and said, once
+def packs(dtype: torch.dtype) -> bool:
+    """Whether packed weights of this type work here; says on standard error why they do not."""
+    plain = nn.utils.skip_init(nn.Linear, 64, 32, dtype=dtype)
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.copy_(torch.linspace(-1.0, 1.0, parameter.numel()).view_as(parameter))  # draws no random number
+        posts = torch.linspace(-1.0, 1.0, 5 * 64).view(5, 64).to(dtype)
+        try:
+            torch.testing.assert_close(PackedLinear(plain)(posts), plain(posts), rtol=0.02, atol=0.02)
+        except (AttributeError, RuntimeError, TypeError, AssertionError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            print(f"encoding without packed weights, which is slower: {reason}", file=sys.stderr)
+            return False
+    return True

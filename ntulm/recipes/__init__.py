@@ -1,1 +1,1 @@
-"""Complete, commented parameter files; `ntulm configure RECIPE` writes one of them to params.yaml."""
+"""What `ntulm configure RECIPE` writes: `quickstart.yaml` is complete, each other recipe holds what differs from it."""

@@ -23,7 +23,7 @@ def test_params_are_frozen_and_typed(tmp_path):
         (("  seeds:", "  sedes:"), "run.sedes: unknown key"),
         (("  memory_limit: 2GB", "  memory_limit: lots"), "graph.memory_limit: .* got 'lots'"),
         (("  dimension: 64", "  dimension: many"), "embeddings.dimension: .* got 'many'"),
-        (("variants: [text,", "variants: [texts,"), "run.variants.0: .* got 'texts'"),
+        (("variants: [text,", "variants: [texts,"), "run.variants: variant 'texts': unknown role 'texts'"),
         (("tasks: [topic,", "tasks: [topics,"), "run.tasks names 'topics'"),
         (("    kind: hashtag", "    kind: hashtags"), "tasks.hashtag: .*'hashtags'"),
         (("  confidence: 0.95\n", ""), "evaluate.confidence: missing"),
@@ -46,3 +46,15 @@ def test_what_is_not_a_mapping_in_yaml_is_a_user_error(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(UserError, match=r"params\.yaml"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_a_file_of_an_earlier_version_is_told_what_moved(tmp_path):
+    path = write(tmp_path / "params.yaml", replace=("  relations: #", "  relations: [authored]\n  unknown: #"))
+    text = path.read_text().replace("  slot: #", "  slot_scale: 10.0\n  slot: #")
+    path.write_text(text.replace("challenge: #", "challenge:\n  variant: author #"))
+    with pytest.raises(UserError, match=r"params\.yaml: of an earlier version: ") as caught:
+        load_params(path)
+    assert "graph.relations is now relations with a role on each side" in str(caught.value)
+    assert "pretrain.slot_scale is now pretrain.slot.scale" in str(caught.value)
+    assert "challenge.variant is now model.variant" in str(caught.value)
+    assert "missing" not in str(caught.value)
