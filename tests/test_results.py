@@ -6,7 +6,7 @@ import sys
 import pytest
 from fake_run import (
     EVALUATE,
-    LAYOUT,
+    HERE,
     SCHEME,
     run_of,
     write_all,
@@ -29,15 +29,15 @@ def project(tmp_path, monkeypatch):
 
 def test_nothing_was_run():
     with pytest.raises(UserError, match="dvc repro"):
-        results.run(LAYOUT)
+        results.run(HERE)
 
 
 def test_tables_verdict_label_and_paths(project, capsys):
     run = write_all(project)
-    evaluate.run(EVALUATE, run, SCHEME, LAYOUT)
-    LAYOUT.reports.mkdir()
-    (LAYOUT.reports / "results.md").touch()
-    results.run(LAYOUT)
+    evaluate.run(EVALUATE, run, SCHEME, HERE)
+    HERE.reports.mkdir()
+    (HERE.reports / "results.md").touch()
+    results.run(HERE)
     printed = capsys.readouterr().out
     assert "SYNTHETIC data" in printed
     assert "▲ better" in printed
@@ -51,8 +51,8 @@ def test_tables_verdict_label_and_paths(project, capsys):
 
 def test_real_posts_are_not_called_synthetic(project, capsys):
     run = write_all(project, format="table")
-    evaluate.run(EVALUATE, run, SCHEME, LAYOUT)
-    results.run(LAYOUT)
+    evaluate.run(EVALUATE, run, SCHEME, HERE)
+    results.run(HERE)
     assert "SYNTHETIC" not in capsys.readouterr().out
 
 
@@ -61,8 +61,8 @@ def test_without_a_baseline(capsys):
     write_embeddings()
     write_task("topic", {"topic": ("Topic [bold]", "macro_f1", ["macro_f1"], 4)})
     write_scores("topic", variants=("author",))
-    evaluate.run(EVALUATE, run_of(["topic"], variants=("author",)), SCHEME, LAYOUT)
-    results.run(LAYOUT)
+    evaluate.run(EVALUATE, run_of(["topic"], variants=("author",)), SCHEME, HERE)
+    results.run(HERE)
     printed = capsys.readouterr().out
     assert "Nothing to compare" in printed
     assert "Topic [bold]" in printed  # data is not markup

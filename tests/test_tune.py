@@ -16,7 +16,6 @@ from ntulm.files import write_json
 from ntulm.layout import Layout
 from ntulm.params import Params, check_params
 
-
 HERE = Layout()
 
 
