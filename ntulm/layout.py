@@ -3,15 +3,32 @@
 Stage S writes its data under `data/S/` and its metrics under `metrics/S…json`; the last stage writes `reports/`.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of a project; `root` is its folder."""
+    """The paths of a project.
+
+    Args:
+        root: its folder.
+        borrowed: what some stages wrote, by the stage's name, where the folder is another project's: see `borrowing`.
+    """
 
     root: Path = Path()
+    borrowed: Mapping[str, Path] = field(default_factory=dict, hash=False)
+
+    def borrowing(self, other: Layout, *stages: str) -> Layout:
+        """This project, with the data of some stages read from another one: those stages must not run here."""
+        return replace(self, borrowed={**self.borrowed, **{stage: other.data(stage) for stage in stages}})
+
+    def data(self, stage: str) -> Path:
+        """The folder of all that a stage writes for others."""
+        return self.borrowed.get(stage, self.root / "data" / stage)
 
     @property
     def params(self) -> Path:
@@ -21,7 +38,7 @@ class Layout:
     @property
     def corpus(self) -> Path:
         """Of the stage `corpus`; so are the six below."""
-        return self.root / "data/corpus"
+        return self.data("corpus")
 
     @property
     def posts(self) -> Path:
@@ -51,7 +68,7 @@ class Layout:
     @property
     def graph(self) -> Path:
         """Of the stage `graph`; so are the four below."""
-        return self.root / "data/graph"
+        return self.data("graph")
 
     @property
     def nodes(self) -> Path:
@@ -73,16 +90,16 @@ class Layout:
     @property
     def embeddings(self) -> Path:
         """The embedding table."""
-        return self.root / "data/embeddings"
+        return self.data("embeddings")
 
     @property
     def adapt(self) -> Path:
         """The adapted backbone."""
-        return self.root / "data/adapt"
+        return self.data("adapt")
 
     def pretrain(self, variant: str, seed: int) -> Path:
         """The language model of one variant and seed."""
-        return self.root / f"data/pretrain/{variant}/{seed}"
+        return self.data("pretrain") / variant / str(seed)
 
     def checkpoint(self, stage: str, variant: str = "", seed: int = 0) -> Path:
         """Where a training stage keeps what it needs to resume after a kill; not an output, removed on success."""
@@ -90,25 +107,25 @@ class Layout:
 
     def task(self, name: str) -> Path:
         """The data sets of one task: `datasets.json` and one Parquet file per data set."""
-        return self.root / f"data/tasks/{name}"
+        return self.data("tasks") / name
 
     def vectors(self, variant: str, seed: int, task: str) -> Path:
         """The post vectors of one variant, seed and task: one safetensors file per data set."""
-        return self.root / f"data/encode/{variant}/{seed}/{task}"
+        return self.data("encode") / variant / str(seed) / task
 
     def scores(self, variant: str, seed: int, task: str) -> Path:
         """Test scores and classifiers of the best probes of one variant, seed and task, per system and data set."""
-        return self.root / f"data/probe/{variant}/{seed}/{task}"
+        return self.data("probe") / variant / str(seed) / task
 
     @property
     def evaluate(self) -> Path:
         """The tables."""
-        return self.root / "data/evaluate"
+        return self.data("evaluate")
 
     @property
     def model(self) -> Path:
         """The model directory: all that is needed to read a new post and answer."""
-        return self.root / "data/model"
+        return self.data("model")
 
     @property
     def reports(self) -> Path:

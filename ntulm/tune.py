@@ -1,10 +1,10 @@
 """Search for the settings at which NTUs help most: of the slot, of the graph and its embedding, of the budget.
 
 Reads what the stages `corpus`, `graph`, `embeddings`, `adapt` and `tasks` wrote. Writes `data/tune/`: an Optuna
-journal, from which the search goes on, and `trials.csv`. Validation posts alone are looked at. Command: `ntulm tune`;
+journal, from which the search resumes, and `trials.csv`. Validation posts alone are looked at. Command: `ntulm tune`;
 not a stage.
 
-Two gains over `text` are sought, which is trained on the same posts with the same budget: in bits a masked token, and
+Two gains over `text` are sought, which is trained on the same posts with the same budget: in bits per masked token, and
 in the score of a probe with fixed settings on the task's validation posts.
 """
 
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
-import pyarrow as pa
 import pyarrow.parquet as pq
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -27,20 +26,21 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ntulm import layout
 from ntulm.corpus import stage as corpus
 from ntulm.embeddings import stage as embeddings
 from ntulm.embeddings.table import EmbeddingTable
-from ntulm.encode import Encoder, encode_posts, freeze, hidden_rows
 from ntulm.errors import UserError
 from ntulm.files import read_json, sha256
 from ntulm.graph import stage as graph
 from ntulm.language_model.checkpoint import fingerprint
+from ntulm.language_model.encoder import Encoder, freeze, hidden_rows
 from ntulm.language_model.training import evaluate, train_model
+from ntulm.layout import Layout
 from ntulm.params import OneOf, check_params
+from ntulm.posts import Posts
 from ntulm.pretrain import make_job
 from ntulm.probe.stage import fit, prepare, read_labels
-from ntulm.variants import variant_of
+from ntulm.variants import parse_variant
 
 if TYPE_CHECKING:
     from ntulm.params import Params
@@ -50,19 +50,11 @@ STARTUP_TRIALS = 4  # drawn at random before the sampler learns from them
 # What may be tuned: nothing that decides which posts are learnt from or tested.
 TUNABLE = ("corpus.splits.graph_from", "graph.", "embeddings.", "pretrain.")
 STAGES = ("corpus", "graph", "embeddings")  # run anew for a trial that changes what they read
-# `text` has no slot: what only changes the slot leaves it as it is.
-OF_THE_SLOT = {
-    "slot_layer_norm",
-    "slot_scale",
-    "slot_learning_rate_factor",
-    "slot_weight",
-    "slot_dropout",
-    "hide_masked_hashtags",
-}
+KEPT = ("adapt", "tasks")  # what a trial reads besides: always of the project itself
 FIGURES = ("text_bits", "bits", "bits_gain", "text_score", "score", "score_gain")
 
 
-def run(params: "Params") -> None:
+def run(params: "Params", layout: Layout) -> None:
     """Search, and print the trials.
 
     Raises:
@@ -70,16 +62,16 @@ def run(params: "Params") -> None:
             earlier stage has not run, or the present settings cannot be trained.
     """
     start = {key: start_value(params, key) for key in params.tune.space}
-    task_datasets(params)
+    task_datasets(params, layout)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    layout.TUNE.mkdir(parents=True, exist_ok=True)
+    layout.tune.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
-        study_name=study_name(params),
+        study_name=study_name(params, layout),
         directions=["maximize", "maximize"],
-        storage=JournalStorage(JournalFileBackend(str(layout.TUNE / "journal.log"))),
+        storage=JournalStorage(JournalFileBackend(str(layout.tune / "journal.log"))),
         load_if_exists=True,
     )
-    # A sampler's draws start anew in each process: with one seed for all, a search that goes on would repeat itself.
+    # A sampler's draws start anew in each process: with one seed for all, a resumed search would repeat itself.
     seed = int(fingerprint([params.tune.seed, len(study.trials)])[:8], 16)
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
     if not of_state(study, TrialState.COMPLETE, TrialState.WAITING):
@@ -87,7 +79,7 @@ def run(params: "Params") -> None:
 
     def objective(trial: optuna.Trial) -> tuple[float, float]:
         try:
-            return gains(params, study, trial)
+            return gains(params, study, trial, layout)
         except UserError as error:  # settings that diverge, or leave no edge
             if not of_state(study, TrialState.COMPLETE):  # the present settings
                 raise
@@ -97,8 +89,8 @@ def run(params: "Params") -> None:
     done = of_state(study, TrialState.COMPLETE, TrialState.PRUNED)
     study.optimize(objective, n_trials=max(0, params.tune.trials - len(done)))
     rows = table(study)
-    write_csv(rows, list(params.tune.space), layout.TUNE / "trials.csv")
-    show(rows, params)
+    write_csv(rows, list(params.tune.space), layout.tune / "trials.csv")
+    show(rows, params, layout)
 
 
 def of_state(study: optuna.Study, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
@@ -106,12 +98,12 @@ def of_state(study: optuna.Study, *states: TrialState) -> list[optuna.trial.Froz
     return [trial for trial in study.trials if trial.state in states]
 
 
-def study_name(params: "Params") -> str:
+def study_name(params: "Params", layout: Layout) -> str:
     """The same for parameters and inputs that give comparable trials."""
-    kept = {"corpus", "graph", "embeddings", "batches", "adapt", "pretrain", "encode", "tasks", "probe", "tune"}
+    kept = {"ntus", "corpus", "graph", "embeddings", "batches", "adapt", "pretrain", "encode", "tasks", "probe", "tune"}
     values = params.model_dump(mode="json", include=kept)
     del values["tune"]["trials"]
-    folders = (layout.CORPUS, layout.task(params.tune.task), layout.ADAPT, layout.EMBEDDINGS)
+    folders = (layout.corpus, layout.task(params.tune.task), layout.adapt, layout.embeddings)
     inputs = [path for folder in folders for path in sorted(folder.glob("*")) if path.is_file()]
     return fingerprint(values, [sha256(path) for path in inputs])[:16]
 
@@ -139,18 +131,18 @@ def start_value(params: "Params", key: str) -> Any:
     return node
 
 
-def gains(params: "Params", study: optuna.Study, trial: optuna.Trial) -> tuple[float, float]:
+def gains(params: "Params", study: optuna.Study, trial: optuna.Trial, layout: Layout) -> tuple[float, float]:
     """Train with the settings that a trial draws; the gains over `text` in %, in bits and in score."""
     drawn = with_settings(params, suggest(params, trial))
-    of_text = drawn.pretrain.model_dump(mode="json", exclude=OF_THE_SLOT)
+    of_text = drawn.pretrain.model_dump(mode="json", exclude={"slot"})  # which `text` does not have
     name = f"{BASELINE} {fingerprint(of_text)[:16]}"
     if name not in study.user_attrs:
-        study.set_user_attr(name, measure(drawn, BASELINE))
+        study.set_user_attr(name, measure(drawn, BASELINE, layout))
     base_bits, base_score = study.user_attrs[name]
     if not base_score > 0:
         raise UserError(f"tune.task: {BASELINE} scores {base_score} in {params.tune.task}: no gain in % over that")
-    with workspace(drawn, params.tune.space):
-        bits, score = measure(drawn, params.tune.variant)
+    with workspace(drawn, params.tune.space, layout) as own:
+        bits, score = measure(drawn, params.tune.variant, own)
     found = 100 * (1 - bits / base_bits), 100 * (score / base_score - 1)
     for figure, value in zip(FIGURES, (base_bits, bits, found[0], base_score, score, found[1]), strict=True):
         trial.set_user_attr(figure, value)
@@ -185,69 +177,66 @@ def with_settings(params: "Params", settings: Mapping[str, Any]) -> "Params":
         for part in parents:
             node = node[part]
         node[last] = value
-    values["corpus"]["path"] = str(Path(params.corpus.path).absolute())  # a trial works in a folder of its own
     return check_params(values, "tune.space")
 
 
 @contextlib.contextmanager
-def workspace(params: "Params", keys: Mapping[str, Any]) -> Iterator[None]:
-    """Where a trial finds its corpus, graph and embedding table: here, or made anew from the first that may differ."""
+def workspace(params: "Params", keys: Mapping[str, Any], layout: Layout) -> Iterator[Layout]:
+    """Where a trial finds its corpus, graph and embedding table: in the project, or made anew from the first that may
+    differ, in a folder of the trial's own.
+    """
     touched = {key.split(".")[0] for key in keys}
     first = next((place for place, stage in enumerate(STAGES) if stage in touched), len(STAGES))
     if first == len(STAGES):
-        yield
+        yield layout
         return
-    folder, again = layout.TUNE / "trial", STAGES[first:]
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "data").mkdir(parents=True)
-    for path in sorted(Path("data").iterdir()):
-        if path.name not in (*again, "tune"):
-            (folder / "data" / path.name).symlink_to(path.absolute())
-    with contextlib.chdir(folder):
-        if "corpus" in again:
-            corpus.run(params.corpus)
-        if "graph" in again:
-            graph.run(params.graph)
-        embeddings.run(params.embeddings)
-        yield
-    shutil.rmtree(folder)
+    again = STAGES[first:]
+    trial = Layout(layout.tune / "trial").borrowing(layout, *STAGES[:first], *KEPT)
+    shutil.rmtree(trial.root, ignore_errors=True)
+    if "corpus" in again:
+        path = str((layout.root / params.corpus.path).absolute())
+        corpus.run(params.corpus.model_copy(update={"path": path}), trial)
+    if "graph" in again:
+        graph.run(params.graph, params.ntus.scheme, trial)
+    embeddings.run(params.embeddings, trial)
+    yield trial
+    shutil.rmtree(trial.root)
 
 
-def measure(params: "Params", variant: str) -> tuple[float, float]:
-    """Train a variant; its bits a masked validation token and its probe's score on the task's validation posts."""
-    tune, checkpoint = params.tune, layout.checkpoint("tune", variant, params.tune.seed)
-    job, made = make_job(params.pretrain, params.batches, variant, tune.seed, checkpoint)
+def measure(params: "Params", variant: str, layout: Layout) -> tuple[float, float]:
+    """Train a variant; its bits per masked validation token and its probe's score on the task's validation posts."""
+    tune, scheme = params.tune, params.ntus.scheme
+    checkpoint = layout.checkpoint("tune", variant, tune.seed)
+    job, made = make_job(params.pretrain, params.batches, scheme, variant, tune.seed, checkpoint, layout)
     train_model(job)
     shutil.rmtree(checkpoint, ignore_errors=True)
     bits = float(np.mean(evaluate(job, job.validation).bits))
-    table = EmbeddingTable.load(layout.EMBEDDINGS)
-    model, size, dtype = freeze(job.model), params.encode.batch_size, np.dtype("float32")
-    encoder = Encoder(model, made.tokenizer, table, variant_of(variant), params.batches, size, dtype, 0.0)
-    score = probe_score(params, encoder)
+    table, about = EmbeddingTable.load(layout.embeddings), parse_variant(variant, scheme.of_posts)
+    size = params.encode.batch_size
+    encoder = Encoder(freeze(job.model), made.tokenizer, table, scheme, about, params.batches, size)
+    score = probe_score(params, encoder, layout)
     print(f"tune: {variant}: {bits:.4f} bits, {tune.task} {score:.4f}", file=sys.stderr, flush=True)
     return bits, score
 
 
-def probe_score(params: "Params", encoder: Encoder) -> float:
+def probe_score(params: "Params", encoder: Encoder, layout: Layout) -> float:
     """The main metric of the task's first data set on validation posts, of a probe with fixed settings.
 
     As in the stage `encode`, a share of the training posts is encoded without NTUs.
     """
     tune = params.tune
-    name, dataset = task_datasets(params)[0]
+    name, dataset = task_datasets(params, layout)[0]
     file = layout.task(tune.task) / f"{name}.parquet"
     split, labels = read_labels(file, len(dataset["classes"]))
     sizes = {"train": tune.train_posts, "validation": tune.validation_posts}
     rows = sample_rows(split, sizes, tune.seed)
-    posts: dict[str, Any] = pq.read_table(file, columns=["text", "author", "hashtags"]).take(pa.array(rows)).to_pydict()
-    for place in np.flatnonzero(np.isin(rows, hidden_rows(split.tolist(), 0, params.encode.hidden_share))):
-        posts["author"][place], posts["hashtags"][place] = None, []
-    vectors = encode_posts(encoder, posts["text"], posts["author"], posts["hashtags"])
+    hidden = np.flatnonzero(np.isin(rows, hidden_rows(split.tolist(), 0, params.encode.hidden_share)))
+    vectors = encoder.encode(Posts(pq.read_table(file)).take(rows).without_ntus(hidden))
     problem = prepare(dataset, vectors.shape[1], vectors, labels[rows], split[rows])
     return fit(problem, params.probe, params.probe.fixed, tune.seed).value
 
 
-def task_datasets(params: "Params") -> list[tuple[str, Any]]:
+def task_datasets(params: "Params", layout: Layout) -> list[tuple[str, Any]]:
     """Names and descriptions of the task's data sets.
 
     Raises:
@@ -267,7 +256,7 @@ def sample_rows(split: np.ndarray, sizes: Mapping[str, int], seed: int) -> np.nd
 
 
 def table(study: optuna.Study) -> list[dict[str, Any]]:
-    """One row a trial: figures and settings; gains in % of `text`, positive where the trial is better.
+    """One row per trial: figures and settings; gains in % of `text`, positive where the trial is better.
 
     `best` are those that no other trial beats in both gains.
     """
@@ -286,7 +275,7 @@ def write_csv(rows: list[dict[str, Any]], keys: list[str], path: Path) -> None:
         writer.writerows(rows)
 
 
-def show(rows: list[dict[str, Any]], params: "Params") -> None:
+def show(rows: list[dict[str, Any]], params: "Params", layout: Layout) -> None:
     """Print the trials, the best score first."""
     console = Console(highlight=False)
     title = f"{params.tune.variant}, validation posts, gains over {BASELINE} with the same budget"
@@ -305,6 +294,6 @@ def show(rows: list[dict[str, Any]], params: "Params") -> None:
         found.add_row(f"{row['trial']}{' *' if row['best'] else ''}", *figures, *settings)
     console.print(found)
     console.print(
-        f"*: no other is better in both. {layout.TUNE / 'trials.csv'}; the study: {layout.TUNE / 'journal.log'}",
+        f"*: no other is better in both. {layout.tune / 'trials.csv'}; the study: {layout.tune / 'journal.log'}",
         soft_wrap=True,
     )

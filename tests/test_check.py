@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ntulm import layout
 from ntulm.configure import configured
 from ntulm.embeddings.table import EmbeddingTable, write_table
 from ntulm.errors import UserError
+from ntulm.layout import Layout
 from ntulm.params import check_params, load_params
 from ntulm.production import check
-from ntulm.production.arriving import Records, frame, most_used_words, posts_a_day, words
+from ntulm.production.arriving import Records, frame, most_used_words, posts_per_day, words
 
+HERE, CHAMPION = Layout(), Layout(Path("champion"))
 ENGLISH = "the of and to a in is you that it he was for on are as with his they i at be this have from or one had"
 SPANISH = "de la que el en y los se del las por un para con no una su al lo como más pero sus le ya este sí"
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -37,10 +38,11 @@ def posts(number, start=0, vocabulary=ENGLISH, tagged=0.6, length=8, authors=20,
             "text": " ".join(random.choice(vocabulary.split(), int(random.integers(length // 2, 2 * length)))),
             "author": f"secret-author-{place % authors}",
             "hashtags": ["tag"] if random.random() < tagged else [],
+            **{name: [] for name in ("mentions", "urls", "places")},
         }
         for place in range(number)
     ]
-    types = [pa.string(), pa.timestamp("us", tz="UTC"), pa.string(), pa.string(), pa.list_(pa.string())]
+    types = [pa.string(), pa.timestamp("us", tz="UTC"), pa.string(), pa.string(), *[pa.list_(pa.string())] * 4]
     return pa.Table.from_pylist(rows, pa.schema(list(zip(rows[0], types, strict=True))))
 
 
@@ -48,14 +50,13 @@ def rejects(number, file="old.csv"):
     return pa.table({"file": pa.array([file] * number, pa.string()), "line": pa.array(range(number), pa.int64())})
 
 
-def write_project(root, own_posts, own_rejects, train=None):
-    folder = root / layout.CORPUS
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(own_posts, root / layout.POSTS)
-    pq.write_table(own_rejects, root / layout.REJECTS)
+def write_project(layout, own_posts, own_rejects, train=None):
+    layout.corpus.mkdir(parents=True, exist_ok=True)
+    pq.write_table(own_posts, layout.posts)
+    pq.write_table(own_rejects, layout.rejects)
     names = ["train"] * (train or len(own_posts))
     names += ["test"] * (len(own_posts) - len(names))
-    pq.write_table(pa.table({"post_id": own_posts["post_id"], "split": names}), root / layout.SPLITS)
+    pq.write_table(pa.table({"post_id": own_posts["post_id"], "split": names}), layout.splits)
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +71,18 @@ def project(tmp_path, monkeypatch, table):
     """A project whose model in production, in `champion`, was trained on its first 2,000 posts."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(configured("quickstart", SETTINGS))
-    write_project(tmp_path / "champion", posts(2000), rejects(4), train=1500)
-    embeddings = tmp_path / "champion" / layout.EMBEDDINGS
-    embeddings.mkdir()
+    write_project(CHAMPION, posts(2000), rejects(4), train=1500)
+    CHAMPION.embeddings.mkdir()
     keys = [f"secret-author-{n}" for n in range(10)]
-    write_table(embeddings, ["user"] * 10, keys, np.eye(10, 4).astype(np.float32))
-    return load_params(layout.PARAMS)
+    write_table(CHAMPION.embeddings, ["user"] * 10, keys, np.eye(10, 4).astype(np.float32))
+    return load_params(HERE.params)
 
 
 def failed_checks(arriving, table, reference=None, **changes):
-    config = check_params(json_of(configured("quickstart", [])), "quickstart").check.model_copy(update=changes)
-    _, found = check.examine(config, arriving, reference or Records(posts(2000), rejects(0)), table)
+    params = check_params(json_of(configured("quickstart", [])), "quickstart")
+    config, roles = params.check.model_copy(update=changes), params.evaluate.overlap
+    reference = reference or Records(posts(2000), rejects(0))
+    _, found = check.examine(config, arriving, reference, table, params.ntus.scheme, roles)
     return [record["check"] for record in found if not record["passed"]]
 
 
@@ -111,34 +113,34 @@ def test_posts_that_arrive_too_slowly_are_too_few(table):
     busy = posts(2000)
     dense = busy.set_column(1, "created_at", pa.array([START] * len(busy), pa.timestamp("us", tz="UTC")))
     assert failed_checks(arriving, table, Records(dense, rejects(0)), min_rate=0.5) == ["new posts"]
-    assert posts_a_day(arriving.posts) == (pytest.approx(400 / 6), 6)
+    assert posts_per_day(arriving.posts) == (pytest.approx(400 / 6), 6)
 
 
 def test_without_a_champion_nothing_is_said_of_known_ntus(tmp_path, monkeypatch, project):
-    write_project(tmp_path, posts(2000), rejects(0), train=1500)
-    check.run(project, None, None)
-    names = [record["check"] for record in json.loads((layout.CHECK / "checks.json").read_text())]
+    write_project(HERE, posts(2000), rejects(0), train=1500)
+    check.run(project, None, None, HERE)
+    names = [record["check"] for record in json.loads((HERE.check / "checks.json").read_text())]
     assert "new posts" in names
     assert "posts with a known author or hashtag" not in names
 
 
 def test_only_what_the_champion_does_not_hold_is_judged(tmp_path, project):
     both = pa.concat_tables([posts(2000), posts(300, 5000, tagged=0)])
-    write_project(tmp_path, both, pa.concat_tables([rejects(4), rejects(2, "new.csv")]))
+    write_project(HERE, both, pa.concat_tables([rejects(4), rejects(2, "new.csv")]))
     with pytest.raises(UserError, match=r"^posts with hashtags: 0\.0%, at least 1\d\.\d% expected$"):
-        check.run(project, Path("champion"), None)
-    found = {record["check"]: record for record in json.loads((layout.CHECK / "checks.json").read_text())}
+        check.run(project, Path("champion"), None, HERE)
+    found = {record["check"]: record for record in json.loads((HERE.check / "checks.json").read_text())}
     assert found["new posts"]["value"] == "300"
     assert found["rejected records"]["value"] == "0.7%"
 
 
 def test_nothing_new_is_refused_and_leaves_no_older_result(tmp_path, project):
-    layout.CHECK.mkdir(parents=True)
-    (layout.CHECK / "checks.json").write_text("[]")
-    write_project(tmp_path, posts(2000), rejects(4))
+    HERE.check.mkdir(parents=True)
+    (HERE.check / "checks.json").write_text("[]")
+    write_project(HERE, posts(2000), rejects(4))
     with pytest.raises(UserError, match="new posts: 0"):
-        check.run(project, Path("champion"), None)
-    assert not layout.CHECK.exists()
+        check.run(project, Path("champion"), None, HERE)
+    assert not HERE.check.exists()
 
 
 def test_raw_exports_are_read_as_the_corpus_would_be(tmp_path, project):
@@ -147,31 +149,31 @@ def test_raw_exports_are_read_as_the_corpus_would_be(tmp_path, project):
         f"{post['post_id']},{post['created_at'].isoformat()},{post['text']} #tag,{post['author']}" for post in arriving
     ]
     (tmp_path / "month.csv").write_text("\n".join(["id,time,text,author", *lines, "broken"]) + "\n")
-    check.run(project, Path("champion"), Path("month.csv"))
-    found = {record["check"]: record["value"] for record in json.loads((layout.CHECK / "checks.json").read_text())}
+    check.run(project, Path("champion"), Path("month.csv"), HERE)
+    found = {record["check"]: record["value"] for record in json.loads((HERE.check / "checks.json").read_text())}
     assert found["new posts"] == "200"
     assert found["rejected records"] == "0.5%"
     assert found["posts with hashtags"] == "100.0%"
-    assert not (tmp_path / layout.CORPUS).exists()
+    assert not (HERE.corpus).exists()
 
 
 def test_no_text_and_no_author_in_what_is_written_and_history_is_kept(tmp_path, project):
-    write_project(tmp_path, pa.concat_tables([posts(2000), posts(300, 5000)]), rejects(4))
-    check.run(project, Path("champion"), None)
-    check.run(project, Path("champion"), None)
-    runs = list(layout.MONITORING.glob("*/snapshots/*.json"))
+    write_project(HERE, pa.concat_tables([posts(2000), posts(300, 5000)]), rejects(4))
+    check.run(project, Path("champion"), None, HERE)
+    check.run(project, Path("champion"), None, HERE)
+    runs = list(HERE.monitoring.glob("*/snapshots/*.json"))
     assert len(runs) == 2
-    for path in [*runs, *layout.CHECK.iterdir()]:
+    for path in [*runs, *HERE.check.iterdir()]:
         content = path.read_text(encoding="utf-8")
         assert "secret-author" not in content
         assert posts(300, 5000)["text"][0].as_py() not in content
 
 
 def test_a_section_that_does_not_fit_the_pipeline_is_told_before_anything_runs(project):
-    wanted = project.challenge.model_copy(update={"variant": "author"})
-    other = project.model_copy(update={"challenge": wanted})
-    with pytest.raises(UserError, match=r"challenge: author, seed 0: not among run\.variants"):
-        check.run(other, None, None)
+    wanted = project.model.model_copy(update={"variant": "author"})
+    other = project.model_copy(update={"model": wanted})
+    with pytest.raises(UserError, match=r"model: author, seed 0: not among run\.variants"):
+        check.run(other, None, None, HERE)
 
 
 def test_words_are_without_links_mentions_hashtags_and_case():
@@ -179,8 +181,11 @@ def test_words_are_without_links_mentions_hashtags_and_case():
     assert most_used_words(["b a", "b c", "a"], 2) == {"a", "b"}
 
 
-def test_a_frame_has_a_row_a_record_and_figures_alone(table):
-    rows = frame(Records(posts(3), rejects(2)), frozenset({"the"}), table)
+def test_a_frame_has_a_row_per_record_and_figures_alone(table, project):
+    rows = frame(Records(posts(3), rejects(2)), frozenset({"the"}), table, project.ntus.scheme, ["author"])
     assert list(rows["fate"]) == ["post"] * 3 + ["reject"] * 2
     assert set(rows.drop(columns="fate").dtypes.astype(str)) == {"float64"}
     assert rows["length"].isna().sum() == 2
+    assert list(rows["knows_any"][:3]) == [1.0] * 3
+    by_hashtag = frame(Records(posts(3), rejects(2)), frozenset(), table, project.ntus.scheme, ["hashtag"])
+    assert list(by_hashtag["knows_any"][:3]) == [0.0] * 3

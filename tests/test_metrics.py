@@ -71,7 +71,7 @@ def test_macro_f1_counts_a_class_that_is_only_predicted():
 
 @pytest.mark.parametrize("name", METRICS)
 def test_resampled_equals_metric_row_by_row(name, monkeypatch):
-    monkeypatch.setattr("ntulm.probe.stage.metrics._CHUNK_CELLS", 150)  # several chunks
+    monkeypatch.setattr("ntulm.probe.metrics._CHUNK_CELLS", 150)  # several chunks
     rng = np.random.default_rng(2)
     labels, scores = single(rng, posts=40, classes=12, ties=True)
     weights = np.vstack([np.ones(40, dtype=np.int64), rng.multinomial(40, np.full(40, 1 / 40), size=9)])

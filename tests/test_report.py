@@ -3,15 +3,27 @@
 import re
 
 import pytest
-from fake_run import EVALUATE, run_of, write_all, write_corpus_metrics, write_embeddings, write_pretrain
+from fake_run import (
+    EVALUATE,
+    HERE,
+    SCHEME,
+    SKILL,
+    run_of,
+    write_all,
+    write_corpus_metrics,
+    write_embeddings,
+    write_pretrain,
+    write_scores,
+    write_task,
+)
 
-from ntulm import layout
 from ntulm.errors import UserError
 from ntulm.evaluate import stage as evaluate
 from ntulm.files import read_json, write_json
 from ntulm.report import stage as report
 from ntulm.report.config import Report
 from ntulm.report.markdown import escaped, results_page, table_2, table_3, table_4, table_5
+from ntulm.report.plots import colors_of, draw_figures
 from ntulm.report.tables import Results, load_paper, load_results
 
 HOSTILE = "</script><script>alert(1)</script>|`$x$`"
@@ -25,7 +37,7 @@ def project(tmp_path, monkeypatch):
 
 def rename(old, new):
     """Rename a family and its data set in what `evaluate` wrote."""
-    path = layout.EVALUATE / "tables.json"
+    path = HERE.evaluate / "tables.json"
     tables = read_json(path)
     for part in ("families", "datasets", "coverage"):
         for record in tables[part]:
@@ -37,10 +49,10 @@ def rename(old, new):
 @pytest.mark.slow
 def test_the_whole_stage_with_hostile_names(project):
     run = write_all(project)
-    evaluate.run(EVALUATE, run)
+    evaluate.run(EVALUATE, run, SCHEME, HERE)
     rename("Topic", HOSTILE)
-    report.run(Report(min_coverage=0.05))
-    assert {path.name for path in layout.REPORTS.iterdir()} == {
+    report.run(Report(min_coverage=0.05), HERE)
+    assert {path.name for path in HERE.reports.iterdir()} == {
         "results.md",
         "results.html",
         "curves.json",
@@ -52,13 +64,13 @@ def test_the_whole_stage_with_hostile_names(project):
         "perplexity.png",
         "learning_curves.png",
     }
-    markdown = (layout.REPORTS / "results.md").read_text()
+    markdown = (HERE.reports / "results.md").read_text()
     assert "<script" not in markdown
     assert "SYNTHETIC" in markdown
-    page = (layout.REPORTS / "coverage.html").read_text()
+    page = (HERE.reports / "coverage.html").read_text()
     assert "script><script>alert" not in page
     assert "SYNTHETIC" in page
-    whole = (layout.REPORTS / "results.html").read_text()
+    whole = (HERE.reports / "results.html").read_text()
     assert "<script" not in whole
     assert "SYNTHETIC" in whole
     assert whole.count("data:image/") == 6
@@ -74,8 +86,8 @@ def test_low_coverage_is_a_warning(project):
     from ntulm.report.coverage_page import coverage_snapshot
 
     run = write_all(project)
-    evaluate.run(EVALUATE, run)
-    high, low = (coverage_snapshot(load_results(), share) for share in (0.9, 0.05))
+    evaluate.run(EVALUATE, run, SCHEME, HERE)
+    high, low = (coverage_snapshot(load_results(HERE), share) for share in (0.9, 0.05))
     assert [test.status for test in high.tests_results] == [TestStatus.WARNING] * 4
     assert [test.status for test in low.tests_results] == [TestStatus.SUCCESS] * 4
 
@@ -85,24 +97,24 @@ def test_a_run_without_tasks_still_has_a_report():
     write_corpus_metrics("table")
     write_embeddings()
     write_pretrain(variants=("text", "author"))
-    evaluate.run(EVALUATE, run_of([], variants=("text", "author")))
-    report.run(Report(min_coverage=0.05))
-    names = {path.name for path in layout.REPORTS.iterdir()}
+    evaluate.run(EVALUATE, run_of([], variants=("text", "author")), SCHEME, HERE)
+    report.run(Report(min_coverage=0.05), HERE)
+    names = {path.name for path in HERE.reports.iterdir()}
     pages = {"results.md", "results.html", "curves.json", "hashtags.svg"}
     assert names == pages | {"perplexity.png", "learning_curves.png"}
-    assert "SYNTHETIC" not in (layout.REPORTS / "results.md").read_text()
+    assert "SYNTHETIC" not in (HERE.reports / "results.md").read_text()
 
 
 def test_nothing_was_evaluated():
     with pytest.raises(UserError, match="dvc repro"):
-        report.run(Report(min_coverage=0.05))
-    assert not layout.REPORTS.exists()
+        report.run(Report(min_coverage=0.05), HERE)
+    assert not HERE.reports.exists()
 
 
 def test_the_paper_stands_beside_ours_where_it_measured_the_same(project):
     run = write_all(project)
-    evaluate.run(EVALUATE, run)
-    results, paper = load_results(), load_paper()
+    evaluate.run(EVALUATE, run, SCHEME, HERE)
+    results, paper = load_results(HERE), load_paper()
     header, _, text, *_ = table_2(results, paper).splitlines()
     columns = [cell.split("<br>")[0].strip() for cell in header.split("|")]
     cells = dict(zip(columns, text.split("|"), strict=True))
@@ -118,9 +130,9 @@ def test_the_paper_stands_beside_ours_where_it_measured_the_same(project):
 
 def test_tables_have_as_many_cells_in_each_row(project):
     run = write_all(project)
-    evaluate.run(EVALUATE, run)
+    evaluate.run(EVALUATE, run, SCHEME, HERE)
     rename("Topic", HOSTILE)
-    for table in re.split(r"\n\n", results_page(load_results(), load_paper(), [])):
+    for table in re.split(r"\n\n", results_page(load_results(HERE), load_paper(), [])):
         if table.startswith("|"):
             assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
@@ -146,11 +158,11 @@ def test_the_history_has_every_run_and_a_figure_for_every_line_of_its_panels(pro
 
     from ntulm.report.coverage_page import HISTORY, panels, write_coverage_page
 
-    evaluate.run(EVALUATE, write_all(project))
-    results = load_results()
+    evaluate.run(EVALUATE, write_all(project), SCHEME, HERE)
+    results = load_results(HERE)
     for _ in range(2):
-        assert write_coverage_page(results, 0.05, project / "coverage.html")
-    workspace = Workspace(str(layout.MONITORING))
+        assert write_coverage_page(results, 0.05, project / "coverage.html", HERE)
+    workspace = Workspace(str(HERE.monitoring))
     (history,) = workspace.search_project(HISTORY)
     snapshots = [workspace.get_run(history.id, run) for run in workspace.list_runs(history.id)]
     assert len(snapshots) == 2
@@ -172,6 +184,28 @@ def test_the_sentence_is_on_a_variant_and_never_on_a_baseline():
         {"family": "Topic", "metric": "map", "main": True, "slice": "overall", "system": system, "verdict": verdict}
         for system, verdict in [("text", None), ("author", "better"), ("ntu", "worse"), ("tfidf", "worse")]
     ]
-    settings = {"baseline": "text", "variants": ["text", "author"]}
+    settings = {"baseline": "text", "ntulm": "author", "variants": ["text", "author"]}
     results = Results(settings, [], records, [], [], synthetic=False)
     assert results.sentence() == "author against text, of 1 measure: better on 1."
+
+
+def test_every_variant_of_the_grammar_has_its_rows_and_a_colour_of_its_own(project):
+    variants = ("text", "author.hashtag", "author")
+    write_corpus_metrics()
+    write_embeddings()
+    write_pretrain(variants, factors={"text": 1.0, "author": 0.99, "author.hashtag": 0.94})
+    write_task("topic", {"topic": ("Topic", "map", ["map"], 8)})
+    write_scores("topic", variants, skill=SKILL | {"author.hashtag": 1.9})
+    evaluate.run(EVALUATE, run_of(["topic"], variants), SCHEME, HERE)
+    results, paper = load_results(HERE), load_paper()
+    assert results.compared == ["author.hashtag", "post-concat"]
+    assert "author.hashtag against text, of 2 measures: better on 2." in results.sentence()
+    assert "author.hashtag" in table_3(results, paper).splitlines()[0]
+    assert "author.hashtag" in table_4(results, paper).splitlines()[0]
+    drawn = draw_figures(results, [], project)
+    assert {name for name, _ in drawn} == {"figure3.png", "figure4.png", "figure5.png", "perplexity.png"}
+    assert "author.hashtag" in dict(drawn)["figure3.png"]
+    names = ["text", "author.hashtag", "author++hashtag", "mention.url"]
+    colors = colors_of(names)
+    assert len({colors[name] for name in names}) == 4
+    assert colors == colors_of(names)

@@ -4,9 +4,18 @@ import subprocess
 import sys
 
 import pytest
-from fake_run import EVALUATE, run_of, write_all, write_corpus_metrics, write_embeddings, write_scores, write_task
+from fake_run import (
+    EVALUATE,
+    HERE,
+    SCHEME,
+    run_of,
+    write_all,
+    write_corpus_metrics,
+    write_embeddings,
+    write_scores,
+    write_task,
+)
 
-from ntulm import layout
 from ntulm.errors import UserError
 from ntulm.evaluate import stage as evaluate
 from ntulm.report import terminal as results
@@ -20,15 +29,15 @@ def project(tmp_path, monkeypatch):
 
 def test_nothing_was_run():
     with pytest.raises(UserError, match="dvc repro"):
-        results.run()
+        results.run(HERE)
 
 
 def test_tables_verdict_label_and_paths(project, capsys):
     run = write_all(project)
-    evaluate.run(EVALUATE, run)
-    layout.REPORTS.mkdir()
-    (layout.REPORTS / "results.md").touch()
-    results.run()
+    evaluate.run(EVALUATE, run, SCHEME, HERE)
+    HERE.reports.mkdir()
+    (HERE.reports / "results.md").touch()
+    results.run(HERE)
     printed = capsys.readouterr().out
     assert "SYNTHETIC data" in printed
     assert "▲ better" in printed
@@ -42,8 +51,8 @@ def test_tables_verdict_label_and_paths(project, capsys):
 
 def test_real_posts_are_not_called_synthetic(project, capsys):
     run = write_all(project, format="table")
-    evaluate.run(EVALUATE, run)
-    results.run()
+    evaluate.run(EVALUATE, run, SCHEME, HERE)
+    results.run(HERE)
     assert "SYNTHETIC" not in capsys.readouterr().out
 
 
@@ -52,13 +61,13 @@ def test_without_a_baseline(capsys):
     write_embeddings()
     write_task("topic", {"topic": ("Topic [bold]", "macro_f1", ["macro_f1"], 4)})
     write_scores("topic", variants=("author",))
-    evaluate.run(EVALUATE, run_of(["topic"], variants=("author",)))
-    results.run()
+    evaluate.run(EVALUATE, run_of(["topic"], variants=("author",)), SCHEME, HERE)
+    results.run(HERE)
     printed = capsys.readouterr().out
     assert "Nothing to compare" in printed
     assert "Topic [bold]" in printed  # data is not markup
 
 
 def test_it_is_quick_to_import():
-    code = "import sys, ntulm.results; print({'torch', 'evidently', 'matplotlib', 'pandas'} & set(sys.modules))"
+    code = "import sys, ntulm.report.terminal; print({'torch', 'evidently', 'matplotlib', 'pandas'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

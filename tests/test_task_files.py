@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 
-from ntulm import layout
 from ntulm.errors import UserError
+from ntulm.layout import Layout
+from ntulm.ntus import NtuScheme, Role
 from ntulm.report.tables import load_paper
 from ntulm.tasks import socialmediaie
 from ntulm.tasks import stage as tasks
@@ -19,6 +20,11 @@ from ntulm.tasks.config import Task
 from ntulm.tasks.records import lines, records
 from ntulm.tasks.semeval import Tweet, clean, decode
 
+LAYOUT = Layout()
+SCHEME = NtuScheme(
+    {"user": "user", "hashtag": "hashtag"},
+    {"author": Role("user", "author"), "hashtag": Role("hashtag", "hashtags")},
+)
 MAX = {"train": 1000, "validation": 1000, "test": 1000}
 TABLE = {
     "kind": "table",
@@ -56,16 +62,20 @@ def task(section, **changes):
 
 def run(section, name="mine", **changes):
     """Run a task; its descriptions and, by data set, its rows."""
-    tasks.run(name, task(section, **changes))
-    described = json.loads((layout.task(name) / "datasets.json").read_text())
-    return described, {key: pq.read_table(layout.task(name) / f"{key}.parquet").to_pylist() for key in described}
+    tasks.run(name, task(section, **changes), SCHEME, LAYOUT)
+    described = json.loads((LAYOUT.task(name) / "datasets.json").read_text())
+    return described, {key: pq.read_table(LAYOUT.task(name) / f"{key}.parquet").to_pylist() for key in described}
+
+
+def hashtags(row):
+    return [ntu["key"] for ntu in row["ntus"] if ntu["role"] == "hashtag"]
 
 
 def fails(message, section, **changes):
     with pytest.raises(UserError, match=message) as caught:
-        tasks.run("mine", task(section, **changes))
+        tasks.run("mine", task(section, **changes), SCHEME, LAYOUT)
     assert "\n" not in str(caught.value)
-    assert not layout.task("mine").exists()
+    assert not LAYOUT.task("mine").exists()
 
 
 def write_rows(header="text,label,who,part"):
@@ -85,9 +95,9 @@ def test_table_draws_splits_by_text_and_takes_hashtags_from_it():
     copies = [row["split"] for row in rows["mine"] if row["text"].startswith("words 5,")]
     assert len(copies) == 2
     assert len(set(copies)) == 1
-    assert {tuple(row["hashtags"]) for row in rows["mine"]} == {("tag0",), ("tag1",)}
+    assert {tuple(hashtags(row)) for row in rows["mine"]} == {("tag0",), ("tag1",)}
     assert {row["author"] for row in rows["mine"]} == {None}
-    dropped = json.loads(layout.metrics("tasks", "mine").read_text())["mine"]["dropped"]
+    dropped = json.loads(LAYOUT.metrics("tasks", "mine").read_text())["mine"]["dropped"]
     assert dropped == {"no label": 1, "no text": 1}
 
 
@@ -191,7 +201,7 @@ def test_socialmediaie_sets_are_named_as_in_the_paper():
     assert described["abusive-2"]["family"] == "SocialMediaIE"
     assert described["sentiment-3"]["posts"] == {"train": 12, "validation": 12, "test": 12}
     last = rows["sentiment-3"][-1]
-    assert (last["text"], last["hashtags"], last["labels"]) == ("test 11 #Day11", ["day11"], [0])
+    assert (last["text"], hashtags(last), last["labels"]) == ("test 11 #Day11", ["day11"], [0])
     assert set(socialmediaie.SETS) == set(load_paper()["table3"]["SocialMediaIE"])
 
 
@@ -215,7 +225,7 @@ def test_tweeteval_layout():
     assert described["mood"]["metrics"] == ["macro_f1"]
     assert described["mood"]["posts"] == {"train": 12, "validation": 12, "test": 12}
     last = rows["mood"][-1]
-    assert (last["text"], last["hashtags"], last["labels"], last["author"]) == (
+    assert (last["text"], hashtags(last), last["labels"], last["author"]) == (
         "test\u2028 11 #Day11",
         ["day11"],
         [1],
@@ -326,8 +336,8 @@ def test_semeval_years_and_together():
     assert described["2016-BD"]["posts"] == {"train": 20, "validation": 8, "test": 8}
     assert described["task-BD"]["classes"] == ["negative", "positive"]
     assert rows["2016-BD"][-1]["text"] == "text 707 #Day the , topic"
-    assert rows["2016-BD"][-1]["hashtags"] == ["day"]
-    counts = json.loads(layout.metrics("tasks", "mine").read_text())
+    assert hashtags(rows["2016-BD"][-1]) == ["day"]
+    counts = json.loads(LAYOUT.metrics("tasks", "mine").read_text())
     assert counts["task-A"]["dropped"] == {"copies of other posts": 0, "part 2014sarcasm": 3}
     assert counts["task-BD"]["dropped"] == {
         "copies of other posts": 0,

@@ -13,16 +13,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from ntulm import layout
 from ntulm.errors import UserError
+from ntulm.layout import Layout
+from ntulm.ntus import NtuScheme, Role
+from ntulm.posts import Posts
 from ntulm.tasks import stage as tasks
 from ntulm.tasks.config import MaxPosts, Task
-from ntulm.tasks.dataset import SCHEMA, Dataset, Row, check, sample
-from ntulm.tasks.hashtag import fill, targets, without
+from ntulm.tasks.dataset import SCHEMA, Dataset, check, labelled_posts, sample
+from ntulm.tasks.hashtag import fill, targets, without_targets
 from ntulm.tasks.masking import Mask
 from ntulm.tasks.posts import redraw
-from ntulm.text import extract, normalise
+from ntulm.text import extract, normalise, remove
 
+LAYOUT = Layout()
+SCHEME = NtuScheme(
+    {"user": "user", "hashtag": "hashtag", "domain": "domain", "cashtag": "cashtag"},
+    {
+        "author": Role("user", "author"),
+        "mention": Role("user", "mentions"),
+        "hashtag": Role("hashtag", "hashtags"),
+        "place": Role("hashtag", "places"),  # another role of hashtags
+        "url": Role("domain", "urls"),
+        "symbol": Role("cashtag", "text"),
+    },
+)
 MAX = {"train": 1000, "validation": 1000, "test": 1000}
 TOPIC: dict[str, Any] = {
     "kind": "topic",
@@ -60,25 +74,36 @@ def task(section, **changes):
     return TypeAdapter(Task).validate_python({**section, **changes})
 
 
-def post(number, text, author="ann", split="train", hashtags=None):
+def run(name, section):
+    tasks.run(name, section, SCHEME, LAYOUT)
+
+
+def post(number, text, author="ann", split="train", hashtags=None, **fields):
     hashtags = extract(text) if hashtags is None else hashtags
-    return {"post_id": f"p{number}", "text": text, "author": author, "hashtags": hashtags, "split": split}
+    own = {"post_id": f"p{number}", "text": text, "author": author, "hashtags": hashtags, "split": split}
+    return own | dict.fromkeys(("mentions", "urls", "places"), ()) | fields
 
 
-def write_corpus(posts, labels=()):
-    layout.CORPUS.mkdir(parents=True)
-    schema = pa.schema({**dict.fromkeys(("post_id", "author", "text"), pa.string()), "hashtags": pa.list_(pa.string())})
-    pq.write_table(pa.Table.from_pylist(posts, schema=schema), layout.POSTS)
+def write_corpus(posts, labels=(), layout=LAYOUT):
+    layout.corpus.mkdir(parents=True)
+    lists = dict.fromkeys(("mentions", "hashtags", "urls", "places"), pa.list_(pa.string()))
+    schema = pa.schema({**dict.fromkeys(("post_id", "author", "text"), pa.string()), **lists})
+    pq.write_table(pa.Table.from_pylist(posts, schema=schema), layout.posts)
     splits = pa.schema({"post_id": pa.string(), "split": pa.string(), "graph": pa.bool_()})
     rows = [{"post_id": p["post_id"], "split": p["split"], "graph": True} for p in posts]
-    pq.write_table(pa.Table.from_pylist(rows, schema=splits), layout.SPLITS)
+    pq.write_table(pa.Table.from_pylist(rows, schema=splits), layout.splits)
     columns = pa.schema(dict.fromkeys(("post_id", "field", "value"), pa.string()))
     found = [dict(zip(columns.names, label, strict=True)) for label in labels]
-    pq.write_table(pa.Table.from_pylist(found, schema=columns), layout.LABELS)
+    pq.write_table(pa.Table.from_pylist(found, schema=columns), layout.labels)
 
 
 def rows_of(name, dataset=None):
-    return pq.read_table(layout.task(name) / f"{dataset or name}.parquet").to_pylist()
+    return pq.read_table(LAYOUT.task(name) / f"{dataset or name}.parquet").to_pylist()
+
+
+def keys(row, role):
+    """The keys of the NTUs that play a role in a row."""
+    return [ntu["key"] for ntu in row["ntus"] if ntu["role"] == role]
 
 
 @pytest.fixture
@@ -94,18 +119,21 @@ def corpus(tmp_path, monkeypatch):
 
 
 def test_topic_writes_the_contract(corpus):
-    tasks.run("topic", task(TOPIC))
-    description = json.loads((layout.task("topic") / "datasets.json").read_text())["topic"]
+    run("topic", task(TOPIC))
+    description = json.loads((LAYOUT.task("topic") / "datasets.json").read_text())["topic"]
     assert description["family"] == "Topic"
     assert (description["kind"], description["metric"], description["metrics"]) == ("multi", "map", ["map"])
     assert description["classes"] == ["topic0", "topic1", "topic2"]
     assert description["posts"] == {"train": 120, "validation": 60, "test": 60}
-    table = pq.read_table(layout.task("topic") / "topic.parquet")
+    table = pq.read_table(LAYOUT.task("topic") / "topic.parquet")
     assert table.schema.equals(SCHEMA)
     assert table["split"].to_pylist() == ["train"] * 120 + ["validation"] * 60 + ["test"] * 60
-    counts = json.loads(layout.metrics("tasks", "topic").read_text())["topic"]
+    counts = json.loads(LAYOUT.metrics("tasks", "topic").read_text())["topic"]
     assert counts["train"]["posts"] == 120
     assert counts["train"]["authors"] == 8
+    assert counts["train"]["ntus"]["author"] == {"posts": 120, "distinct": 8}
+    assert counts["train"]["ntus"]["hashtag"] == {"posts": 120, "distinct": 13}
+    assert counts["train"]["ntus"]["url"] == {"posts": 0, "distinct": 0}
 
 
 def test_posts_without_author_or_split_are_not_used(tmp_path, monkeypatch):
@@ -113,7 +141,7 @@ def test_posts_without_author_or_split_are_not_used(tmp_path, monkeypatch):
     posts = [post(i, "words", split=s) for i, s in enumerate([*PARTS, *PARTS])]
     posts += [post(90, "no author", author=None), post(91, "no split", split=None)]
     write_corpus(posts, [(p["post_id"], "topic", f"t{i % 2}") for i, p in enumerate(posts)])
-    tasks.run("topic", task(TOPIC))
+    run("topic", task(TOPIC))
     assert {row["post_id"] for row in rows_of("topic")} == {f"p{i}" for i in range(8)}
 
 
@@ -121,7 +149,7 @@ def test_the_same_parameters_draw_the_same_posts_and_another_seed_others(corpus)
     small = {"train": 20, "validation": 5, "test": 5}
     drawn = []
     for seed in (0, 0, 1):
-        tasks.run("topic", task(TOPIC, seed=seed, max_posts=small))
+        run("topic", task(TOPIC, seed=seed, max_posts=small))
         drawn.append(rows_of("topic"))
     assert drawn[0] == drawn[1] != drawn[2]
     assert Counter(row["split"] for row in drawn[0]) == small
@@ -129,7 +157,7 @@ def test_the_same_parameters_draw_the_same_posts_and_another_seed_others(corpus)
 
 @pytest.mark.parametrize("split", ["author", "random"])
 def test_splits_are_drawn_anew(corpus, split):
-    tasks.run("topic", task(TOPIC, split=split))
+    run("topic", task(TOPIC, split=split))
     rows = rows_of("topic")
     assert {row["split"] for row in rows} == {"train", "validation", "test"}
     of_author = {(row["author"], row["split"]) for row in rows}
@@ -145,16 +173,16 @@ def test_redraw_keeps_groups_together_whatever_the_order(keys, seed):
 
 
 def test_hashtag_task_is_balanced_and_its_target_is_gone(corpus):
-    tasks.run("hashtag", task(HASHTAG))
-    description = json.loads((layout.task("hashtag") / "datasets.json").read_text())["hashtag"]
+    run("hashtag", task(HASHTAG))
+    description = json.loads((LAYOUT.task("hashtag") / "datasets.json").read_text())["hashtag"]
     assert description["classes"][0] == "common"  # in a third of the posts
     sizes = Counter((row["split"], row["labels"][0]) for row in rows_of("hashtag"))
     assert len({sizes["train", c] for c in range(12)}) == 1
     for row in rows_of("hashtag"):
         target = description["classes"][row["labels"][0]]
-        assert target not in row["hashtags"]
+        assert target not in keys(row, "hashtag")
         assert f"#{target}" not in row["text"].lower().split()
-        assert len(extract(row["text"])) == len(row["hashtags"])  # the other one stayed, on both sides
+        assert len(extract(row["text"])) == len(keys(row, "hashtag"))  # the other one stayed, on both sides
 
 
 @pytest.mark.parametrize(
@@ -167,14 +195,14 @@ def test_hashtag_task_is_balanced_and_its_target_is_gone(corpus):
     ],
 )
 def test_controls_are_no_part_of_the_mean_of_their_family(corpus, base, change, family):
-    tasks.run("one", task(base, **change))
-    assert json.loads((layout.task("one") / "datasets.json").read_text())["one"]["family"] == family
+    run("one", task(base, **change))
+    assert json.loads((LAYOUT.task("one") / "datasets.json").read_text())["one"]["family"] == family
 
 
 def test_the_target_can_be_left_in_on_purpose(corpus):
-    tasks.run("hashtag", task(HASHTAG, remove_target=False))
-    description = json.loads((layout.task("hashtag") / "datasets.json").read_text())["hashtag"]
-    assert all(description["classes"][row["labels"][0]] in row["hashtags"] for row in rows_of("hashtag"))
+    run("hashtag", task(HASHTAG, remove_target=False))
+    description = json.loads((LAYOUT.task("hashtag") / "datasets.json").read_text())["hashtag"]
+    assert all(description["classes"][row["labels"][0]] in keys(row, "hashtag") for row in rows_of("hashtag"))
 
 
 def test_the_hashtag_vocabulary_comes_from_train_posts_alone(tmp_path, monkeypatch):
@@ -182,8 +210,8 @@ def test_the_hashtag_vocabulary_comes_from_train_posts_alone(tmp_path, monkeypat
     posts = [post(i, f"see #tag{i % 12}", split=PARTS[i // 12 % 4]) for i in range(96)]
     posts += [post(200 + i, "see #later", split="test") for i in range(500)]
     write_corpus(posts)
-    tasks.run("hashtag", task(HASHTAG))
-    assert "later" not in json.loads((layout.task("hashtag") / "datasets.json").read_text())["hashtag"]["classes"]
+    run("hashtag", task(HASHTAG))
+    assert "later" not in json.loads((LAYOUT.task("hashtag") / "datasets.json").read_text())["hashtag"]["classes"]
 
 
 TAGS = st.text(st.characters(categories=["L", "N", "M"]) | st.sampled_from("_·'"), min_size=1, max_size=6)
@@ -193,8 +221,13 @@ TAGS = st.text(st.characters(categories=["L", "N", "M"]) | st.sampled_from("_·'
 def test_no_hostile_hashtag_survives_in_text_or_ntus(tag, words, sign):
     target = normalise(tag)
     text = " ".join([f"{sign}{tag}", *words, f"x {sign}{tag.upper().lower()}", f"{sign}{tag}"])
-    left, hashtags = without(text, [target, "other"], target, True)
-    assert target not in hashtags
+    left = remove(text, tag).strip()
+    fields = {"post_id": ["1"], "text": [left], "author": ["ann"], "hashtags": [[target, "other"]], "places": [[tag]]}
+    posts = without_targets(labelled_posts(SCHEME, fields, ["train"], [[0]]), SCHEME, [target])
+    assert [(ntu["role"], ntu["key"]) for ntu in posts.ntus[0].as_py()] == [
+        ("author", "ann"),
+        *([("hashtag", "other")] if target != "other" else []),
+    ]
     assert target not in extract(left)
     assert f"#{tag} " not in f"{left} "
 
@@ -229,8 +262,25 @@ def test_masked_text(text, left):
     assert MASK.text(text) == left
 
 
-def test_masked_hashtags():
-    assert MASK.hashtags(["xom", "consumergoods", "consumer_goods", "oil", "xom_news", "xomnews"]) == ["oil", "xomnews"]
+def test_masked_ntus():
+    fields = {
+        "post_id": ["1"],
+        "text": ["$oil"],
+        "author": ["xom"],
+        "mentions": [["xom", "bob"]],
+        "hashtags": [["xom", "consumergoods", "consumer_goods", "oil", "xom_news", "xomnews"]],
+        "places": [["T", "Texas"]],
+        "urls": [["https://www.xom.com/a", "https://xomoil.com"]],
+    }
+    masked = MASK.ntus(labelled_posts(SCHEME, fields, ["train"], [[0]]), SCHEME)
+    assert [(ntu["role"], ntu["key"]) for ntu in masked.ntus[0].as_py()] == [
+        ("author", "xom"),  # who wrote it stays
+        ("mention", "bob"),
+        ("hashtag", "oil"),
+        ("hashtag", "xomnews"),
+        ("place", "texas"),
+        ("url", "xomoil.com"),
+    ]
 
 
 @given(st.text(max_size=8), st.sampled_from(["xom", "XoM", "ＸＯＭ", "$XOM", "#xom"]), st.text(max_size=8))
@@ -256,30 +306,30 @@ def test_topic_groups_labels_from_files_and_masks_them(tmp_path, monkeypatch):
         mask=["cashtags", "label_words"],
         mask_words=["bread"],
     )
-    tasks.run("topic", section)
+    run("topic", section)
     rows = rows_of("topic")
-    assert json.loads((layout.task("topic") / "datasets.json").read_text())["topic"]["classes"] == ["Food", "Oil"]
-    assert {(row["text"], tuple(row["labels"]), tuple(row["hashtags"])) for row in rows} == {
+    assert json.loads((LAYOUT.task("topic") / "datasets.json").read_text())["topic"]["classes"] == ["Food", "Oil"]
+    assert {(row["text"], tuple(row["labels"]), tuple(keys(row, "hashtag"))) for row in rows} == {
         ("Rigs of and #rigs", (1,), ("rigs",)),
         ("from", (0,), ()),
     }
-    dropped = json.loads(layout.metrics("tasks", "topic").read_text())["topic"]["dropped"]
+    dropped = json.loads(LAYOUT.metrics("tasks", "topic").read_text())["topic"]["dropped"]
     assert dropped == {"empty text": 4, "labels without a group": 4, "posts without a label": 4}
 
 
 def test_labelled_takes_one_label_a_post(corpus):
-    tasks.run("mine", task(LABELLED))
-    description = json.loads((layout.task("mine") / "datasets.json").read_text())["mine"]
+    run("mine", task(LABELLED))
+    description = json.loads((LAYOUT.task("mine") / "datasets.json").read_text())["mine"]
     assert (description["family"], description["kind"], description["metric"]) == ("mine", "single", "macro_f1")
     assert all(len(row["labels"]) == 1 for row in rows_of("mine"))
 
 
 def expect(message, name, section):
     with pytest.raises(UserError, match=message) as caught:
-        tasks.run(name, section)
+        run(name, section)
     assert "\n" not in str(caught.value)
-    assert not layout.task(name).exists()
-    assert not layout.metrics("tasks", name).exists()
+    assert not LAYOUT.task(name).exists()
+    assert not LAYOUT.metrics("tasks", name).exists()
 
 
 def test_mistakes_are_named_and_nothing_is_left_behind(corpus):
@@ -301,16 +351,24 @@ def test_a_missing_or_stale_corpus_is_a_user_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     expect("run `ntulm corpus` first", "hashtag", task(HASHTAG))
     write_corpus([post(1, "x")])
-    pq.write_table(pa.table({"post_id": ["other"], "split": ["train"]}), layout.SPLITS)
+    pq.write_table(pa.table({"post_id": ["other"], "split": ["train"]}), LAYOUT.splits)
     expect("run `ntulm corpus` again", "hashtag", task(HASHTAG))
 
 
+def made(splits, labels):
+    """Posts with these splits and labels, numbered."""
+    count = len(splits)
+    fields = {"post_id": [str(i) for i in range(count)], "text": ["text"] * count, "author": [None] * count}
+    return labelled_posts(SCHEME, fields, splits, labels)
+
+
 def dataset(rows, classes=("a", "b"), kind="single"):
-    return Dataset("F", kind, list(classes), ["macro_f1"], rows)
+    posts = made([split for split, _ in rows], [labels for _, labels in rows])
+    return Dataset("F", kind, list(classes), ["macro_f1"], posts)
 
 
 def row(split, *labels):
-    return Row("1", split, "text", None, [], list(labels))
+    return split, list(labels)
 
 
 GOOD = [row("train", 0), row("train", 1), row("validation", 0), row("test", 1)]
@@ -321,7 +379,7 @@ GOOD = [row("train", 0), row("train", 1), row("validation", 0), row("test", 1)]
     [
         (GOOD[:3], "no test posts"),
         ([], "no train posts"),
-        ([*GOOD, row("test", 2)], r"post 1: labels \[2\]; expected 0 to 1"),
+        ([*GOOD, row("test", 2)], r"post 4: labels \[2\]; expected 0 to 1"),
         ([*GOOD, row("test", -1)], "expected 0 to 1"),
         ([*GOOD, row("test")], r"labels \[\]"),
         ([*GOOD, row("test", 0, 1)], "2 labels"),
@@ -335,8 +393,30 @@ def test_a_data_set_that_cannot_be_learnt_is_refused(rows, message):
 
 
 def test_sample_keeps_the_order_of_rows_and_of_splits():
-    rows = [Row(str(i), PARTS[i % 4], "", None, [], [0]) for i in range(40)]
-    drawn = sample(rows, MaxPosts(train=5, validation=3, test=99), seed=3)
-    assert [r.split for r in drawn] == ["train"] * 5 + ["validation"] * 3 + ["test"] * 10
-    ids = [int(r.post_id) for r in drawn if r.split == "train"]
+    posts = made([PARTS[i % 4] for i in range(40)], [[0]] * 40)
+    drawn = sample(posts, MaxPosts(train=5, validation=3, test=99), seed=3)
+    assert isinstance(drawn, Posts)
+    assert drawn.table["split"].to_pylist() == ["train"] * 5 + ["validation"] * 3 + ["test"] * 10
+    ids = [int(post_id) for post_id in drawn.table["post_id"].to_pylist()[:5]]
     assert ids == sorted(ids)
+
+
+def test_further_roles_come_from_the_fields_of_the_corpus_and_an_own_folder(tmp_path):
+    layout = Layout(tmp_path / "project")
+    fields = {"mentions": ["bob", "bob"], "urls": ["https://www.News.org/a?b", "http://news.org/c"]}
+    posts = [post(i, f"$AAA #t{i % 2}", split=PARTS[i // 2 % 4], **fields) for i in range(16)]
+    write_corpus(posts, [(p["post_id"], "topic", f"topic{i % 3}") for i, p in enumerate(posts)], layout)
+    tasks.run("topic", task(TOPIC), SCHEME, layout)
+    first = pq.read_table(layout.task("topic") / "topic.parquet").to_pylist()[0]
+    assert [(ntu["role"], ntu["key"]) for ntu in first["ntus"]] == [
+        ("author", "ann"),
+        ("mention", "bob"),
+        ("hashtag", "t0"),
+        ("url", "news.org"),
+        ("symbol", "aaa"),
+    ]
+    masked = task(TOPIC, mask=["cashtags"])
+    tasks.run("topic", masked, SCHEME, layout)
+    first = pq.read_table(layout.task("topic") / "topic.parquet").to_pylist()[0]
+    assert keys(first, "symbol") == []
+    assert keys(first, "url") == ["news.org"]

@@ -5,7 +5,7 @@ with several seeds, seeds are drawn as well, the same draw for every system and 
 the percentile interval of the gains of the draws. The paper gives single runs without intervals (§5).
 
 Known limits. Repeated posts raise mean average precision, more so where it is low, so intervals of large MAP gains with
-few positives a class lie too low (simulated, 25 positives: of a gain of 85 %, 57 % of the intervals hold the gain on
+few positives per class lie too low (simulated, 25 positives: of a gain of 85 %, 57 % of the intervals hold the gain on
 endless posts; of a gain of 10 %, 95 %). Verdicts stay on the safe side: bias-corrected and basic intervals gave more
 false "better". A bootstrap over S seeds gives only (S - 1) / S of their variance.
 
@@ -88,9 +88,9 @@ def metric_samples(
     """Each metric of each system on the same resampled posts.
 
     Args:
-        names: metrics, as in `ntulm.metrics`.
+        names: metrics, as in `ntulm.probe.metrics`.
         labels: bool [N, C], N at least 1.
-        scores: for each system S matrices [N, C], one a seed, in the order of `labels`.
+        scores: for each system S matrices [N, C], one per seed, in the order of `labels`.
         bootstrap: how to resample.
         stream: names the draw of posts: data sets of different names are drawn independently.
 
@@ -120,10 +120,10 @@ def metric_samples(
 def ratio_samples(
     sums: Mapping[str, Sequence[Floats]], counts: Floats, bootstrap: Bootstrap, stream: str
 ) -> dict[str, Sample]:
-    """Mean bits a masked token of each system, posts resampled as clusters of their tokens (a post's tokens depend).
+    """Mean bits per masked token of each system, posts resampled as clusters of their tokens (a post's tokens depend).
 
     Args:
-        sums: for each system S vectors [N], one a seed: the summed bits of each post.
+        sums: for each system S vectors [N], one per seed: the summed bits of each post.
         counts: [N], the masked tokens of each post.
         bootstrap: how to resample.
         stream: names the draw of posts.

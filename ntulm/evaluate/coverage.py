@@ -4,41 +4,44 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
 
 from ntulm.embeddings.table import EmbeddingTable
+from ntulm.ntus import NtuScheme, rows_of
+
+ANY = "any"  # of the types below, in the place of a type
 
 
-def posts_with_known(
-    table: EmbeddingTable, authors: Sequence[str | None], hashtags: Sequence[Sequence[str]]
-) -> dict[str, NDArray[np.bool_]]:
-    """For each NTU type, whether each post has at least one known NTU of that type: bool [posts]."""
-    sizes = np.array([len(tags) for tags in hashtags], dtype=np.int64)
-    known_tags = table.rows("hashtag", (tag for tags in hashtags for tag in tags)) >= 0
-    owners = np.repeat(np.arange(len(hashtags)), sizes)
-    has_known_tag = np.bincount(owners[known_tags], minlength=len(hashtags)) > 0
-    return {"hashtag": has_known_tag, "user": table.rows("user", authors) >= 0}
+def coverage_of_types(
+    table: EmbeddingTable, scheme: NtuScheme, ntus: pa.Array, roles: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The rows of Table 5 for N posts: one per type of the roles, in alphabetical order, and one for any of them."""
+    by_type: dict[str, list[str]] = {}
+    for role in roles:
+        by_type.setdefault(scheme.roles[role].type, []).append(role)
+    groups = [*sorted(by_type.items()), (ANY, list(roles))]
+    return [{"type": name} | coverage(table, scheme, ntus, of_type) for name, of_type in groups]
 
 
-def coverage_record(
-    known: NDArray[np.bool_], ntus: Sequence[Sequence[tuple[str, str]]], identity: dict[str, Any]
-) -> dict[str, Any]:
-    """One row of Table 5 for one NTU type.
+def coverage(table: EmbeddingTable, scheme: NtuScheme, ntus: pa.Array, roles: Sequence[str]) -> dict[str, Any]:
+    """One row of Table 5: what share of posts have NTUs that play one of `roles`, and known ones.
 
     The paper's caption says ">1 NTUs", "more than 1"; its figures (100 % of posts for authors) can only mean at least
     one, and so do these.
 
     Args:
-        known: bool [posts], at least one known NTU.
-        ntus: the (type, key) NTUs of each post.
-        identity: what the row is about (data set, split, type).
+        table: says which NTUs are known.
+        scheme: says the type of each role.
+        ntus: N lists of type NTUS.
+        roles: which count.
     """
-    posts = len(ntus)
-    with_any = sum(1 for keys in ntus if keys)
-    with_known = int(known.sum())
-    return identity | {
+    rows, offsets, places = rows_of(table, scheme, ntus, roles)
+    owners = np.repeat(np.arange(len(ntus)), np.diff(offsets))
+    posts, with_any, with_known = len(ntus), len(np.unique(owners)), len(np.unique(owners[rows >= 0]))
+    pairs = ntus.flatten().take(pa.array(places)).to_pylist()
+    return {
         "posts": posts,
-        "ntus": len({key for keys in ntus for key in keys}),
+        "ntus": len({(scheme.roles[pair["role"]].type, pair["key"]) for pair in pairs}),
         "share_any": with_any / posts if posts else None,
         "share_known": with_known / posts if posts else None,
         "share_known_of_any": with_known / with_any if with_any else None,

@@ -6,6 +6,7 @@ A variant, seed or task that was not run is left out; outputs that do not fit to
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,43 +14,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from ntulm import layout
 from ntulm.errors import UserError
 from ntulm.files import read_json
-from ntulm.variants import VARIANTS
+from ntulm.layout import Layout
+from ntulm.posts import Posts
+from ntulm.variants import BOTH, NAMED, ROLE
 
 if TYPE_CHECKING:
     from ntulm.params import Run
 
-SYSTEM_ORDER = (*VARIANTS, "post-concat", "ntu", "tfidf")
+BASELINE = "text"
+OF_BASELINE = ("post-concat", "ntu", "tfidf")  # systems that are made of the posts and vectors of the baseline
 SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class SplitPosts:
-    """The NTUs of one split of a data set, after the target hashtag was removed; one entry a post."""
-
-    authors: list[str | None]
-    hashtags: list[list[str]]
 
 
 @dataclass(frozen=True)
 class ScoredDataset:
     """One data set with the test scores of every system.
 
-    `labels` bool [T, C]; `scores` holds for each system S matrices float32 [T, C], one a seed; `metrics` has the main
-    metric first.
+    `labels` bool [T, C]; `scores` holds for each system S matrices float32 [T, C], one per seed; `metrics` has the main
+    metric first. `splits` are the posts as the systems saw them: a target hashtag is gone.
     """
 
     task: str
     name: str
     family: str
     metrics: tuple[str, ...]
-    splits: dict[str, SplitPosts]
+    splits: dict[str, Posts]
     labels: NDArray[np.bool_]
     scores: dict[str, list[NDArray[np.float32]]]
 
@@ -69,12 +65,26 @@ class TestLosses:
     bits: dict[str, list[NDArray[np.float64]]]
 
 
-def in_order(systems: Iterable[str]) -> list[str]:
-    """Systems in the order of the paper's Table 3: variants, then what is made of `text`; any others by name."""
-    return sorted(systems, key=lambda name: (SYSTEM_ORDER.index(name) if name in SYSTEM_ORDER else 99, name))
+def in_order(systems: Iterable[str], variants: Sequence[str]) -> list[str]:
+    """Systems in the order of the paper's Table 3: the baseline, the variants of the run in their order, then what is
+    made of the baseline; any others by name.
+    """
+    order = [BASELINE, *(variant for variant in variants if variant != BASELINE), *OF_BASELINE]
+    return sorted(systems, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
-def read_datasets(run: Run) -> list[ScoredDataset]:
+def shown_variant(variants: Sequence[str]) -> str:
+    """The variant that stands for NTULM in Table 4 and the verdict: the paper's, else the one with most roles in its
+    slots (of several, the last), else the last beside the baseline.
+    """
+    others = [variant for variant in variants if variant != BASELINE]
+    if BOTH in others or not others:
+        return BOTH
+    with_slots = [variant for variant in others if variant not in NAMED]
+    return max(reversed(with_slots), key=lambda variant: len(re.findall(ROLE, variant)), default=others[-1])
+
+
+def read_datasets(run: Run, layout: Layout) -> list[ScoredDataset]:
     """The data sets of the tasks of a run, by task and name; a family of two tasks is two, told apart by the task."""
     about = {task: read_json(layout.task(task) / "datasets.json") for task in run.tasks if layout.task(task).is_dir()}
     tasks_of: dict[str, set[str]] = defaultdict(set)
@@ -82,13 +92,15 @@ def read_datasets(run: Run) -> list[ScoredDataset]:
         for one in of_task.values():
             tasks_of[one["family"]].add(task)
     return [
-        _read_dataset(run, task, name, one, one["family"] + (f" ({task})" if len(tasks_of[one["family"]]) > 1 else ""))
+        _read_dataset(
+            run, task, name, one, one["family"] + (f" ({task})" if len(tasks_of[one["family"]]) > 1 else ""), layout
+        )
         for task, of_task in about.items()
         for name, one in sorted(of_task.items())
     ]
 
 
-def read_test_losses(run: Run) -> TestLosses | None:
+def read_test_losses(run: Run, layout: Layout) -> TestLosses | None:
     """The masked-token losses of every variant that was pretrained, or None.
 
     Raises:
@@ -113,26 +125,25 @@ def read_test_losses(run: Run) -> TestLosses | None:
         post=first["post"],
         in_hashtag=first["in_hashtag"].astype(bool),
         train_count=first["train_count"],
-        bits={system: [one["bits"].astype(np.float64) for one in tensors[system]] for system in in_order(tensors)},
+        bits={
+            system: [one["bits"].astype(np.float64) for one in tensors[system]]
+            for system in in_order(tensors, run.variants)
+        },
     )
 
 
-def _read_dataset(run: Run, task: str, name: str, about: dict[str, Any], family: str) -> ScoredDataset:
-    table = pq.read_table(layout.task(task) / f"{name}.parquet", columns=["split", "author", "hashtags", "labels"])
-    split = np.array(table["split"].to_pylist())
-    authors, hashtags, labels = (table[column].to_pylist() for column in ("author", "hashtags", "labels"))
-    rows = {part: np.flatnonzero(split == part) for part in SPLITS}
+def _read_dataset(run: Run, task: str, name: str, about: dict[str, Any], family: str, layout: Layout) -> ScoredDataset:
+    table = pq.read_table(layout.task(task) / f"{name}.parquet")
+    splits = {part: Posts(table.filter(pc.equal(table["split"], part))) for part in SPLITS}
+    labels = _label_matrix(splits["test"].table["labels"].to_pylist(), len(about["classes"]))
     return ScoredDataset(
         task=task,
         name=name,
         family=family,
         metrics=tuple(dict.fromkeys([about["metric"], *about["metrics"]])),
-        splits={
-            part: SplitPosts([authors[row] for row in of], [hashtags[row] or [] for row in of])
-            for part, of in rows.items()
-        },
-        labels=_label_matrix([labels[row] for row in rows["test"]], len(about["classes"])),
-        scores=_read_scores(run, task, name, (len(rows["test"]), len(about["classes"]))),
+        splits=splits,
+        labels=labels,
+        scores=_read_scores(run, task, name, labels.shape, layout),
     )
 
 
@@ -143,17 +154,19 @@ def _label_matrix(labels: Sequence[Sequence[int]], classes: int) -> NDArray[np.b
     return matrix
 
 
-def _read_scores(run: Run, task: str, dataset: str, shape: tuple[int, int]) -> dict[str, list[NDArray[np.float32]]]:
+def _read_scores(
+    run: Run, task: str, dataset: str, shape: tuple[int, ...], layout: Layout
+) -> dict[str, list[NDArray[np.float32]]]:
     found = _by_system(
         (path.name.removesuffix(f".{dataset}.safetensors"), seed, path)
         for variant in run.variants
         for seed in run.seeds
         for path in sorted(layout.scores(variant, seed, task).glob(f"*.{dataset}.safetensors"))
     )
-    return {system: [_score_matrix(path, shape) for path in found[system]] for system in in_order(found)}
+    return {system: [_score_matrix(path, shape) for path in found[system]] for system in in_order(found, run.variants)}
 
 
-def _score_matrix(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+def _score_matrix(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     scores = load_file(path)["scores"]
     if scores.shape != shape:
         raise UserError(f"{path}: scores of shape {scores.shape}, the data set has {shape}; run `dvc repro`")

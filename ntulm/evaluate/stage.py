@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ntulm import layout
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
 from ntulm.evaluate.bootstrap import (
@@ -31,23 +30,25 @@ from ntulm.evaluate.bootstrap import (
     relative_gain,
     verdict,
 )
-from ntulm.evaluate.coverage import coverage_record, posts_with_known
+from ntulm.evaluate.coverage import coverage_of_types
 from ntulm.evaluate.scores import (
+    BASELINE,
     SPLITS,
     ScoredDataset,
-    SplitPosts,
     TestLosses,
     in_order,
     read_datasets,
     read_test_losses,
+    shown_variant,
 )
 from ntulm.files import whole_directory, write_json
+from ntulm.layout import Layout
+from ntulm.ntus import NtuScheme, known_posts
 
 if TYPE_CHECKING:
     from ntulm.evaluate.config import Evaluate
     from ntulm.params import Run
 
-BASELINE = "text"
 SLICES = ("overall", "overlap", "non_overlap")
 # Tokens by how often they stand in the training posts of the first seed: at least, and less than.
 FREQUENCIES = {
@@ -71,39 +72,38 @@ class Figure:
 Figures = dict[tuple[str, str, str], Figure]  # by (metric, system, slice)
 
 
-def run(config: Evaluate, run: Run) -> None:
+def run(config: Evaluate, run: Run, scheme: NtuScheme, layout: Layout) -> None:
     """Compare what was run and write the tables.
 
     Raises:
         UserError: nothing was probed or pretrained yet, or outputs of earlier stages do not fit together.
     """
-    datasets = read_datasets(run)
-    losses = read_test_losses(run)
+    datasets = read_datasets(run, layout)
+    losses = read_test_losses(run, layout)
     if losses is None and not any(dataset.scores for dataset in datasets):
         raise UserError("data/probe, data/pretrain: no scores of the variants in `run`; run `dvc repro` first")
-    table = EmbeddingTable.load(layout.EMBEDDINGS)
+    table = EmbeddingTable.load(layout.embeddings)
     bootstrap = Bootstrap(config.resamples, config.seed)
+    known = [known_posts(table, scheme, dataset.splits["test"].ntus, config.overlap) for dataset in datasets]
     figures = {
-        (dataset.task, dataset.name): dataset_figures(dataset, overlap(table, dataset.splits["test"]), bootstrap)
-        for dataset in datasets
+        (dataset.task, dataset.name): dataset_figures(dataset, overlap, bootstrap)
+        for dataset, overlap in zip(datasets, known, strict=True)
     }
     tables = {
-        "settings": config.model_dump() | run.model_dump() | {"baseline": BASELINE},
+        "settings": config.model_dump()
+        | run.model_dump()
+        | {"baseline": BASELINE, "ntulm": shown_variant(run.variants), "types": dict(scheme.types)},
         "perplexity": perplexity_records(losses, bootstrap, config) if losses else [],
-        "families": family_records(datasets, figures, config),
+        "families": family_records(datasets, figures, config, run.variants),
         "datasets": dataset_records(datasets, figures, config),
-        "coverage": [record for dataset in datasets for record in coverage_records(table, dataset)],
+        "coverage": [
+            record for dataset in datasets for record in coverage_records(table, scheme, dataset, config.overlap)
+        ],
     }
-    with whole_directory(layout.EVALUATE) as directory:
+    with whole_directory(layout.evaluate) as directory:
         write_json(directory / "tables.json", tables)
         write_json(directory / "slices.json", plot_records(tables))
     write_json(layout.metrics("evaluate"), headlines(tables))
-
-
-def overlap(table: EmbeddingTable, posts: SplitPosts) -> NDArray[np.bool_]:
-    """Whether each post has at least one NTU that the table knows, author or hashtag: bool [posts]."""
-    known = posts_with_known(table, posts.authors, posts.hashtags)
-    return known["hashtag"] | known["user"]
 
 
 def dataset_figures(dataset: ScoredDataset, known: NDArray[np.bool_], bootstrap: Bootstrap) -> Figures:
@@ -129,7 +129,7 @@ def dataset_figures(dataset: ScoredDataset, known: NDArray[np.bool_], bootstrap:
 def dataset_records(
     datasets: Sequence[ScoredDataset], figures: Mapping[tuple[str, str], Figures], config: Evaluate
 ) -> list[Record]:
-    """Table 3, for each slice: one record a data set, metric, system and slice."""
+    """Table 3, for each slice: one record per data set, metric, system and slice."""
     return [
         {"task": dataset.task, "family": dataset.family, "dataset": dataset.name}
         | {"metric": metric, "main": metric == dataset.metrics[0], "system": system, "slice": name}
@@ -142,9 +142,12 @@ def dataset_records(
 
 
 def family_records(
-    datasets: Sequence[ScoredDataset], figures: Mapping[tuple[str, str], Figures], config: Evaluate
+    datasets: Sequence[ScoredDataset],
+    figures: Mapping[tuple[str, str], Figures],
+    config: Evaluate,
+    variants: Sequence[str],
 ) -> list[Record]:
-    """Tables 2 and 4: one record a family, metric, system and slice, the mean over the family's data sets.
+    """Tables 2 and 4: one record per family, metric, system and slice, the mean over the family's data sets.
 
     Data sets are resampled apart from one another. A slice of fewer than `min_posts` posts stays out of the mean, for
     a bootstrap of a handful of posts is too narrow; where all are that small, all count and no verdict is given.
@@ -159,12 +162,14 @@ def family_records(
             chosen = [(figures[task, one.name], metric) for one, metric in zip(members, metrics, strict=True)]
             about: Record = {"task": task, "family": family, "metric": label}
             about |= {"main": position == 0, "of_datasets": len(members)}
-            records += [about | record for record in _family_slices(chosen, config)]
+            records += [about | record for record in _family_slices(chosen, config, variants)]
     return records
 
 
-def _family_slices(members: Sequence[tuple[Figures, str]], config: Evaluate) -> Iterable[Record]:
-    systems = in_order(set.intersection(*({key[1] for key in figures} for figures, _ in members)))
+def _family_slices(
+    members: Sequence[tuple[Figures, str]], config: Evaluate, variants: Sequence[str]
+) -> Iterable[Record]:
+    systems = in_order(set.intersection(*({key[1] for key in figures} for figures, _ in members)), variants)
     for name in SLICES:
         present = [pair for pair in members if (pair[1], systems[0], name) in pair[0]] if systems else []
         large = [pair for pair in present if pair[0][pair[1], systems[0], name].posts >= config.min_posts]
@@ -224,22 +229,17 @@ def token_groups(losses: TestLosses) -> dict[str, NDArray[np.bool_]]:
     return groups
 
 
-def coverage_records(table: EmbeddingTable, dataset: ScoredDataset) -> list[Record]:
-    """Table 5: what share of the posts of each split have NTUs, and known ones; hashtags, users and any of both."""
-    records = []
-    for split in SPLITS:
-        posts = dataset.splits[split]
-        if not posts.authors:
-            continue
-        known = posts_with_known(table, posts.authors, posts.hashtags)
-        known["any"] = known["hashtag"] | known["user"]
-        tags = [[("hashtag", tag) for tag in tags] for tags in posts.hashtags]
-        users = [[("user", author)] if author is not None else [] for author in posts.authors]
-        both = [of_tags + of_users for of_tags, of_users in zip(tags, users, strict=True)]
-        about = {"task": dataset.task, "family": dataset.family, "dataset": dataset.name, "split": split}
-        for ntu_type, ntus in (("hashtag", tags), ("user", users), ("any", both)):
-            records.append(coverage_record(known[ntu_type], ntus, about | {"type": ntu_type}))
-    return records
+def coverage_records(
+    table: EmbeddingTable, scheme: NtuScheme, dataset: ScoredDataset, roles: Sequence[str]
+) -> list[Record]:
+    """Table 5: what share of the posts of each split have NTUs, and known ones; by type of the roles, and any."""
+    about = {"task": dataset.task, "family": dataset.family, "dataset": dataset.name}
+    return [
+        about | {"split": split} | record
+        for split in SPLITS
+        if len(dataset.splits[split])
+        for record in coverage_of_types(table, scheme, dataset.splits[split].ntus, roles)
+    ]
 
 
 def plot_records(tables: Mapping[str, Any]) -> list[Record]:

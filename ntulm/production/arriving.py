@@ -1,7 +1,7 @@
 """Arriving posts beside those that the model in production was trained on: which are new, and what can be told of each.
 
 Reads the corpus of a project, or raw exports, which it normalises with the code of the stage corpus without writing
-anything that stays. Library only; `ntulm.check` uses it. Of a post only figures leave this module: no text, no author.
+anything that stays. Library only; `ntulm check` uses it. Of a post only figures leave this module: no text, no author.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ntulm import layout
 from ntulm.corpus.records import read_export
 from ntulm.corpus.sources import formats
 from ntulm.corpus.stage import TABLES, write_table
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
-from ntulm.evaluate.coverage import posts_with_known
+from ntulm.layout import Layout
+from ntulm.ntus import FIELDS, NtuScheme, known_posts, ntus_of
 from ntulm.text import bare
 
 if TYPE_CHECKING:
     from ntulm.corpus.config import Corpus
 
-COLUMNS = ["post_id", "created_at", "text", "author", "hashtags"]
+COLUMNS = ["post_id", "created_at", *FIELDS]
 WORD = re.compile(r"[^\W\d_]+")
 POST, REJECT = "post", "reject"
 
@@ -51,19 +51,19 @@ class Records:
         return Records(self.posts.filter(pc.invert(held)), rejects)
 
 
-def read_records(project: Path, split: str | None = None) -> Records:
-    """The corpus of the project in a folder, or one split of it (rejects have none).
+def read_records(layout: Layout, split: str | None = None) -> Records:
+    """The corpus of a project, or one split of it (rejects have none).
 
     Raises:
         UserError: the stage corpus has not run there.
     """
-    for path in (layout.POSTS, layout.SPLITS, layout.REJECTS):
-        if not (project / path).is_file():
-            raise UserError(f"{project / path}: not found; run `dvc repro corpus` first, which writes it")
-    posts = pq.read_table(project / layout.POSTS, columns=COLUMNS)
+    for path in (layout.posts, layout.splits, layout.rejects):
+        if not path.is_file():
+            raise UserError(f"{path}: not found; run `dvc repro corpus` first, which writes it")
+    posts = pq.read_table(layout.posts, columns=COLUMNS)
     if split is not None:
-        posts = posts.filter(pc.equal(pq.read_table(project / layout.SPLITS, columns=["split"])["split"], split))
-    return _with_author(posts, pq.read_table(project / layout.REJECTS, columns=["file", "line"]))
+        posts = posts.filter(pc.equal(pq.read_table(layout.splits, columns=["split"])["split"], split))
+    return _with_author(posts, pq.read_table(layout.rejects, columns=["file", "line"]))
 
 
 def read_exports(config: Corpus, path: Path) -> Records:
@@ -90,8 +90,8 @@ def _with_author(posts: pa.Table, rejects: pa.Table) -> Records:
     return Records(posts.filter(pc.is_valid(posts["author"])), rejects)
 
 
-def posts_a_day(posts: pa.Table) -> tuple[float, int]:
-    """Posts a day, over the days that have any, and the number of those days."""
+def posts_per_day(posts: pa.Table) -> tuple[float, int]:
+    """Posts per day, over the days that have any, and the number of those days."""
     days = len(pc.unique(pc.cast(posts["created_at"], pa.date32())))
     return (len(posts) / days if days else 0.0), days
 
@@ -107,30 +107,30 @@ def words(text: str) -> list[str]:
     return WORD.findall(bare(text).lower())
 
 
-def frame(records: Records, common: frozenset[str], table: EmbeddingTable | None) -> pd.DataFrame:
-    """One row a record: `fate` (post, reject), and of a post, what the checks compare.
+def frame(
+    records: Records, common: frozenset[str], table: EmbeddingTable | None, scheme: NtuScheme, roles: Sequence[str]
+) -> pd.DataFrame:
+    """One row per record: `fate` (post, reject), and of a post, what the checks compare.
 
     Args:
         records: the posts and rejects.
         common: the most used words of the training window.
         table: the embedding table in production; without one nothing is said of known NTUs.
+        scheme: which NTUs posts have.
+        roles: those that count as known.
 
     Returns:
         Columns `length` (of the text), `has_hashtag`, `common_words` (share of the post's words; 0 for a post
-        without words) and, with a table, `knows_author`, `knows_hashtag`, `knows_any`.
+        without words) and, with a table, `knows_any` (an NTU that plays one of the roles).
     """
-    texts = records.posts["text"].to_pylist()
-    hashtags = [tags or [] for tags in records.posts["hashtags"].to_pylist()]
+    fields = {name: records.posts[name].to_pylist() for name in FIELDS}
     columns: dict[str, Sequence[float] | np.ndarray] = {
-        "length": [float(len(text)) for text in texts],
-        "has_hashtag": [float(bool(tags)) for tags in hashtags],
-        "common_words": [_share(words(text), common) for text in texts],
+        "length": [float(len(text)) for text in fields["text"]],
+        "has_hashtag": [float(bool(tags)) for tags in fields["hashtags"]],
+        "common_words": [_share(words(text), common) for text in fields["text"]],
     }
     if table is not None:
-        known = posts_with_known(table, records.posts["author"].to_pylist(), hashtags)
-        columns["knows_author"] = known["user"].astype(float)
-        columns["knows_hashtag"] = known["hashtag"].astype(float)
-        columns["knows_any"] = (known["user"] | known["hashtag"]).astype(float)
+        columns["knows_any"] = known_posts(table, scheme, ntus_of(scheme, fields), roles).astype(float)
     posts = pd.DataFrame(columns).assign(fate=POST)
     rejects = pd.DataFrame({"fate": [REJECT] * len(records.rejects)})
     return pd.concat([posts, rejects], ignore_index=True)

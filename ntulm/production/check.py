@@ -16,6 +16,7 @@ import shutil
 
 os.environ.setdefault("DO_NOT_TRACK", "1")  # read when Evidently is imported
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +29,11 @@ from evidently.core.report import Snapshot
 from evidently.metrics import CategoryCount, MeanValue, ValueDrift
 from evidently.tests import gte, lte
 
-from ntulm import layout
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
 from ntulm.files import whole_directory, write_json
+from ntulm.layout import Layout
+from ntulm.ntus import NtuScheme
 from ntulm.params import check_challenge
 from ntulm.production.arriving import (
     POST,
@@ -39,7 +41,7 @@ from ntulm.production.arriving import (
     Records,
     frame,
     most_used_words,
-    posts_a_day,
+    posts_per_day,
     read_exports,
     read_records,
 )
@@ -77,52 +79,59 @@ class Rule:
         return f"{value:.1%}" if self.percent else f"{value:,.2f}".removesuffix(".00")
 
 
-def run(params: Params, project: Path | None, exports: Path | None) -> None:
+def run(params: Params, project: Path | None, exports: Path | None, layout: Layout) -> None:
     """Compare, write what was found, and say it.
 
     Raises:
         UserError: there is nothing new, or a check failed; the message names each with value and limit.
     """
     check_challenge(params)  # here, because the flow `retrain` builds only after this
-    shutil.rmtree(layout.CHECK, ignore_errors=True)  # what an earlier run found must not be taken for this one's
-    arriving, reference = compared(params, project, exports)
+    shutil.rmtree(layout.check, ignore_errors=True)  # what an earlier run found must not be taken for this one's
+    champion = None if project is None else Layout(project)
+    arriving, reference = compared(params, champion, exports, layout)
     if not len(arriving.posts):
         raise UserError("new posts: 0; nothing has arrived that the model in production was not trained on")
-    table = None if project is None else EmbeddingTable.load(project / layout.EMBEDDINGS)
-    snapshot, checks = examine(params.check, arriving, reference, table)
-    with whole_directory(layout.CHECK) as directory:
+    table = None if champion is None else EmbeddingTable.load(champion.embeddings)
+    roles = params.evaluate.overlap
+    snapshot, checks = examine(params.check, arriving, reference, table, params.ntus.scheme, roles)
+    with whole_directory(layout.check) as directory:
         snapshot.save_html(str(directory / "checks.html"))
         write_json(directory / "checks.json", checks)
-    keep(snapshot, HISTORY, PANELS)
+    keep(snapshot, HISTORY, PANELS, layout)
     print("\n".join(line(check) for check in checks))
     failed = [line(check) for check in checks if not check["passed"]]
     if failed:
         raise UserError("; ".join(failed))
 
 
-def compared(params: Params, project: Path | None, exports: Path | None) -> tuple[Records, Records]:
+def compared(params: Params, champion: Layout | None, exports: Path | None, layout: Layout) -> tuple[Records, Records]:
     """The arriving records and the posts of the training window."""
-    if project is None:
-        return read_records(Path(), "test"), read_records(Path(), "train")
-    found = read_records(Path()) if exports is None else read_exports(params.corpus, exports)
-    return found.without(read_records(project)), read_records(project, "train")
+    if champion is None:
+        return read_records(layout, "test"), read_records(layout, "train")
+    found = read_records(layout) if exports is None else read_exports(params.corpus, exports)
+    return found.without(read_records(champion)), read_records(champion, "train")
 
 
 def examine(
-    config: Check, arriving: Records, reference: Records, table: EmbeddingTable | None
+    config: Check,
+    arriving: Records,
+    reference: Records,
+    table: EmbeddingTable | None,
+    scheme: NtuScheme,
+    roles: Sequence[str],
 ) -> tuple[Snapshot, list[dict[str, Any]]]:
-    """Run the tests; the Evidently report, and one record a check: name, value, reference, limit, passed."""
+    """Run the tests; the Evidently report, and one record per check: name, value, reference, limit, passed."""
     common = most_used_words(reference.posts["text"].to_pylist(), config.common_words)
-    current, past = frame(arriving, common, table), frame(reference, common, table)
-    chosen = rules(config, arriving, reference, past, table is not None)
+    current, past = (frame(records, common, table, scheme, roles) for records in (arriving, reference))
+    chosen = rules(config, arriving, reference, past, roles if table is not None else ())
     report = EvidentlyReport([rule.metric for rule in chosen], include_tests=True)
     snapshot = report.run(_dataset(current), _dataset(past))
     return snapshot, results(snapshot, chosen)
 
 
-def rules(config: Check, arriving: Records, reference: Records, past: pd.DataFrame, known: bool) -> list[Rule]:
-    """The checks with their limits; `past` is the frame of the training window."""
-    (rate, _), (_, days) = posts_a_day(reference.posts), posts_a_day(arriving.posts)
+def rules(config: Check, arriving: Records, reference: Records, past: pd.DataFrame, roles: Sequence[str]) -> list[Rule]:
+    """The checks with their limits; `past` is the frame of the training window, `roles` those of known NTUs, if any."""
+    (rate, _), (_, days) = posts_per_day(reference.posts), posts_per_day(arriving.posts)
     posts = max(config.min_posts, round(config.min_rate * rate * days))
     hashtag_share = float(past["has_hashtag"].mean())
     hashtags = config.min_hashtag_ratio * hashtag_share
@@ -132,7 +141,7 @@ def rules(config: Check, arriving: Records, reference: Records, past: pd.DataFra
     return [
         Rule("new posts", count, f"at least {posts:,}", float(len(reference.posts))),
         Rule("rejected records", rejected, f"at most {rejects:.1%}", percent=True),
-        *([_share("posts with a known author or hashtag", "knows_any", own, past)] if known else []),
+        *([_share(f"posts with a known {' or '.join(roles)}", "knows_any", own, past)] if roles else []),
         _share("posts with hashtags", "has_hashtag", hashtags, past),
         _drift("drift of text length", "length", config.max_length_drift),
         _drift("drift of language", "common_words", config.max_language_drift),
@@ -149,7 +158,7 @@ def _drift(name: str, column: str, most: float) -> Rule:
 
 
 def results(snapshot: Snapshot, chosen: list[Rule]) -> list[dict[str, Any]]:
-    """What Evidently found, one record a check."""
+    """What Evidently found, one record per check."""
     found = snapshot.dict()
     values = {item["id"]: item["value"] for item in found["metrics"]}
     status = {item["metric_config"]["metric_id"]: item["status"] for item in found["tests"]}

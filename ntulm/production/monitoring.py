@@ -11,7 +11,7 @@ from evidently.sdk.models import PanelMetric
 from evidently.sdk.panels import line_plot_panel
 from evidently.ui.workspace import Workspace
 
-from ntulm import layout
+from ntulm.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Panel:
     lines: Sequence[Line]
 
 
-def keep(snapshot: Snapshot, project: str, panels: Sequence[Panel]) -> None:
+def keep(snapshot: Snapshot, project: str, panels: Sequence[Panel], layout: Layout) -> None:
     """Add a run to a project of the workspace. The dashboard is drawn anew: its panels are those of the latest run."""
-    workspace = Workspace.create(str(layout.MONITORING))
+    workspace = Workspace.create(str(layout.monitoring))
     found = next(iter(workspace.search_project(project)), None) or workspace.create_project(project)
     found.dashboard.clear_dashboard()
     for panel in panels:

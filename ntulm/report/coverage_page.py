@@ -34,9 +34,11 @@ from evidently.legacy.renderers.html_widgets import (
 )
 from evidently.tests import gte
 
+from ntulm.layout import Layout
 from ntulm.production.monitoring import Line, Panel, keep
-from ntulm.report.plots import COLORS
+from ntulm.report.plots import COLORS, SPARE_COLORS
 from ntulm.report.tables import (
+    ANY,
     SLICE_NAMES,
     SYNTHETIC,
     TOKEN_NAMES,
@@ -71,7 +73,7 @@ class KnownNtuShareCalculation(SingleValueCalculation[KnownNtuShare]):
             (frame["family"] == self.metric.family)
             & (frame["dataset"] == self.metric.dataset)
             & (frame["split"] == "test")
-            & (frame["type"] == "any")
+            & (frame["type"] == ANY)
         ]
         value = float(own["share_known"].iloc[0])
         result = self.result(value)
@@ -155,25 +157,26 @@ class ScoreCalculation(SingleValueCalculation[Score]):
         return f"{self.metric.measure}: {self.metric.system}"
 
 
-def write_coverage_page(results: Results, min_coverage: float, path: Path) -> bool:
+def write_coverage_page(results: Results, min_coverage: float, path: Path, layout: Layout) -> bool:
     """Write the page and keep the run in the history; False if no task was run, so that there is nothing to show.
 
     Args:
         results: what `evaluate` wrote.
         min_coverage: the share of test posts with a known NTU under which a data set gets a warning.
         path: the HTML file to write.
+        layout: where the history is.
     """
     if not results.coverage:
         return False
     snapshot = coverage_snapshot(results, min_coverage)
     snapshot.save_html(str(path))
-    keep(snapshot, HISTORY, panels(results))
+    keep(snapshot, HISTORY, panels(results), layout)
     return True
 
 
 def panels(results: Results) -> list[Panel]:
     """What the history shows of each run: the measures by system, and the coverage by data set."""
-    tested = (one for one in results.coverage if one["split"] == "test" and one["type"] == "any")
+    tested = (one for one in results.coverage if one["split"] == "test" and one["type"] == ANY)
     labels = [_harmless({"family": one["family"], "dataset": one["dataset"]}) for one in tested]
     shares = [Line(f"{one['family']}: {one['dataset']}", "KnownNtuShare", one) for one in labels]
     by_measure: dict[str, list[Line]] = {}
@@ -196,7 +199,7 @@ def _measured(results: Results) -> list[Record]:
 def coverage_snapshot(results: Results, min_coverage: float) -> Snapshot:
     """The Evidently report on the coverage table, with its tests; warnings, for low coverage is no error."""
     coverage = pd.DataFrame([_harmless(record) for record in results.coverage])
-    tested = coverage[(coverage["split"] == "test") & (coverage["type"] == "any")]
+    tested = coverage[(coverage["split"] == "test") & (coverage["type"] == ANY)]
     shares = [
         KnownNtuShare(family=row["family"], dataset=row["dataset"], min_coverage=min_coverage)
         for _, row in tested.iterrows()
@@ -227,16 +230,18 @@ def scores_frame(results: Results) -> pd.DataFrame:
 
 
 def coverage_figure(frame: pd.DataFrame) -> go.Figure:
-    """The share of test posts with a known hashtag, a known author, and either, by data set."""
+    """The share of test posts with a known NTU of each type, and of any, by data set."""
     test = frame[frame["split"] == "test"]
+    types = [name for name in dict.fromkeys(test["type"]) if name != ANY]
+    colors = dict(zip(types, (COLORS["hashtag"], COLORS["author"], *SPARE_COLORS * len(types)), strict=False))
     figure = go.Figure()
-    for ntu_type, color in (("hashtag", COLORS["hashtag"]), ("user", COLORS["author"]), ("any", COLORS["overlap"])):
-        own = test[test["type"] == ntu_type]
+    for name in (*types, ANY):
+        own = test[test["type"] == name]
         figure.add_bar(
             x=[f"{row['family']}: {row['dataset']}" for _, row in own.iterrows()],
             y=own["share_known"],
-            name={"any": "hashtag or user"}.get(ntu_type, ntu_type),
-            marker_color=color,
+            name=" or ".join(types) if name == ANY else name,
+            marker_color=colors.get(name, COLORS["overlap"]),
         )
     figure.update_layout(barmode="group", yaxis={"tickformat": ".0%", "range": [0, 1]})
     return figure

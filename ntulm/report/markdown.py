@@ -11,8 +11,6 @@ from ntulm.report.tables import (
     ABSENT,
     LEGEND,
     MARKS,
-    NTULM,
-    POST_CONCAT,
     SLICE_NAMES,
     SYNTHETIC,
     Record,
@@ -33,7 +31,7 @@ def results_page(results: Results, paper: Record, figures: Sequence[tuple[str, s
         f"# Results{' (SYNTHETIC data)' if results.synthetic else ''}",
         label,
         f"**{escaped(results.sentence())}**",
-        f"Variants: {', '.join(settings['variants'])}. Seeds: {', '.join(map(str, settings['seeds']))}. "
+        f"Variants: {', '.join(map(escaped, settings['variants']))}. Seeds: {', '.join(map(str, settings['seeds']))}. "
         f"Tasks: {', '.join(map(escaped, settings['tasks']))}.\n\n{escaped(results.method())}. {LEGEND}. "
         "“paper” is the published figure, of other posts and another backbone: compare gains, not scores.",
         "## Gains over text",
@@ -43,8 +41,8 @@ def results_page(results: Results, paper: Record, figures: Sequence[tuple[str, s
         "## Table 3: every data set",
         table_3(results, paper),
         "## Table 4: gain over text by slice",
-        "Overlap: posts with at least one NTU (author or hashtag) that the embedding table knows. Data sets with fewer "
-        f"than {settings['min_posts']} posts in a slice stay out of its mean.",
+        f"Overlap: posts with at least one NTU ({escaped(' or '.join(settings['overlap']))}) that the embedding table "
+        f"knows. Data sets with fewer than {settings['min_posts']} posts in a slice stay out of its mean.",
         table_4(results, paper),
         "## Table 5: NTU coverage",
         "Shares of posts: with at least one NTU, with at least one known NTU, and the latter among the former. (The "
@@ -75,7 +73,7 @@ def gains_table(results: Results, paper: Record) -> str:
 
 
 def table_2(results: Results, paper: Record) -> str:
-    """One row a system, one column perplexity and one a family, with the paper's figure below ours."""
+    """One row per system, one column perplexity and one per family, with the paper's figure below ours."""
     measures = results.measures(every_metric=True)
     header = ["system", *(f"{escaped(name)}<br>{records[0]['posts']:,} posts" for name, records in measures)]
     rows = []
@@ -89,7 +87,7 @@ def table_2(results: Results, paper: Record) -> str:
 
 
 def table_3(results: Results, paper: Record) -> str:
-    """One row a data set and metric, one column a system; the best score is bold, gain and paper below."""
+    """One row per data set and metric, one column per system; the best score is bold, gain and paper below."""
     overall = [record for record in results.datasets if record["slice"] == "overall"]
     systems = [system for system in results.systems if any(r["system"] == system for r in overall)]
     rows = []
@@ -105,15 +103,17 @@ def table_3(results: Results, paper: Record) -> str:
         published = _published(paper, "table3", family, dataset.lower(), metric=metric)
         cells = [_with_gain(own.get(system), dig(published, system), best) for system in systems]
         rows.append([escaped(family), escaped(dataset), metric, f"{first['posts']:,}", *cells])
-    return markdown_table(["family", "data set", "metric", "posts", *systems], rows, "lllr" + "r" * len(systems))
+    return markdown_table(
+        ["family", "data set", "metric", "posts", *map(escaped, systems)], rows, "lllr" + "r" * len(systems)
+    )
 
 
 def table_4(results: Results, paper: Record) -> str:
-    """One row a family, metric and slice; the gain of NTULM and of post-concat, with the paper's."""
-    systems = [system for system in (NTULM, POST_CONCAT) if system in results.systems]
+    """One row per family, metric and slice; the gain of NTULM and of post-concat, with the paper's."""
+    systems = results.compared
     header = ["family", "metric", "slice", "posts"]
     for system in systems:
-        header += [system, "paper"]
+        header += [escaped(system), "paper"]
     rows = []
     for family, metric in dict.fromkeys((record["family"], record["metric"]) for record in results.families):
         for name, title in SLICE_NAMES.items():
@@ -132,7 +132,7 @@ def table_4(results: Results, paper: Record) -> str:
 
 
 def table_5(results: Results, paper: Record) -> str:
-    """One row a data set, split and NTU type."""
+    """One row per data set, split and NTU type."""
     columns = ("share_any", "share_known", "share_known_of_any")
     rows = []
     for record in results.coverage:

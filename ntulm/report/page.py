@@ -1,4 +1,4 @@
-"""The run as one HTML file that opens offline: what was run, the verdict, tables, figures, and a look at the hashtags.
+"""The run as one HTML file that opens offline: what was run, the verdict, tables, figures, and a look at the table.
 
 Tables and figures are those of `results.md`, turned into HTML; figures stand inside the file. Whatever comes from data
 is escaped in the Markdown already (`ntulm.markdown.escaped`), and again by the template for what it adds.
@@ -14,9 +14,9 @@ from jinja2 import Environment
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from ntulm import layout
 from ntulm.files import read_json
-from ntulm.report.neighbours import Neighbourhood
+from ntulm.layout import Layout
+from ntulm.report.neighbours import Look
 from ntulm.report.tables import LEGEND, SYNTHETIC, Record, Results, number
 
 TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
@@ -47,28 +47,27 @@ class Section:
 
 
 def write_page(
-    results: Results, markdown: str, neighbourhoods: Sequence[Neighbourhood], directory: Path, target: Path
+    results: Results, markdown: str, looks: Sequence[Look], directory: Path, target: Path, layout: Layout
 ) -> None:
     """Write the page.
 
     Args:
         results: what `evaluate` wrote.
-        markdown: the page of `ntulm.markdown`, whose images lie in `directory`.
-        neighbourhoods: of a few hashtags.
-        directory: where the figures are; `hashtags.svg`, if it is there, is the map.
+        markdown: the page of `ntulm.report.markdown`, whose images lie in `directory`.
+        looks: at the node types of the embedding table.
+        directory: where the figures are.
         target: the file to write.
+        layout: where the metrics of the stages are.
     """
     template = Environment(autoescape=True).from_string(files("ntulm.report").joinpath("page.html").read_text("utf-8"))
-    hashtags = directory / "hashtags.svg"
     page = template.render(
         title="NTULM: results of a run",
         synthetic=SYNTHETIC if results.synthetic else None,
         sentence=results.sentence(),
-        facts=facts(results),
+        facts=facts(results, layout),
         method=f"{results.method()}. {LEGEND}.",
         sections=sections(markdown, directory),
-        neighbourhoods=neighbourhoods,
-        map=data_uri(hashtags) if hashtags.exists() else None,
+        looks=[(look, data_uri(look.map) if look.map else None) for look in looks],
     )
     target.write_text(page, encoding="utf-8")
 
@@ -92,7 +91,7 @@ def data_uri(path: Path) -> str:
     return f"data:{TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def facts(results: Results) -> list[Fact]:
+def facts(results: Results, layout: Layout) -> list[Fact]:
     """What was run, from the metrics of the stages that left some."""
     settings = results.settings
     found = [
@@ -100,23 +99,22 @@ def facts(results: Results) -> list[Fact]:
         Fact("Seeds", ", ".join(map(str, settings["seeds"]))),
         Fact("Tasks", ", ".join(settings["tasks"])),
     ]
-    if corpus := _metrics("corpus"):
+    if corpus := _metrics(layout.metrics("corpus")):
         span = f"{corpus['first'][:10]} to {corpus['last'][:10]}"
         found.append(Fact("Corpus", f"{corpus['posts']:,} posts of {corpus['authors']:,} authors, {span}"))
-    if graph := _metrics("graph"):
-        nodes = graph["nodes"]
-        found.append(Fact("Graph", f"{nodes['user']:,} users, {nodes['hashtag']:,} hashtags, {graph['edges']:,} edges"))
-    if embeddings := _metrics("embeddings"):
+    if graph := _metrics(layout.metrics("graph")):
+        nodes = "".join(f"{count:,} {node_type} nodes, " for node_type, count in graph["nodes"].items())
+        found.append(Fact("Graph", f"{nodes}{graph['edges']:,} edges"))
+    if embeddings := _metrics(layout.metrics("embeddings")):
         ranks = f"{number(embeddings['mrr'])} (by popularity {number(embeddings['popularity']['mrr'])})"
         edges = f"MRR {ranks} on {embeddings['edges']:,} held-out edges"
         found.append(Fact("Embedding table", f"dimension {embeddings['dimension']}, {edges}"))
-    if adapt := _metrics("adapt"):
+    if adapt := _metrics(layout.metrics("adapt")):
         found.append(Fact("Adaptation", f"{adapt['train_posts']:,} posts, then each variant on its own budget"))
     return found
 
 
-def _metrics(stage: str) -> Record | None:
-    path = layout.metrics(stage)
+def _metrics(path: Path) -> Record | None:
     return read_json(path) if path.exists() else None
 
 

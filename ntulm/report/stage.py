@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ntulm import layout
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.files import read_json, whole_directory, write_json
+from ntulm.layout import Layout
 from ntulm.report.markdown import results_page
 from ntulm.report.tables import Record, load_paper, load_results
 
@@ -20,33 +20,32 @@ if TYPE_CHECKING:
     from ntulm.report.config import Report
 
 
-def run(config: Report) -> None:
+def run(config: Report, layout: Layout) -> None:
     """Write the reports of the last evaluation.
 
     Raises:
         UserError: nothing has been evaluated yet.
     """
-    results = load_results()
+    results = load_results(layout)
     # Evidently and matplotlib take seconds to import: not before it is known that there is something to report.
     from ntulm.report.coverage_page import write_coverage_page
-    from ntulm.report.neighbours import draw_map, frequent_hashtags, neighbourhoods
+    from ntulm.report.neighbours import looks
     from ntulm.report.page import write_page
     from ntulm.report.plots import draw_figures
 
-    with whole_directory(layout.REPORTS) as directory:
-        curves = _curves(results.settings)
+    with whole_directory(layout.reports) as directory:
+        curves = _curves(results.settings, layout)
         figures = draw_figures(results, curves, directory)
         write_json(directory / "curves.json", _points(curves))
         page = results_page(results, load_paper(), figures)
-        hashtags = frequent_hashtags(layout.NODES, EmbeddingTable.load(layout.EMBEDDINGS))
-        draw_map(hashtags, directory / "hashtags.svg")
-        write_page(results, page, neighbourhoods(hashtags), directory, directory / "results.html")
-        if write_coverage_page(results, config.min_coverage, directory / "coverage.html"):
+        found = looks(layout.nodes, EmbeddingTable.load(layout.embeddings), results.settings["types"], directory)
+        write_page(results, page, found, directory, directory / "results.html", layout)
+        if write_coverage_page(results, config.min_coverage, directory / "coverage.html", layout):
             page += "\nNTU coverage and scores by slice as a page: [coverage.html](coverage.html).\n"
         (directory / "results.md").write_text(page, encoding="utf-8")
 
 
-def _curves(settings: Record) -> list[Record]:
+def _curves(settings: Record, layout: Layout) -> list[Record]:
     """What `pretrain` recorded of each variant and seed of the run."""
     paths = [
         layout.metrics("pretrain", variant, seed) for variant in settings["variants"] for seed in settings["seeds"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from ntulm import layout
 from ntulm.files import read_json
+from ntulm.layout import Layout
 
 Record = dict[str, Any]
 
@@ -37,13 +37,14 @@ BITS_NAMES = {
     "seen_under_1000": "Bits, others seen 100 to 999 times",
     "seen_more": "Bits, others seen ≥ 1,000 times",
 }
-NTULM, POST_CONCAT = "author+hashtag", "post-concat"  # the two systems that Table 4 compares
+POST_CONCAT = "post-concat"  # what Table 4 compares NTULM with
+ANY = "any"  # in the coverage records: of any type
 ABSENT = "–"
 
 
 @dataclass(frozen=True)
 class Results:
-    """What `evaluate` wrote; the records are described in `ntulm.evaluate`."""
+    """What `evaluate` wrote; the records are described in `ntulm.evaluate.stage`."""
 
     settings: Record
     perplexity: list[Record]
@@ -57,6 +58,16 @@ class Results:
         return str(self.settings["baseline"])
 
     @property
+    def ntulm(self) -> str:
+        """The variant that stands for NTULM: the paper's, or the one of this run that comes nearest to it."""
+        return str(self.settings["ntulm"])
+
+    @property
+    def compared(self) -> list[str]:
+        """The two systems that Table 4 compares, as far as they were run."""
+        return [system for system in (self.ntulm, POST_CONCAT) if system in self.systems]
+
+    @property
     def systems(self) -> list[str]:
         """Every system that has a figure, baseline first, in the order of the tables."""
         return distinct(record["system"] for record in self.families + self.perplexity)
@@ -66,7 +77,7 @@ class Results:
         return distinct(record["family"] for record in self.families if record["main"])
 
     def measures(self, every_metric: bool = False) -> list[tuple[str, list[Record]]]:
-        """The headline comparisons: (measure, one record a system) for perplexity and each family's main metric."""
+        """The headline comparisons: (measure, one record per system) for perplexity and each family's main metric."""
         measures = self._token_measures("all")
         overall = [r for r in self.families if r["slice"] == "overall" and (r["main"] or every_metric)]
         for family, metric in dict.fromkeys((record["family"], record["metric"]) for record in overall):
@@ -92,15 +103,13 @@ class Results:
         ]
 
     def sentence(self) -> str:
-        """The verdict on NTULM (or the last variant that was run) in one sentence."""
-        against = [variant for variant in self.settings["variants"] if variant != self.baseline]
-        system = NTULM if NTULM in against or not against else against[-1]
-        records = [record for _, of in self.measures() for record in of if record["system"] == system]
+        """The verdict on NTULM in one sentence."""
+        records = [record for _, of in self.measures() for record in of if record["system"] == self.ntulm]
         given = [record["verdict"] for record in records if record["verdict"] is not None]
         if not given:
             return f"Nothing to compare: no variant was run beside `{self.baseline}`, or `{self.baseline}` was not run."
         counts = [f"{verdict} on {given.count(verdict)}" for verdict in MARKS if verdict in given]
-        return f"{system} against {self.baseline}, of {_many(len(given), 'measure')}: {', '.join(counts)}."
+        return f"{self.ntulm} against {self.baseline}, of {_many(len(given), 'measure')}: {', '.join(counts)}."
 
     def method(self) -> str:
         """How the intervals were made, in a line."""
@@ -115,13 +124,13 @@ class Results:
         )
 
 
-def load_results() -> Results:
+def load_results(layout: Layout) -> Results:
     """Read what the last run of `evaluate` wrote.
 
     Raises:
         UserError: nothing has been evaluated yet.
     """
-    tables = read_json(layout.EVALUATE / "tables.json")
+    tables = read_json(layout.evaluate / "tables.json")
     corpus = layout.metrics("corpus")
     return Results(**tables, synthetic=corpus.exists() and read_json(corpus).get("format") == "synthetic")
 

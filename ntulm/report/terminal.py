@@ -8,13 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ntulm import layout
+from ntulm.layout import Layout
 from ntulm.report.tables import (
     ABSENT,
     LEGEND,
     MARKS,
-    NTULM,
-    POST_CONCAT,
     SLICE_NAMES,
     SYNTHETIC,
     Record,
@@ -28,7 +26,7 @@ PLAIN_WIDTH = 110  # of a pipe or a log, which has no width of its own
 COLORS = {"better": "green", "worse": "red", "no difference shown": "yellow", "too few posts": "dim", None: ""}
 
 
-def run() -> None:
+def run(layout: Layout) -> None:
     """Print the tables of the last run and where its reports are.
 
     Raises:
@@ -37,10 +35,10 @@ def run() -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PLAIN_WIDTH)
-    show(load_results(), console)
+    show(load_results(layout), layout, console)
 
 
-def show(results: Results, console: Console) -> None:
+def show(results: Results, layout: Layout, console: Console) -> None:
     """Print tables, verdict, legend and the paths of the reports."""
     label = " · SYNTHETIC data" if results.synthetic else ""
     for table in (summary_table(results, label), slice_table(results, label)):
@@ -50,13 +48,13 @@ def show(results: Results, console: Console) -> None:
     console.print(Text(f"{LEGEND}.\n{results.method()}."), soft_wrap=True)
     if results.synthetic:
         console.print(Text(SYNTHETIC, style="bold red"))
-    for path in (layout.REPORTS / "results.html", layout.REPORTS / "results.md", layout.REPORTS / "coverage.html"):
+    for path in (layout.reports / name for name in ("results.html", "results.md", "coverage.html")):
         if path.exists():
             console.print(Text(f"{path}"), soft_wrap=True)
 
 
 def summary_table(results: Results, label: str = "") -> Table:
-    """Table 2, one row a measure and system: posts, score, gain over the baseline with interval, verdict."""
+    """Table 2, one row per measure and system: posts, score, gain over the baseline with interval, verdict."""
     table = _table(
         f"Scores on the test posts (Table 2){label}", ["measure", "system"], ["posts", "score", "gain over text"]
     )
@@ -69,7 +67,7 @@ def summary_table(results: Results, label: str = "") -> Table:
 
 def slice_table(results: Results, label: str = "") -> Table:
     """Table 4: the gain of NTULM and of post-concat by slice; empty where neither was run beside the baseline."""
-    systems = [system for system in (NTULM, POST_CONCAT) if system in results.systems]
+    systems = results.compared
     table = _table(f"Gain over text by slice (Table 4){label}", ["measure", "slice"], ["posts", *systems])
     for family in results.main_families:
         for name, title in SLICE_NAMES.items():

@@ -1,1 +1,1 @@
-"""Labelled data sets, one module a benchmark: `stage.run`."""
+"""Labelled data sets, one module per benchmark: `stage.run`."""

@@ -1,4 +1,4 @@
-"""The section `tasks` of params.yaml: one class a kind of task."""
+"""The section `tasks` of params.yaml: one class per kind of task."""
 
 from typing import Annotated, Literal
 

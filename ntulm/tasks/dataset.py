@@ -1,19 +1,23 @@
-"""What every benchmark becomes: rows with a split and labels, what they are scored by, and what was left out."""
+"""What every benchmark becomes: posts with a split and labels, what they are scored by, and what was left out."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ntulm.errors import UserError
+from ntulm.ntus import NTUS, NtuScheme
+from ntulm.posts import Posts
+from ntulm.text import extract
 
 if TYPE_CHECKING:
     from ntulm.tasks.config import MaxPosts
@@ -26,33 +30,60 @@ SCHEMA = pa.schema(
         "split": pa.string(),
         "text": pa.string(),
         "author": pa.string(),
-        "hashtags": pa.list_(pa.string()),
-        "labels": pa.list_(pa.int32()),
+        "ntus": NTUS,
+        "labels": pa.list_(pa.int32()),  # indices into the data set's classes
     }
 )
 
 
-class Row(NamedTuple):
-    """One post of a data set; `labels` are indices into the data set's classes."""
-
-    post_id: str
-    split: str
-    text: str
-    author: str | None
-    hashtags: list[str]
-    labels: list[int]
-
-
 @dataclass(frozen=True)
 class Dataset:
-    """`metrics[0]` is the one that the probe's search maximises on validation posts; `dropped` is counts by reason."""
+    """`metrics[0]` is the one that the probe's search maximises on validation posts; `dropped` is counts by reason.
+
+    `posts` have the columns of SCHEMA.
+    """
 
     family: str
     kind: Literal["single", "multi"]
     classes: list[str]
     metrics: list[str]
-    rows: list[Row]
+    posts: Posts
     dropped: dict[str, int] = field(default_factory=dict)
+
+
+def labelled_posts(
+    scheme: NtuScheme, fields: dict[str, list[Any]], splits: Sequence[str], labels: Sequence[Sequence[int]]
+) -> Posts:
+    """N posts with the columns `split` and `labels`, from columns as `Posts.of` takes them."""
+    return Posts.of(
+        scheme,
+        fields,
+        split=pa.array(splits, pa.string()),
+        labels=pa.array(labels, SCHEMA.field("labels").type),
+    )
+
+
+def posts_of_texts(
+    scheme: NtuScheme,
+    post_ids: list[str],
+    splits: list[str],
+    texts: list[str],
+    labels: list[int],
+    authors: list[str | None] | None = None,
+    read: list[str] | None = None,
+) -> Posts:
+    """N posts of a benchmark, which come as texts with one label each; their NTUs are what the texts say.
+
+    Args:
+        read: the texts that NTUs are looked for in, where those have something after them that is not of the post.
+    """
+    fields: dict[str, list[Any]] = {"post_id": post_ids, "text": texts, "author": authors or [None] * len(texts)}
+    return labelled_posts(scheme, fields | fields_of_texts(read or texts), splits, [[label] for label in labels])
+
+
+def fields_of_texts(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """The fields of posts that can be read from their texts: the one place where benchmarks' texts are searched."""
+    return {"hashtags": [extract(text) for text in texts]}
 
 
 def check(name: str, dataset: Dataset) -> None:
@@ -60,23 +91,22 @@ def check(name: str, dataset: Dataset) -> None:
 
     Raises:
         UserError: an empty split, fewer than two classes in all or among the training posts, a label out of range,
-            or not exactly one label a post where the kind is `single`.
+            or not exactly one label per post where the kind is `single`.
     """
     if len(dataset.classes) < 2:
         only = f" ({dataset.classes[0]!r})" if dataset.classes else ""
         raise UserError(f"data set {name}: {len(dataset.classes)} class{only}; a task needs at least two")
+    post_ids, splits, all_labels = (dataset.posts.table[key].to_pylist() for key in ("post_id", "split", "labels"))
     for split in SPLITS:
-        if not any(row.split == split for row in dataset.rows):
+        if split not in splits:
             raise UserError(f"data set {name}: no {split} posts; each of {', '.join(SPLITS)} needs some")
-    for row in dataset.rows:
-        if not row.labels or not all(0 <= label < len(dataset.classes) for label in row.labels):
+    for post_id, labels in zip(post_ids, all_labels, strict=True):
+        if not labels or not all(0 <= label < len(dataset.classes) for label in labels):
             last = len(dataset.classes) - 1
-            raise UserError(f"data set {name}: post {row.post_id}: labels {row.labels}; expected 0 to {last}")
-        if dataset.kind == "single" and len(row.labels) != 1:
-            raise UserError(
-                f"data set {name}: post {row.post_id}: {len(row.labels)} labels; the kind `single` takes one"
-            )
-    trained = {label for row in dataset.rows if row.split == "train" for label in row.labels}
+            raise UserError(f"data set {name}: post {post_id}: labels {labels}; expected 0 to {last}")
+        if dataset.kind == "single" and len(labels) != 1:
+            raise UserError(f"data set {name}: post {post_id}: {len(labels)} labels; the kind `single` takes one")
+    trained = {label for split, own in zip(splits, all_labels, strict=True) if split == "train" for label in own}
     if len(trained) < 2:
         only = dataset.classes[trained.pop()]
         raise UserError(f"data set {name}: all training posts are of class {only!r}; a task needs at least two")
@@ -84,7 +114,7 @@ def check(name: str, dataset: Dataset) -> None:
 
 def describe(dataset: Dataset) -> dict[str, Any]:
     """The data set's entry in `datasets.json`."""
-    sizes = Counter(row.split for row in dataset.rows)
+    sizes = Counter(dataset.posts.table["split"].to_pylist())
     return {
         "family": dataset.family,
         "kind": dataset.kind,
@@ -95,49 +125,52 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def statistics(dataset: Dataset) -> dict[str, Any]:
+def statistics(dataset: Dataset, scheme: NtuScheme) -> dict[str, Any]:
     """The data set's entry in the metrics file: sizes, what the posts carry, class balance, what was dropped."""
-    splits = {split: _count([row for row in dataset.rows if row.split == split]) for split in SPLITS}
+    splits = {split: _count(of_split(dataset.posts, split), scheme) for split in SPLITS}
     return {"classes": len(dataset.classes), "dropped": dict(sorted(dataset.dropped.items())), **splits}
 
 
-def _count(rows: Sequence[Row]) -> dict[str, int]:
-    labels = Counter(label for row in rows for label in row.labels)
+def of_split(posts: Posts, split: str) -> Posts:
+    """The posts of one split, in their order."""
+    return Posts(posts.table.filter(pc.equal(posts.table["split"], split)))
+
+
+def _count(posts: Posts, scheme: NtuScheme) -> dict[str, Any]:
+    labels = Counter(label for own in posts.table["labels"].to_pylist() for label in own)
+    keys: dict[str, set[str]] = {role: set() for role in scheme.of_posts}
+    carriers: Counter[str] = Counter()
+    for own in posts.ntus.to_pylist():
+        carriers.update({ntu["role"] for ntu in own})
+        for ntu in own:
+            keys[ntu["role"]].add(ntu["key"])
     return {
-        "posts": len(rows),
-        "authors": len({row.author for row in rows} - {None}),
-        "hashtags": len({tag for row in rows for tag in row.hashtags}),
-        "posts_with_hashtag": sum(bool(row.hashtags) for row in rows),
+        "posts": len(posts),
+        "authors": len(set(posts.authors) - {None}),
+        "ntus": {role: {"posts": carriers[role], "distinct": len(of_role)} for role, of_role in keys.items()},
         "classes": len(labels),
         "smallest_class": min(labels.values(), default=0),
         "largest_class": max(labels.values(), default=0),
     }
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows as Parquet; their order is the contract for the vectors."""
-    columns = zip(*rows, strict=True)
-    arrays = [pa.array(list(column), type=kind.type) for column, kind in zip(columns, SCHEMA, strict=True)]
-    pq.write_table(pa.table(arrays, schema=SCHEMA), path, compression="zstd")
+def write_posts(path: Path, posts: Posts) -> None:
+    """Write posts as Parquet; their order is the contract for the vectors."""
+    pq.write_table(posts.table.select(SCHEMA.names).cast(SCHEMA), path, compression="zstd")
 
 
-def sample(rows: Iterable[Row], max_posts: MaxPosts, seed: int) -> list[Row]:
-    """At most `max_posts` rows of each split, drawn without replacement; splits in order, rows in theirs."""
-    kept = []
-    by_split: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    for row in rows:
-        by_split[row.split].append(row)
-    for split, of_split in by_split.items():
-        kept += draw(of_split, getattr(max_posts, split), seed)
-    return kept
+def sample(posts: Posts, max_posts: MaxPosts, seed: int) -> Posts:
+    """At most `max_posts` posts of each split, drawn without replacement; splits in order, posts in theirs."""
+    splits = np.array(posts.table["split"].to_pylist(), dtype=object)
+    rows = [draw(np.flatnonzero(splits == split), getattr(max_posts, split), seed) for split in SPLITS]
+    return posts.take(np.concatenate(rows))
 
 
-def draw(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
-    """At most `count` rows, drawn without replacement, in their order."""
+def draw(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """At most `count` of the rows int64 [n], drawn without replacement, in their order."""
     if len(rows) <= count:
-        return list(rows)
-    chosen = np.random.default_rng(seed).choice(len(rows), size=count, replace=False)
-    return [rows[index] for index in np.sort(chosen)]
+        return rows
+    return rows[np.sort(np.random.default_rng(seed).choice(len(rows), size=count, replace=False))]
 
 
 def number(seed: int, *keys: str) -> int:

@@ -9,31 +9,41 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+
 from ntulm.errors import UserError
-from ntulm.tasks.dataset import SPLITS, Dataset, Row, draw, sample
-from ntulm.tasks.posts import SPLIT_NAMES, corpus_posts
+from ntulm.layout import Layout
+from ntulm.ntus import NtuScheme
+from ntulm.posts import Posts
+from ntulm.tasks.dataset import SPLITS, Dataset, draw, sample
+from ntulm.tasks.posts import SPLIT_NAMES, corpus_posts, with_labels, with_texts
 from ntulm.text import remove
 
 if TYPE_CHECKING:
     from ntulm.tasks.config import HashtagTask
 
 
-def build(name: str, task: HashtagTask) -> dict[str, Dataset]:
+def build(name: str, task: HashtagTask, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
     """One single-label data set, named as the task."""
-    posts = corpus_posts(task.split, task.seed).to_pylist()
+    table = corpus_posts(task.split, task.seed, layout)
+    posts = table.select(["split", "hashtags"]).to_pylist()
     classes = top_hashtags(posts, task.classes)
-    index = {tag: at for at, tag in enumerate(classes)}
-    posts = [post for post in posts if any(tag in index for tag in post["hashtags"])]
-    rows = []
-    for post, target in zip(posts, targets(posts, classes), strict=True):
-        text, hashtags = without(post["text"], post["hashtags"], target, task.remove_target)
-        rows.append(Row(post["post_id"], post["split"], text, post["author"], hashtags, [index[target]]))
-    usable = [row for row in rows if row.text]
-    chosen = balance(usable, classes, task) if task.balanced else sample(usable, task.max_posts, task.seed)
-    dropped = {"empty text": len(rows) - len(usable), "beyond the sample": len(usable) - len(chosen)}
+    index = {tag: place for place, tag in enumerate(classes)}
+    eligible = np.flatnonzero([any(tag in index for tag in post["hashtags"]) for post in posts])
+    table, chosen = table.take(pa.array(eligible)), targets([posts[row] for row in eligible], classes)
+    if task.remove_target:
+        texts = zip(table["text"].to_pylist(), chosen, strict=True)
+        table = with_texts(table, [remove(text, target).strip() for text, target in texts])
+    labelled = with_labels(scheme, table, [[index[target]] for target in chosen])
+    usable = labelled.take(np.array([bool(text) for text in labelled.texts], bool))
+    sampled = balance(usable, classes, task) if task.balanced else sample(usable, task.max_posts, task.seed)
+    dropped = {"empty text": len(labelled) - len(usable), "beyond the sample": len(usable) - len(sampled)}
+    if task.remove_target:
+        sampled = without_targets(sampled, scheme, classes)
     # A control is no part of the mean over honest data sets.
     family = f"Hashtag{SPLIT_NAMES[task.split]}{'' if task.remove_target else ', target left in'}"
-    return {name: Dataset(family, "single", classes, ["recall@10", "macro_f1", "accuracy"], chosen, dropped)}
+    return {name: Dataset(family, "single", classes, ["recall@10", "macro_f1", "accuracy"], sampled, dropped)}
 
 
 def top_hashtags(posts: list[dict], count: int) -> list[str]:
@@ -62,24 +72,27 @@ def targets(posts: list[dict], classes: list[str]) -> list[str]:
     return chosen
 
 
-def without(text: str, hashtags: list[str], target: str, remove_target: bool) -> tuple[str, list[str]]:
-    """The post without its target; with `remove_target` false as it was, which only a leakage test should ask for."""
-    if not remove_target:
-        return text, hashtags
-    return remove(text, target).strip(), [tag for tag in hashtags if tag != target]
+def without_targets(posts: Posts, scheme: NtuScheme, classes: list[str]) -> Posts:
+    """The posts whose NTUs hold the hashtag of their label in no role, whatever field the role comes from."""
+    roles = {name for name, role in scheme.of_posts.items() if scheme.types[role.type] == "hashtag"}
+    labels = [classes[own[0]] for own in posts.table["labels"].to_pylist()]
+    return posts.replace(
+        ntus=[
+            [ntu for ntu in own if ntu["role"] not in roles or ntu["key"] != target]
+            for own, target in zip(posts.ntus.to_pylist(), labels, strict=True)
+        ]
+    )
 
 
-def balance(rows: list[Row], classes: list[str], task: HashtagTask) -> list[Row]:
+def balance(posts: Posts, classes: list[str], task: HashtagTask) -> Posts:
     """The same number of posts for every class (§4.1): exactly so in train; elsewhere a class gives what it has."""
     if task.max_posts.train < len(classes):
         raise UserError(f"max_posts.train: {task.max_posts.train} posts for {len(classes)} classes; give each one")
-    at_of = {id(row): at for at, row in enumerate(rows)}
-    chosen: list[Row] = []
+    splits = np.array(posts.table["split"].to_pylist(), dtype=object)
+    labels = np.array([own[0] for own in posts.table["labels"].to_pylist()], np.int64)
+    chosen: list[np.ndarray] = []
     for split in SPLITS:
-        groups: list[list[Row]] = [[] for _ in classes]
-        for row in rows:
-            if row.split == split:
-                groups[row.labels[0]].append(row)
+        groups = [np.flatnonzero((splits == split) & (labels == label)) for label in range(len(classes))]
         quota = fill([len(group) for group in groups], getattr(task.max_posts, split))
         if split == "train":
             rarest = min(range(len(classes)), key=lambda label: len(groups[label]))
@@ -88,13 +101,12 @@ def balance(rows: list[Row], classes: list[str], task: HashtagTask) -> list[Row]
                 raise UserError(
                     f"classes: {len(classes)} leaves no training post for #{classes[rarest]}; ask for fewer"
                 )
-        drawn = [row for group in groups for row in draw(group, quota, task.seed)]
-        chosen += sorted(drawn, key=lambda row: at_of[id(row)])
-    return chosen
+        chosen.append(np.sort(np.concatenate([draw(group, quota, task.seed) for group in groups])))
+    return posts.take(np.concatenate(chosen))
 
 
 def fill(available: list[int], total: int) -> int:
-    """The largest number of posts a class such that, taken as far as available, they are at most `total`."""
+    """The largest number of posts per class such that, taken as far as available, they are at most `total`."""
     quota = 0
     while quota < max(available) and sum(min(quota + 1, size) for size in available) <= total:
         quota += 1

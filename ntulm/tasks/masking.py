@@ -4,6 +4,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from ntulm.ntus import NtuScheme
+from ntulm.posts import Posts
 from ntulm.text import mask_links, without_cashtags
 
 _LEGAL_FORM = re.compile(
@@ -14,7 +16,7 @@ _LEGAL_FORM = re.compile(
 
 
 class Mask:
-    """What to take out of texts and hashtags.
+    """What to take out of texts and NTUs.
 
     Args:
         cashtags: whether to take out `$SYMBOL`.
@@ -39,9 +41,19 @@ class Mask:
             text = self.words.sub(" ", text)
         return " ".join(text.split())
 
-    def hashtags(self, tags: list[str]) -> list[str]:
-        """The hashtags without those that are, or contain between `_`, a label word."""
-        return [tag for tag in tags if not (self.words and self.words.search(tag))]
+    def gives_away(self, key_form: str, key: str) -> bool:
+        """Whether the key of an NTU is, or contains between `_` or other signs, a label word, or is a masked symbol."""
+        return (self.cashtags and key_form == "cashtag") or bool(self.words and self.words.search(key))
+
+    def ntus(self, posts: Posts, scheme: NtuScheme) -> Posts:
+        """The posts without the NTUs that give a label away; who wrote a post stays, whatever the name."""
+        forms = {name: scheme.types[role.type] for name, role in scheme.of_posts.items() if role.field != "author"}
+        return posts.replace(
+            ntus=[
+                [ntu for ntu in own if ntu["role"] not in forms or not self.gives_away(forms[ntu["role"]], ntu["key"])]
+                for own in posts.ntus.to_pylist()
+            ]
+        )
 
 
 def spellings(word: str) -> set[str]:

@@ -9,30 +9,33 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ntulm import layout
 from ntulm.errors import UserError
+from ntulm.layout import Layout
+from ntulm.ntus import FIELDS, NtuScheme
+from ntulm.posts import Posts
 from ntulm.tasks.config import CorpusLabels, FileLabels
-from ntulm.tasks.dataset import number
+from ntulm.tasks.dataset import labelled_posts, number
 from ntulm.tasks.records import inside, records
 
 SPLIT_NAMES = {"corpus": "", "author": ", split by author", "random": ", split at random"}  # after a family's name
 
 
-def corpus_posts(split: str, seed: int) -> pa.Table:
-    """`post_id, author, text, hashtags, split` of every post that has an author and a corpus split, in corpus order.
+def corpus_posts(split: str, seed: int, layout: Layout) -> pa.Table:
+    """`post_id`, FIELDS and `split` of every post that has an author and a corpus split, in corpus order.
 
     Args:
         split: `corpus` keeps the splits of the corpus; `author` and `random` draw new ones of the same sizes among the
             same posts, by whole authors or by single posts.
         seed: of that draw.
+        layout: where the corpus is.
     """
-    for path in (layout.POSTS, layout.SPLITS):
+    for path in (layout.posts, layout.splits):
         if not path.is_file():
             raise UserError(f"{path}: not found; run `ntulm corpus` first")
-    posts = pq.read_table(layout.POSTS, columns=["post_id", "author", "text", "hashtags"])
-    splits = pq.read_table(layout.SPLITS, columns=["post_id", "split"])
+    posts = pq.read_table(layout.posts, columns=["post_id", *FIELDS])
+    splits = pq.read_table(layout.splits, columns=["post_id", "split"])
     if not posts["post_id"].equals(splits["post_id"]):
-        raise UserError(f"{layout.SPLITS}: its posts are not those of {layout.POSTS}; run `ntulm corpus` again")
+        raise UserError(f"{layout.splits}: its posts are not those of {layout.posts}; run `ntulm corpus` again")
     posts = posts.append_column("split", splits["split"])
     posts = posts.filter(pc.and_(pc.is_valid(posts["author"]), pc.is_valid(posts["split"])))
     if split != "corpus" and len(posts):
@@ -40,6 +43,17 @@ def corpus_posts(split: str, seed: int) -> pa.Table:
         drawn = redraw(keys, Counter(posts["split"].to_pylist()), seed)
         posts = posts.set_column(posts.schema.get_field_index("split"), "split", pa.array(drawn))
     return posts
+
+
+def with_texts(posts: pa.Table, texts: list[str]) -> pa.Table:
+    """The posts with other texts."""
+    return posts.set_column(posts.schema.get_field_index("text"), "text", pa.array(texts, pa.string()))
+
+
+def with_labels(scheme: NtuScheme, posts: pa.Table, labels: Sequence[Sequence[int]]) -> Posts:
+    """The posts of a table as `corpus_posts` gives it, with their NTUs and labels; texts are masked before."""
+    fields = {name: posts[name].to_pylist() for name in ("post_id", *FIELDS)}
+    return labelled_posts(scheme, fields, posts["split"].to_pylist(), labels)
 
 
 def redraw(keys: Sequence[str], sizes: Counter[str], seed: int) -> list[str]:
@@ -58,7 +72,7 @@ def redraw(keys: Sequence[str], sizes: Counter[str], seed: int) -> list[str]:
     return names[group].tolist()
 
 
-def post_labels(path: str, labels: CorpusLabels | FileLabels) -> dict[str, list[str]]:
+def post_labels(path: Path, labels: CorpusLabels | FileLabels) -> dict[str, list[str]]:
     """Each labelled post's distinct labels in the order given; a leading `$` (a stock symbol's) is taken off."""
     pairs = _field(path, labels) if isinstance(labels, CorpusLabels) else _file(path, labels)
     found: dict[str, dict[str, None]] = {}
@@ -73,7 +87,7 @@ def label_key(value: str) -> str:
     return value.strip().lstrip("$").strip()
 
 
-def _field(path: str, labels: CorpusLabels) -> list[tuple[str, str]]:
+def _field(path: Path, labels: CorpusLabels) -> list[tuple[str, str]]:
     file = inside(path, labels.file)
     if not file.is_file():
         raise UserError(f"{file}: not found; run `ntulm corpus` first")
@@ -86,7 +100,7 @@ def _field(path: str, labels: CorpusLabels) -> list[tuple[str, str]]:
     return list(zip(rows["post_id"].to_pylist(), rows["value"].to_pylist(), strict=True))
 
 
-def _file(path: str, labels: FileLabels) -> list[tuple[str, str]]:
+def _file(path: Path, labels: FileLabels) -> list[tuple[str, str]]:
     pairs = []
     for _, row in records(inside(path, labels.file), [labels.id_column, labels.label_column]):
         value = row[labels.label_column]

@@ -58,12 +58,11 @@ def records(path: Path, columns: list[str]) -> Iterator[Record]:
     raise UserError(f"{path}: unknown kind of table; expected {_FORMATS}")
 
 
-def inside(path: str, file: str) -> Path:
+def inside(path: Path, file: str) -> Path:
     """A file inside the task's `path`; where `path` is a file, it must be that file."""
-    root = Path(path)
-    if not root.exists():
+    if not path.exists():
         raise UserError(f"path: {path}: not found")
-    return root if root.is_file() and root.name == file else root / file
+    return path if path.is_file() and path.name == file else path / file
 
 
 def _text(path: Path) -> str:

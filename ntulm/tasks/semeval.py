@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ntulm.errors import UserError
-from ntulm.tasks.dataset import SPLITS, Dataset, Row, sample, share
+from ntulm.layout import Layout
+from ntulm.ntus import NtuScheme
+from ntulm.tasks.dataset import SPLITS, Dataset, posts_of_texts, sample, share
 from ntulm.tasks.records import lines
-from ntulm.text import extract, without_full_links
+from ntulm.text import without_full_links
 
 if TYPE_CHECKING:
     from ntulm.tasks.config import SemEvalTask
@@ -51,16 +53,16 @@ class Tweet(NamedTuple):
 Parts = dict[str, list[Tweet]]  # by split
 
 
-def build(name: str, task: SemEvalTask) -> dict[str, Dataset]:
+def build(name: str, task: SemEvalTask, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
     """`YEAR-A`, `YEAR-BD` for each year with a test part, and `task-A`, `task-BD`."""
     found: dict[str, Dataset] = {}
     for subtask in task.subtasks:
-        years, dropped = read(Path(task.path), subtask)
+        years, dropped = read(layout.root / task.path, subtask)
         for year in sorted(year for year in years if years[year]["test"]):
             parts = with_training(years, year, subtask, task)
-            found[f"{year}-{subtask}"] = _dataset("SemEval 1", parts, subtask, task, Counter())
+            found[f"{year}-{subtask}"] = _dataset("SemEval 1", parts, subtask, task, scheme, Counter())
         together = {split: [tweet for year in sorted(years) for tweet in years[year][split]] for split in SPLITS}
-        found[f"task-{subtask}"] = _dataset("SemEval 2", together, subtask, task, dropped)
+        found[f"task-{subtask}"] = _dataset("SemEval 2", together, subtask, task, scheme, dropped)
     return found
 
 
@@ -145,13 +147,19 @@ def clean(parts: Parts) -> tuple[Parts, int]:
     return kept, sum(map(len, parts.values())) - sum(map(len, kept.values()))
 
 
-def _dataset(family: str, parts: Parts, subtask: str, task: SemEvalTask, dropped: Counter[str]) -> Dataset:
+def _dataset(
+    family: str, parts: Parts, subtask: str, task: SemEvalTask, scheme: NtuScheme, dropped: Counter[str]
+) -> Dataset:
     kept, doubles = clean(with_validation(parts, task))
     classes = _CLASSES[subtask]
-    rows = [
-        Row(t.post_id, split, f"{t.text} {t.topic}".strip(), None, extract(t.text), [classes.index(t.label)])
-        for split in SPLITS
-        for t in kept[split]
-    ]
-    chosen = sample(rows, task.max_posts, task.seed)
+    tweets = [tweet for split in SPLITS for tweet in kept[split]]
+    posts = posts_of_texts(
+        scheme,
+        post_ids=[tweet.post_id for tweet in tweets],
+        splits=[split for split in SPLITS for _ in kept[split]],
+        texts=[f"{tweet.text} {tweet.topic}".strip() for tweet in tweets],
+        labels=[classes.index(tweet.label) for tweet in tweets],
+        read=[tweet.text for tweet in tweets],  # the topic is not of the post
+    )
+    chosen = sample(posts, task.max_posts, task.seed)
     return Dataset(family, "single", classes, _METRICS, chosen, {**dropped, "copies of other posts": doubles})

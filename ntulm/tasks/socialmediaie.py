@@ -1,8 +1,8 @@
 """SocialMediaIE's classification sets (§4.1), in the layout of its own repository: `GROUP/SET/{train,dev,test}.json`.
 
-Reads the folder at the task's `path`; a file holds one JSON object a line with `text` and `label` (the sets come as
+Reads the folder at the task's `path`; a file holds one JSON object per line with `text` and `label` (the sets come as
 ids, so whoever has the posts writes these files). Data sets are named as in the paper's Table 3, which numbers the sets
-of a group in alphabetical order. No authors; hashtags are taken from the text. The metric is macro-F1.
+of a group in alphabetical order. No authors; NTUs are taken from the text. The metric is macro-F1.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ntulm.errors import UserError
-from ntulm.tasks.dataset import Dataset, Row, sample
+from ntulm.layout import Layout
+from ntulm.ntus import NtuScheme
+from ntulm.tasks.dataset import Dataset, posts_of_texts, sample
 from ntulm.tasks.records import records
-from ntulm.text import extract
 
 if TYPE_CHECKING:
     from ntulm.tasks.config import SocialMediaIETask
@@ -33,16 +34,16 @@ SETS = {
 }
 
 
-def build(name: str, task: SocialMediaIETask) -> dict[str, Dataset]:
+def build(name: str, task: SocialMediaIETask, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
     """One single-label data set for each folder that is there."""
-    root = Path(task.path)
+    root = layout.root / task.path
     present = {dataset: root / folder for dataset, folder in SETS.items() if (root / folder).is_dir()}
     if not present:
         raise UserError(f"path: {root}: none of {', '.join(SETS.values())} is a folder there")
-    return {dataset: _dataset(folder, task) for dataset, folder in present.items()}
+    return {dataset: _dataset(folder, task, scheme) for dataset, folder in present.items()}
 
 
-def _dataset(folder: Path, task: SocialMediaIETask) -> Dataset:
+def _dataset(folder: Path, task: SocialMediaIETask, scheme: NtuScheme) -> Dataset:
     found: list[tuple[str, str, str, str]] = []
     dropped = 0
     for split, part in PARTS.items():
@@ -55,6 +56,12 @@ def _dataset(folder: Path, task: SocialMediaIETask) -> Dataset:
             dropped += not text
     classes = sorted({label for *_, label in found})
     index = {label: place for place, label in enumerate(classes)}
-    rows = [Row(key, split, text, None, extract(text), [index[label]]) for key, split, text, label in found]
-    chosen = sample(rows, task.max_posts, task.seed)
+    posts = posts_of_texts(
+        scheme,
+        post_ids=[key for key, *_ in found],
+        splits=[split for _, split, _, _ in found],
+        texts=[text for _, _, text, _ in found],
+        labels=[index[label] for *_, label in found],
+    )
+    chosen = sample(posts, task.max_posts, task.seed)
     return Dataset("SocialMediaIE", "single", classes, ["macro_f1", "accuracy"], chosen, {"empty text": dropped})

@@ -4,12 +4,13 @@ Reads `data/corpus/` (topic, hashtag, labelled) or the task's `path` (table, twe
 Writes `data/tasks/NAME/datasets.json`, `data/tasks/NAME/DATASET.parquet` and `metrics/tasks/NAME.json` (counts).
 Command: `ntulm tasks --task NAME`.
 
-One module a kind of task, each with `build(name, task) -> {data set's name: Dataset}`.
+One module per kind of task, each with `build(name, task, scheme, layout) -> {data set's name: Dataset}`.
 """
 
-from ntulm import layout
 from ntulm.errors import UserError
 from ntulm.files import whole_directory, write_json
+from ntulm.layout import Layout
+from ntulm.ntus import NtuScheme
 from ntulm.tasks import hashtag, labelled, semeval, socialmediaie, table, topic, tweeteval
 from ntulm.tasks.config import (
     HashtagTask,
@@ -21,42 +22,42 @@ from ntulm.tasks.config import (
     TopicTask,
     TweetEvalTask,
 )
-from ntulm.tasks.dataset import Dataset, check, describe, statistics, write_rows
+from ntulm.tasks.dataset import Dataset, check, describe, statistics, write_posts
 
 
-def run(name: str, task: Task) -> None:
+def run(name: str, task: Task, scheme: NtuScheme, layout: Layout) -> None:
     """Build, check and write the data sets of one task (§4.1).
 
     Raises:
         UserError: a missing or malformed file, a data set with one class, an empty split, a label out of range.
     """
     try:
-        datasets = build(name, task)
+        datasets = build(name, task, scheme, layout)
         for dataset_name, dataset in datasets.items():
             check(dataset_name, dataset)
     except UserError as error:
         raise UserError(f"tasks.{name}: {error}") from error
     with whole_directory(layout.task(name)) as directory:
         for dataset_name, dataset in datasets.items():
-            write_rows(directory / f"{dataset_name}.parquet", dataset.rows)
+            write_posts(directory / f"{dataset_name}.parquet", dataset.posts)
         write_json(directory / "datasets.json", {key: describe(dataset) for key, dataset in datasets.items()})
-    write_json(layout.metrics("tasks", name), {key: statistics(dataset) for key, dataset in datasets.items()})
+    write_json(layout.metrics("tasks", name), {key: statistics(dataset, scheme) for key, dataset in datasets.items()})
 
 
-def build(name: str, task: Task) -> dict[str, Dataset]:
+def build(name: str, task: Task, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
     """The data sets of a task by name; nothing is written."""
     match task:
         case TopicTask():
-            return topic.build(name, task)
+            return topic.build(name, task, scheme, layout)
         case HashtagTask():
-            return hashtag.build(name, task)
+            return hashtag.build(name, task, scheme, layout)
         case LabelledTask():
-            return labelled.build(name, task)
+            return labelled.build(name, task, scheme, layout)
         case TableTask():
-            return table.build(name, task)
+            return table.build(name, task, scheme, layout)
         case TweetEvalTask():
-            return tweeteval.build(name, task)
+            return tweeteval.build(name, task, scheme, layout)
         case SemEvalTask():
-            return semeval.build(name, task)
+            return semeval.build(name, task, scheme, layout)
         case SocialMediaIETask():
-            return socialmediaie.build(name, task)
+            return socialmediaie.build(name, task, scheme, layout)

@@ -7,13 +7,14 @@ text, so that copies of a text cannot stand on both sides.
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ntulm.errors import UserError
-from ntulm.tasks.dataset import Dataset, Row, sample, share
+from ntulm.layout import Layout
+from ntulm.ntus import NtuScheme
+from ntulm.tasks.dataset import Dataset, posts_of_texts, sample, share
 from ntulm.tasks.records import Record, records
-from ntulm.text import extract, user_key
+from ntulm.text import user_key
 
 if TYPE_CHECKING:
     from ntulm.tasks.config import TableTask
@@ -28,13 +29,13 @@ _SPLITS = {
 _SPLITS["test"] = "test"
 
 
-def build(name: str, task: TableTask) -> dict[str, Dataset]:
+def build(name: str, task: TableTask, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
     """One single-label data set, named as the task."""
     asked = (task.text_column, task.label_column, task.author_column, task.split_column)
     columns = list(dict.fromkeys(column for column in asked if column is not None))
     dropped: Counter[str] = Counter()
     kept = []
-    for record in records(Path(task.path), columns):
+    for record in records(layout.root / task.path, columns):
         text, label = record.values[task.text_column].strip(), record.values[task.label_column].strip()
         if not text or not label:
             dropped["no text" if not text else "no label"] += 1
@@ -42,11 +43,15 @@ def build(name: str, task: TableTask) -> dict[str, Dataset]:
             kept.append((record, text, label))
     classes = sorted({label for _, _, label in kept})
     index = {label: at for at, label in enumerate(classes)}
-    rows = [
-        Row(str(at), _split(record, text, task), text, _author(record, task), extract(text), [index[label]])
-        for at, (record, text, label) in enumerate(kept)
-    ]
-    chosen = sample(rows, task.max_posts, task.seed)
+    posts = posts_of_texts(
+        scheme,
+        post_ids=[str(place) for place in range(len(kept))],
+        splits=[_split(record, text, task) for record, text, _ in kept],
+        texts=[text for _, text, _ in kept],
+        labels=[index[label] for _, _, label in kept],
+        authors=[_author(record, task) for record, _, _ in kept],
+    )
+    chosen = sample(posts, task.max_posts, task.seed)
     return {name: Dataset(name, "single", classes, ["macro_f1", "accuracy"], chosen, dict(dropped))}
 
 

@@ -1,7 +1,7 @@
-"""Topic task (§4.1): several labels a post; posts of a topic are retrieved by score; metric: mean average precision.
+"""Topic task (§4.1): several labels per post; posts of a topic are retrieved by score; metric: mean average precision.
 
 Reads `data/corpus/` and, inside the task's `path`, the labels and the table that groups them. Whatever gives a label
-away literally (cashtags, label words) leaves text and hashtags.
+away literally (cashtags, label words) leaves text and NTUs.
 """
 
 from __future__ import annotations
@@ -9,41 +9,56 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from ntulm.errors import UserError
-from ntulm.tasks.dataset import Dataset, Row, sample
+from ntulm.layout import Layout
+from ntulm.ntus import NtuScheme
+from ntulm.tasks.dataset import Dataset, sample
 from ntulm.tasks.masking import Mask
-from ntulm.tasks.posts import SPLIT_NAMES, corpus_posts, label_key, post_labels, require_labelled
+from ntulm.tasks.posts import (
+    SPLIT_NAMES,
+    corpus_posts,
+    label_key,
+    post_labels,
+    require_labelled,
+    with_labels,
+    with_texts,
+)
 from ntulm.tasks.records import inside, records
 
 if TYPE_CHECKING:
     from ntulm.tasks.config import Groups, TopicTask
 
 
-def build(name: str, task: TopicTask) -> dict[str, Dataset]:
+def build(name: str, task: TopicTask, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
     """One multi-label data set, named as the task."""
-    labels = post_labels(task.path, task.labels)
+    path = layout.root / task.path
+    labels = post_labels(path, task.labels)
     words = {label for values in labels.values() for label in values} | set(task.mask_words)
     ungrouped = 0
     if task.groups:
-        group_of, names = read_groups(task.path, task.groups)
+        group_of, names = read_groups(path, task.groups)
         words |= names
         grouped = {post: sorted({group_of[v] for v in values if v in group_of}) for post, values in labels.items()}
         ungrouped = sum(not values for values in grouped.values())
         labels = {post: values for post, values in grouped.items() if values}
-    posts = corpus_posts(task.split, task.seed)
-    kept = require_labelled(posts, labels, Path(task.path))
+    posts = corpus_posts(task.split, task.seed, layout)
+    kept = require_labelled(posts, labels, path)
+    classes = sorted({label for post_id in kept["post_id"].to_pylist() for label in labels[post_id]})
     mask = Mask("cashtags" in task.mask, words if "label_words" in task.mask else ())
-    classes, rows, empty = _rows(kept.to_pylist(), labels, mask, active=bool(task.mask))
+    usable = _usable(kept, mask if task.mask else None)
+    labelled = with_labels(scheme, usable, _indices(usable["post_id"].to_pylist(), labels, classes))
     dropped = {
         "posts without a label": len(posts) - len(kept),
         "labels without a group": ungrouped,
-        "empty text": empty,
+        "empty text": len(kept) - len(usable),
     }
-    family = f"Topic{SPLIT_NAMES[task.split]}"
-    return {name: Dataset(family, "multi", classes, ["map"], sample(rows, task.max_posts, task.seed), dropped)}
+    chosen = mask.ntus(sample(labelled, task.max_posts, task.seed), scheme)
+    return {name: Dataset(f"Topic{SPLIT_NAMES[task.split]}", "multi", classes, ["map"], chosen, dropped)}
 
 
-def read_groups(path: str, groups: Groups) -> tuple[dict[str, str], set[str]]:
+def read_groups(path: Path, groups: Groups) -> tuple[dict[str, str], set[str]]:
     """Each label's group, and every word of the table that names a label or a group."""
     group_of: dict[str, str] = {}
     words: set[str] = set()
@@ -59,16 +74,14 @@ def read_groups(path: str, groups: Groups) -> tuple[dict[str, str], set[str]]:
     return group_of, words
 
 
-def _rows(
-    posts: list[dict], labels: dict[str, list[str]], mask: Mask, active: bool
-) -> tuple[list[str], list[Row], int]:
-    classes = sorted({label for post in posts for label in labels[post["post_id"]]})
-    index = {label: at for at, label in enumerate(classes)}
-    rows = []
-    for post in posts:
-        text = mask.text(post["text"]) if active else post["text"]
-        if text:
-            own = sorted(index[label] for label in labels[post["post_id"]])
-            hashtags = mask.hashtags(post["hashtags"])
-            rows.append(Row(post["post_id"], post["split"], text, post["author"], hashtags, own))
-    return classes, rows, len(posts) - len(rows)
+def _usable(posts: pa.Table, mask: Mask | None) -> pa.Table:
+    """The posts with masked texts, those of which nothing is left aside."""
+    texts = posts["text"].to_pylist()
+    if mask is not None:
+        texts = [mask.text(text) for text in texts]
+    return with_texts(posts, texts).filter(pa.array([bool(text) for text in texts], pa.bool_()))
+
+
+def _indices(post_ids: list[str], labels: dict[str, list[str]], classes: list[str]) -> list[list[int]]:
+    index = {label: place for place, label in enumerate(classes)}
+    return [sorted(index[label] for label in labels[post_id]) for post_id in post_ids]

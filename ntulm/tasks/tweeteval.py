@@ -1,6 +1,6 @@
 """TweetEval (§4.1), or anything in its layout: `DATASET/{train,val,test}_{text,labels}.txt` and `mapping.txt`.
 
-Reads the folder at the task's `path`. No authors; hashtags are taken from the text. `stance` stands for one data set a
+Reads the folder at the task's `path`. No authors; NTUs are taken from the text. `stance` stands for one data set per
 target (`stance/abortion` becomes `stance-abortion`). The metric is the benchmark's official one, macro-F1 beside it.
 """
 
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ntulm.errors import UserError
-from ntulm.tasks.dataset import Dataset, Row, sample
+from ntulm.layout import Layout
+from ntulm.ntus import NtuScheme
+from ntulm.tasks.dataset import Dataset, posts_of_texts, sample
 from ntulm.tasks.records import lines
-from ntulm.text import extract
 
 if TYPE_CHECKING:
     from ntulm.tasks.config import TweetEvalTask
@@ -23,9 +24,9 @@ _PARTS = {"train": "train", "validation": "val", "test": "test"}
 _OFFICIAL = {"irony": "f1_1", "sentiment": "macro_recall", "stance": "stance_f1"}
 
 
-def build(name: str, task: TweetEvalTask) -> dict[str, Dataset]:
+def build(name: str, task: TweetEvalTask, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
     """One single-label data set for each of the task's `datasets`, several for one that has targets."""
-    root = Path(task.path)
+    root = layout.root / task.path
     if not root.is_dir():
         raise UserError(f"path: {root}: not a folder; expected one with {', '.join(task.datasets)} inside")
     found: dict[str, Dataset] = {}
@@ -34,7 +35,7 @@ def build(name: str, task: TweetEvalTask) -> dict[str, Dataset]:
             key = "-".join(folder.relative_to(root).parts)
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", key):
                 raise UserError(f"datasets: {key!r}; a data set's name holds letters, digits and hyphens only")
-            found[key] = _dataset(dataset.partition("/")[0], folder, task)
+            found[key] = _dataset(dataset.partition("/")[0], folder, task, scheme)
     return found
 
 
@@ -47,23 +48,31 @@ def _folders(root: Path, dataset: str) -> list[Path]:
     return [folder] if (folder / "train_text.txt").is_file() or not targets else targets
 
 
-def _dataset(official: str, folder: Path, task: TweetEvalTask) -> Dataset:
+def _dataset(official: str, folder: Path, task: TweetEvalTask, scheme: NtuScheme) -> Dataset:
     classes = _classes(folder)
-    rows, dropped = [], 0
+    found: list[tuple[str, str, str, int]] = []
+    dropped = 0
     for split, part in _PARTS.items():
         texts_file, labels_file = folder / f"{part}_text.txt", folder / f"{part}_labels.txt"
         texts, labels = lines(texts_file), lines(labels_file)
         if len(texts) != len(labels):
             raise UserError(
-                f"{texts_file}: {len(texts)} lines, but {labels_file.name} has {len(labels)}; one label a text"
+                f"{texts_file}: {len(texts)} lines, but {labels_file.name} has {len(labels)}; one label per text"
             )
         for line, (text, label) in enumerate(zip(texts, labels, strict=True), 1):
             own = _label(label, len(classes), f"{labels_file}:{line}")
             if text.strip():
-                rows.append(Row(f"{part}-{line}", split, text.strip(), None, extract(text), [own]))
+                found.append((f"{part}-{line}", split, text.strip(), own))
             dropped += not text.strip()
     metrics = list(dict.fromkeys([_OFFICIAL.get(official, "macro_f1"), "macro_f1"]))
-    chosen = sample(rows, task.max_posts, task.seed)
+    posts = posts_of_texts(
+        scheme,
+        post_ids=[key for key, *_ in found],
+        splits=[split for _, split, _, _ in found],
+        texts=[text for _, _, text, _ in found],
+        labels=[own for *_, own in found],
+    )
+    chosen = sample(posts, task.max_posts, task.seed)
     return Dataset("TweetEval", "single", classes, metrics, chosen, {"empty text": dropped})
 
 

@@ -85,7 +85,7 @@ def test_95_percent_of_the_intervals_hold_the_true_gain():
 
 def test_the_same_stream_draws_the_same_posts_whatever_the_block_size(monkeypatch):
     whole = np.concatenate(list(BOOTSTRAP.counts("posts", 50)))
-    monkeypatch.setattr("ntulm.evaluate.stage.bootstrap.CHUNK_CELLS", 50 * 7)
+    monkeypatch.setattr("ntulm.evaluate.bootstrap.CHUNK_CELLS", 50 * 7)
     blocks = np.concatenate(list(BOOTSTRAP.counts("posts", 50)))
     assert np.array_equal(whole, blocks)
     assert (whole.sum(1) == 50).all()
