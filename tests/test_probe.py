@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -13,7 +14,6 @@ from ntulm.probe import stage as probe
 from ntulm.probe.classifier import best_threshold, load_classifier
 from ntulm.probe.config import FixedProbe, Probe
 from ntulm.probe.metrics import metric
-from ntulm.tasks.dataset import Dataset, Row, describe, write_rows
 
 FIXED = {"epochs": 4, "learning_rate": 1e-2, "weight_decay": 0.0, "dropout": 0.0, "batch_size": 16}
 SECTION = {
@@ -50,12 +50,12 @@ def write_task(name="toy", kind="single", posts=240, signal=3.0, test_labels=Non
     if test_labels is not None:
         labels[-posts // 4 :] = test_labels(labels[-posts // 4 :])
     own = [[int(c)] if kind == "single" else sorted({int(c), 0}) for c in labels]
-    rows = [Row(str(i), splits[i], "text", None, [], own[i]) for i in range(posts)]
     metrics = ["map"] if kind == "multi" else ["macro_f1", "accuracy"]
-    dataset = Dataset("Toy", kind, ["a", "b", "c"], metrics, rows)
     layout.task(name).mkdir(parents=True, exist_ok=True)
-    write_rows(layout.task(name) / f"{name}.parquet", rows)
-    write_json(layout.task(name) / "datasets.json", {name: describe(dataset)})
+    table = pa.table({"split": splits, "text": ["text"] * posts, "labels": pa.array(own, pa.list_(pa.int32()))})
+    pq.write_table(table, layout.task(name) / f"{name}.parquet")
+    about = {"family": "Toy", "kind": kind, "classes": ["a", "b", "c"], "metric": metrics[0], "metrics": metrics}
+    write_json(layout.task(name) / "datasets.json", {name: about})
     layout.vectors(variant, 0, name).mkdir(parents=True, exist_ok=True)
     tensors = {"vectors": vectors.astype(np.float16)}
     if ntu:
