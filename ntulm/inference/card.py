@@ -53,9 +53,7 @@ class Facts:
 def card(facts: Facts) -> str:
     """The text of README.md: metadata as YAML between dashes, then Markdown."""
     # JSON is YAML: each value is written as JSON, so that nothing in it can be taken for another key.
-    metadata = "\n".join(
-        f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in metadata_of(facts).items()
-    )
+    metadata = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in metadata_of(facts).items())
     variant = facts.settings.variant
     parts = [
         f"---\n{metadata}\n---",

@@ -59,9 +59,7 @@ def run(params: Params, project: Path, layout: Layout) -> None:
     print(f"challenge: {decision['reason']}")
 
 
-def champion_scores(
-    params: Params, champion: Model, dataset: ScoredDataset, layout: Layout
-) -> NDArray[np.floating]:
+def champion_scores(params: Params, champion: Model, dataset: ScoredDataset, layout: Layout) -> NDArray[np.floating]:
     """The champion's scores of the test posts of a data set, [T, C]: its vectors, a probe as the challenger's."""
     path = layout.task(dataset.task) / f"{dataset.name}.parquet"
     about = read_json(layout.task(dataset.task) / "datasets.json")[dataset.name]
