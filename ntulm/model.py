@@ -1,8 +1,8 @@
-"""Stage `model`: all that is needed to read a new post and answer, as one directory; what is promoted, loaded and served.
+"""Stage `model`: all that is needed to read a new post and answer, as one directory: what is promoted and loaded.
 
 Reads `data/pretrain/VARIANT/SEED/`, `data/embeddings/`, `data/corpus/` (how posts are read, and their languages),
-`data/probe/VARIANT/SEED/` and `data/evaluate/tables.json`. Writes `data/model/` (`ntulm/inference/directory.py` says what
-is in it), which names no path of this machine. Command: `ntulm model`.
+`data/probe/VARIANT/SEED/` and `data/evaluate/tables.json`. Writes `data/model/`, which names no path of this machine;
+`ntulm/inference/directory.py` says what is in it. Command: `ntulm model`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from ntulm.layout import Layout
 from ntulm.params import check_params
 from ntulm.production import challenge
 
-EVALUATE = Evaluate(resamples=300, confidence=0.95, seed=0, min_posts=30)
+EVALUATE = Evaluate(resamples=300, confidence=0.95, seed=0, min_posts=30, overlap=["author"])
 layout = Layout()
 
 

@@ -22,6 +22,7 @@ def test_at_most_five_lines_encode_three_posts_and_predict_labels(lm_project, ti
     code = lines_of_the_readme()
     assert len([line for line in code.splitlines() if line.strip()]) <= 5
     names: dict = {}
+    capsys.readouterr()
     exec(code, names)
     assert names["vectors"].shape == (3, 32)
     printed = capsys.readouterr().out.splitlines()

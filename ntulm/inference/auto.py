@@ -28,7 +28,7 @@ class NtulmModel(NtulmForMaskedLM):
             slots: `slot`, `slot_shares`, `slot_mask`; token types are not looked at, as where the model was trained.
 
         Returns:
-            `last_hidden_state` float [B, P, H], slots last, and `pooler_output` float32 [B, H], the post embedding (§3.3).
+            `last_hidden_state` float [B, P, H], slots last; `pooler_output` float32 [B, H], the post embedding (§3.3).
         """
         mask = input_ids.new_ones(input_ids.shape) if attention_mask is None else attention_mask
         given = {name: slots[name] for name in ("slot", "slot_shares", "slot_mask") if slots.get(name) is not None}

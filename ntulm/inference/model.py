@@ -1,8 +1,8 @@
 """`ntulm.load`: a model directory as one object that encodes new posts and predicts their labels.
 
 It needs torch, transformers, tokenizers, safetensors, numpy and pyarrow alone, and the network only for a model of the
-Hugging Face hub. Posts are read as the corpus was, encoded as the stage `encode` does it, and scored as `probe` does it:
-the same post has the same vector and the same scores in the pipeline and here.
+Hugging Face hub. Posts are read as the corpus was, encoded as the stage `encode` does it, and scored as `probe` does
+it: the same post has the same vector and the same scores in the pipeline and here.
 """
 
 from __future__ import annotations
