@@ -194,6 +194,7 @@ def test_transformers_loads_the_directory(moved):
     assert len(guesses) == 5
 
 
+@pytest.mark.slow
 def test_with_trusted_code_the_directory_loads_where_ntulm_is_not_imported(moved, tmp_path):
     directory, _ = moved
     code = (
@@ -206,6 +207,7 @@ def test_with_trusted_code_the_directory_loads_where_ntulm_is_not_imported(moved
     assert done.stdout.strip() == "NtulmForMaskedLM", done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_a_moved_directory_answers_without_network_and_with_the_light_install_alone(moved):
     directory, _ = moved
     code = f"""

@@ -29,6 +29,7 @@ SOURCE = {"casefold_users": True, "mention_hosts": False, "html": False, "mentio
 SLOT = Slot(layer_norm=False, scale=1.0, learning_rate_factor=1.0, weight=0.3, dropout=0.0, hide_masked=False)
 SETTINGS = ["run.tasks=[topic]", "challenge.tasks=[topic]", "probe.trials=2", "evaluate.resamples=200"]
 CLASSES = ["left", "right"]
+SECRETS = ("apple", "stone")  # of the fixture `lm_project`
 
 
 def params_of(*changes: str, variant: str = "author+hashtag") -> Params:
@@ -49,9 +50,10 @@ def write_corpus(layout: Layout, source: dict[str, bool] | None = None) -> None:
 
 
 def corpus_posts(layout: Layout, first: int, count: int) -> list[dict[str, Any]]:
-    """Posts of the corpus as a user would give them: `post_id`, `text`, `author`, `hashtags`."""
+    """Posts of the corpus as a user would give them, without the words that tell the side."""
     columns = ["post_id", "text", "author", "hashtags"]
-    return pq.read_table(layout.posts, columns=columns).slice(first, count).to_pylist()
+    posts = pq.read_table(layout.posts, columns=columns).slice(first, count).to_pylist()
+    return [post | {"text": " ".join(word for word in post["text"].split() if word not in SECRETS)} for post in posts]
 
 
 def write_task(params: Params, layout: Layout, kind: str = "single") -> None:
