@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ntulm import layout
-from ntulm.corpus import stage as corpus
 from ntulm.corpus.config import TableMapping
-from ntulm.corpus.sources import formats as sources
+from ntulm.corpus.records import read_export, row
+from ntulm.corpus.stage import reject_reasons
+from ntulm.corpus.sources import formats
 from ntulm.corpus.sources.lines import export_files
 from ntulm.errors import UserError
 
@@ -100,24 +100,25 @@ def inspect(path: Path, format: str = "auto", own: TableMapping | None = None) -
     `own` is a mapping that counts where the table has its columns; else one is guessed.
     """
     files = export_files(path)
-    if format not in ("auto", *sources.FORMATS):
-        raise UserError(f"--format: {format!r} is no format; expected auto, {', '.join(sorted(sources.FORMATS))}")
-    name = sources.detect(path) if format == "auto" else format
+    if format not in ("auto", *formats.FORMATS):
+        raise UserError(f"--format: {format!r} is no format; expected auto, {', '.join(sorted(formats.FORMATS))}")
+    name = formats.named(path, format)
     columns: tuple[str, ...] = ()
     mapping, origin = None, ""
     if name == "table":
-        columns = tuple(sources.source(name).columns(path))
-        mapping, origin = fitting(own, columns), f"as {layout.PARAMS} says"
+        columns = tuple(formats.source(name).columns(path))
+        mapping, origin = fitting(own, columns), "as params.yaml says"
         if mapping is None:
             mapping, origin = guess_mapping(columns), "guessed"
         if mapping is None:
             return Inspection(str(path), name, len(files), columns, None, origin, {}, None, None, ())
-    with tempfile.TemporaryDirectory() as spill, corpus.workspace(Path(spill)) as connection:
-        corpus.add_records(connection, sources.read(path, name, mapping), [], mapping)
-        counts = corpus.resolve(connection, "id")
-        first, last, counts["authors"], _, counts["hashtags"] = corpus.row(connection, "SELECT * FROM figures")
-        (counts["engagements"],) = corpus.row(connection, "SELECT count(*) FROM engagement")
-        reasons = corpus.reject_reasons(connection)
+    with (
+        tempfile.TemporaryDirectory() as spill,
+        read_export(path, name, mapping, [], "id", Path(spill)) as (connection, counts),
+    ):
+        first, last, counts["authors"], _, counts["hashtags"] = row(connection, "SELECT * FROM figures")
+        (counts["engagements"],) = row(connection, "SELECT count(*) FROM engagement")
+        reasons = reject_reasons(connection)
     rejects = tuple(Reason(reason, records, f"{file}:{line}") for reason, records, file, line in reasons)
     dates = [None if moment is None else moment.isoformat() for moment in (first, last)]
     return Inspection(str(path), name, len(files), columns, mapping, origin, counts, dates[0], dates[1], rejects)

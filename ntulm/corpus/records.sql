@@ -1,7 +1,7 @@
 -- One batch of raw records (`batch`) to the table `record`: the content that a record is about, made uniform, and why it
 -- is not usable, if so. The content of a repost is its original.
--- $languages: codes to keep, empty for all. $casefold: users are handles, written in any case.
--- $hosts: a handle in a text may have a host, `@name@host` or `@name.domain`.
+-- $languages: codes to keep, empty for all. What a text says by itself (hashtags_of, mentions_of, links_of) is told by
+-- ntulm/text.py; a text is taken there only where it holds a sign of it.
 
 INSERT INTO record BY NAME
 WITH content AS (
@@ -16,7 +16,7 @@ WITH content AS (
                 post_id := CASE WHEN NOT is_repost THEN post_id END,
                 created_at := created_at,
                 lang := lang,
-                text := CASE WHEN is_repost THEN regexp_replace(text, '^RT @\w+:\s*', '') ELSE text END,
+                text := CASE WHEN is_repost THEN regexp_replace(text, repost_pattern(), '') ELSE text END,
                 author := CASE WHEN NOT is_repost THEN author END,
                 mentions := mentions, hashtags := hashtags, urls := urls, places := places)
         END AS about
@@ -28,17 +28,13 @@ WITH content AS (
         WHEN reject IS NOT NULL THEN reject
         WHEN contains(concat_ws('', post_id, actor, about.post_id, about.author, text), chr(0)) THEN 'NUL byte'
         WHEN actor IS NULL OR trim(actor) = '' THEN 'no author'
-        WHEN text IS NULL OR NOT regexp_matches(text, '[^\s\p{Z}]') THEN 'no text'
+        WHEN text IS NULL OR NOT regexp_matches(text, written_pattern()) THEN 'no text'
         WHEN created_at IS NULL THEN 'no date'
         -- Before the first posts, or zero written as a date; and years that only a wrong unit gives.
         WHEN year(created_at) NOT BETWEEN 1990 AND 2100
             OR year(coalesce(about.created_at, created_at)) NOT BETWEEN 1990 AND 2100 THEN 'impossible date'
     END AS reject
     FROM readable
-), plain AS (  -- without its links, which hold signs that look like hashtags and mentions; null where nothing is sought in it
-    SELECT *, CASE WHEN reject IS NULL AND (about.mentions IS NULL OR about.hashtags IS NULL)
-        THEN without(text, 'http', 'https?://\S+', ' ') END AS plain
-    FROM judged
 ), named AS (
     SELECT
         * EXCLUDE (lang, created_at, post_id, author, mentions, hashtags, urls, places),
@@ -48,31 +44,29 @@ WITH content AS (
         coalesce(about.post_id, derived_id(about.author, created_at, text)) AS post_id,
         coalesce(post_id, derived_id(actor, created_at, own_text)) AS record_id,
         created_at AS acted_at
-    FROM plain
+    FROM judged
 ), listed AS (
     SELECT
         * EXCLUDE (about),
-        coalesce(
-            about.mentions,
-            list_transform(
-                CASE WHEN $hosts
-                    THEN list_transform(
-                        regexp_extract_all(
-                            plain, '(?:^|[^\p{L}\p{N}_@＠/.])[@＠]([A-Za-z0-9_][A-Za-z0-9_.-]*(?:@[A-Za-z0-9.-]+)?)', 1),
-                        lambda name: rtrim(name, '.-'))
-                    ELSE regexp_extract_all(plain, '(?:^|[^\p{L}\p{N}_@＠/.])[@＠]([A-Za-z0-9_]{1,30})', 1) END,
-                lambda name: CASE WHEN $casefold THEN lower(name) ELSE name END)) AS mentions,
         CASE
-            WHEN about.hashtags IS NULL THEN hashtags_of(plain)
+            WHEN about.mentions IS NOT NULL THEN about.mentions
+            WHEN reject IS NULL AND (contains(text, '@') OR contains(text, '＠')) THEN mentions_of(text)
+            ELSE []
+        END AS mentions,
+        CASE
+            WHEN about.hashtags IS NULL THEN
+                CASE WHEN reject IS NULL AND (contains(text, '#') OR contains(text, '＃')) THEN hashtags_of(text) ELSE [] END
             WHEN len(about.hashtags) = 0 THEN []
             -- Most are plain, and these need no visit to Python.
             WHEN regexp_full_match(array_to_string(about.hashtags, ''), '\w*')
                 THEN list_transform(about.hashtags, lambda tag: lower(tag))
             ELSE normal_hashtags(about.hashtags)
         END AS hashtags,
-        coalesce(
-            about.urls,
-            list_transform(regexp_extract_all(text, 'https?://\S+'), lambda link: rtrim(link, '.,;:!?)]}"''…'))) AS urls,
+        CASE
+            WHEN about.urls IS NOT NULL THEN about.urls
+            WHEN reject IS NULL AND (contains(text, '://') OR contains(lower(text), 'www.')) THEN links_of(text)
+            ELSE []
+        END AS urls,
         coalesce(about.places, []) AS places
     FROM named
 )

@@ -1,6 +1,7 @@
 """Stage corpus: raw exports to posts, engagements, labels, splits and rejects.
 
-Reads whatever `corpus.path` names, through `ntulm.sources`; writes data/corpus/*.parquet and metrics/corpus.json.
+Reads whatever `corpus.path` names, through `ntulm/corpus/sources`; writes data/corpus/*.parquet, reading.json (how the
+source writes users and texts) and metrics/corpus.json.
 Every record that is read has one fate: it is a post, a repost, a duplicate, filtered (language) or a reject. The same
 input gives the same bytes.
 
@@ -9,41 +10,28 @@ input gives the same bytes.
 
 from __future__ import annotations
 
-import html
-import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from duckdb.func import ARROW, SPECIAL
 
-from ntulm import layout
-from ntulm import text as hashtags
-from ntulm.corpus.sources import formats as sources
-from ntulm.corpus.sources.lines import side_by_side
+from ntulm.corpus.records import Connection, Counts, read_export, reading_of, row
+from ntulm.corpus.sources import formats
 from ntulm.errors import UserError
 from ntulm.files import whole_directory, write_json
+from ntulm.layout import Layout
 
 if TYPE_CHECKING:
-    from ntulm.corpus.config import Corpus, Splits, TableMapping
+    from ntulm.corpus.config import Corpus, Splits
 
 HERE = Path(__file__).parent
-MEMORY_LIMIT = "2GB"  # DuckDB spills to disk beyond this; it changes no result
 ROW_GROUP = 1 << 16  # rows
 EARLIEST, LATEST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
-# Only with the semicolon: `&copy=` in a link is no sign.
-HTML_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 PARTS = {"train": "train_from", "validation": "validation_from", "test": "test_from"}
-
-Counts = dict[str, int]
-Connection = duckdb.DuckDBPyConnection
 
 _STRINGS = pa.list_(pa.string())
 TABLES = {
@@ -86,14 +74,16 @@ TABLES = {
 }
 
 
-def run(config: Corpus) -> None:
-    """Read the export, judge its records, write the tables and the metrics."""
+def run(config: Corpus, layout: Layout) -> None:
+    """Read the export, judge its records, write the tables, how the source is to be read, and the metrics."""
     check(config)
     path = Path(config.path)
-    name = sources.detect(path) if config.format == "auto" else config.format
-    with whole_directory(layout.CORPUS) as directory, workspace(directory / ".spill") as connection:
-        add_records(connection, sources.read(path, name, config.table), config.languages, config.table)
-        counts = resolve(connection, config.duplicates)
+    name = formats.named(path, config.format)
+    with (
+        whole_directory(layout.corpus) as directory,
+        read_export(path, name, config.table, config.languages, config.duplicates, directory / ".spill") as export,
+    ):
+        connection, counts = export
         refuse_rejects(connection, counts, config.max_reject_share)
         refuse_nothing(counts, config)
         assign_splits(connection, config.splits)
@@ -101,6 +91,7 @@ def run(config: Corpus) -> None:
         refuse_empty_parts(connection, metrics["splits"], config.splits)
         for table, (query, schema) in TABLES.items():
             write_table(connection, query, schema, directory / f"{table}.parquet")
+        write_json(directory / layout.reading.name, asdict(reading_of(name, config.table)))
         shutil.rmtree(directory / ".spill", ignore_errors=True)
     write_json(layout.metrics("corpus"), metrics)
     print(summary(metrics))
@@ -142,65 +133,6 @@ def _refuse_order(splits: Splits, earlier: str, later: str, equal: bool) -> None
             f"corpus.splits.{earlier}: {first!r} is not before corpus.splits.{later} ({second!r}); "
             "expected graph_from < graph_until <= validation_from and train_from < validation_from < test_from"
         )
-
-
-@contextmanager
-def workspace(spill: Path) -> Iterator[Connection]:
-    """A database in memory that spills into `spill`, with the functions and the table that the SQL files use."""
-    functions: dict[str, tuple[Callable[[Any], Any], str, str]] = {
-        "unescape_html": (_unescape_html, "VARCHAR", "VARCHAR"),
-        "normal_hashtags": (_normal_hashtags, "VARCHAR[]", "VARCHAR[]"),
-        "hashtags_of": (_hashtags_of, "VARCHAR", "VARCHAR[]"),
-    }
-    settings: dict[str, Any] = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
-    with duckdb.connect(config=settings) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        for name, (function, takes, gives) in functions.items():
-            connection.create_function(name, function, [takes], gives, type=ARROW, null_handling=SPECIAL)
-        connection.execute((HERE / "tables.sql").read_text(encoding="utf-8"))
-        try:
-            yield connection
-        finally:
-            with suppress(duckdb.Error):  # a query that was left unfinished: its own error is the one to see
-                for name in functions:
-                    connection.remove_function(name)
-
-
-def add_records(
-    connection: Connection, batches: Iterable[pa.RecordBatch], languages: list[str], table: TableMapping | None
-) -> None:
-    """Fill the table `record` from batches of RAW_SCHEMA, numbered in the order in which they were read."""
-    statement = (HERE / "records.sql").read_text(encoding="utf-8")
-    values = {
-        "languages": languages,
-        "casefold": table is not None and table.casefold_users,
-        "hosts": table is not None and table.mention_hosts,
-    }
-
-    def insert(cursor: Connection, batch: pa.RecordBatch) -> None:
-        cursor.register("batch", pa.Table.from_batches([batch]))
-        cursor.execute(statement, values)
-
-    for _ in side_by_side(connection, insert, _numbered(batches)):
-        pass
-
-
-def _numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    read = 0
-    for batch in batches:
-        yield batch.append_column("ordinal", pa.array(np.arange(read, read + batch.num_rows)))
-        read += batch.num_rows
-
-
-def resolve(connection: Connection, duplicates: str) -> Counts:
-    """`record` to `post`, `engagement` and `label`; the fates of the records, which add up to what was read."""
-    statements = (HERE / "posts.sql").read_text(encoding="utf-8")
-    connection.execute("SET VARIABLE by_text = $by_text", {"by_text": duplicates == "text"})
-    connection.execute(statements)
-    names = ("read", "posts", "reposts", "duplicates", "filtered", "rejects", "recovered")
-    counts = dict(zip(names, row(connection, "SELECT * FROM fates"), strict=True))
-    assert counts["read"] == sum(counts[name] for name in names[1:6]), counts
-    return counts
 
 
 def refuse_rejects(connection: Connection, counts: Counts, max_share: float) -> None:
@@ -315,31 +247,3 @@ def write_table(connection: Connection, query: str, schema: pa.Schema, path: Pat
                 pending = pending.slice(ROW_GROUP)
         if pending.num_rows:
             writer.write_table(pending.combine_chunks())
-
-
-def unescaped(text: str) -> str:
-    """A text with its HTML entities resolved."""
-    return HTML_ENTITY.sub(lambda found: html.unescape(found[0]), text)
-
-
-def row(connection: Connection, query: str, values: dict[str, Any] | None = None) -> tuple[Any, ...]:
-    """The first row of a query's result; nothing is left unfetched, so that the connection stays free."""
-    rows: list[tuple[Any, ...]] = connection.execute(query, values).fetchall()
-    return rows[0]
-
-
-def _unescape_html(texts: pa.ChunkedArray) -> pa.Array:
-    values = (unescaped(text) if text is not None and "&" in text else text for text in texts.to_pylist())
-    return pa.array(values, pa.string())
-
-
-def _normal_hashtags(lists: pa.ChunkedArray) -> pa.Array:
-    normal = [
-        None if tags is None else [hashtags.normalise(tag) for tag in tags if tag is not None]
-        for tags in lists.to_pylist()
-    ]
-    return pa.array(normal, _STRINGS)
-
-
-def _hashtags_of(texts: pa.ChunkedArray) -> pa.Array:
-    return pa.array([None if text is None else hashtags.extract(text) for text in texts.to_pylist()], _STRINGS)

@@ -1,4 +1,5 @@
--- What the other corpus files use: the table of records, and small functions.
+-- What the other corpus files use: the table of records, and small functions. The macros *_pattern() come from
+-- ntulm/text.py.
 
 CREATE TABLE record (
     ordinal BIGINT, file VARCHAR, line BIGINT, reject VARCHAR, filtered BOOLEAN, is_repost BOOLEAN,
@@ -31,5 +32,6 @@ CREATE MACRO without(text, hint, pattern, instead) AS
     CASE WHEN contains(text, hint) THEN regexp_replace(text, pattern, instead, 'g') ELSE text END;
 CREATE MACRO without_spaces(text) AS
     CASE WHEN regexp_matches(text, '[\s\p{Z}]') THEN regexp_replace(text, '[\s\p{Z}]+', '', 'g') ELSE text END;
-CREATE MACRO text_key(text) AS
-    without_spaces(replace(without(without(lower(nfc_normalize(text)), 'rt @', '^rt @\w+:', ''), 'http', 'https?://\S+', ''), ' ', ''));
+-- Which posts are copies is no question of NTUs: links are searched for as ever, so that corpora stay what they were.
+CREATE MACRO text_key(text) AS without_spaces(replace(
+    without(without(lower(nfc_normalize(text)), 'rt @', repost_pattern(), ''), 'http', 'https?://\S+', ''), ' ', ''));

@@ -21,17 +21,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ntulm import layout
-from ntulm.corpus import stage as corpus
-from ntulm.corpus.sources import formats as sources
+from ntulm.corpus.records import read_export
+from ntulm.corpus.sources import formats
+from ntulm.corpus.stage import TABLES, write_table
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
 from ntulm.evaluate.coverage import posts_with_known
+from ntulm.text import bare
 
 if TYPE_CHECKING:
     from ntulm.corpus.config import Corpus
 
 COLUMNS = ["post_id", "created_at", "text", "author", "hashtags"]
-NOT_WORDS = re.compile(r"https?://\S+|[@#]\w+")
 WORD = re.compile(r"[^\W\d_]+")
 POST, REJECT = "post", "reject"
 
@@ -71,13 +72,15 @@ def read_exports(config: Corpus, path: Path) -> Records:
     Raises:
         UserError: there are none, or they cannot be read.
     """
-    name = sources.detect(path) if config.format == "auto" else config.format
-    with tempfile.TemporaryDirectory() as folder, corpus.workspace(Path(folder) / "spill") as connection:
-        corpus.add_records(connection, sources.read(path, name, config.table), config.languages, config.table)
-        corpus.resolve(connection, config.duplicates)
+    name = formats.named(path, config.format)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        read_export(path, name, config.table, config.languages, config.duplicates, Path(folder) / "spill") as export,
+    ):
+        connection, _ = export
         for table in ("posts", "rejects"):
-            query, schema = corpus.TABLES[table]
-            corpus.write_table(connection, query, schema, Path(folder) / f"{table}.parquet")
+            query, schema = TABLES[table]
+            write_table(connection, query, schema, Path(folder) / f"{table}.parquet")
         posts = pq.read_table(Path(folder) / "posts.parquet", columns=COLUMNS)
         rejects = pq.read_table(Path(folder) / "rejects.parquet", columns=["file", "line"])
     return _with_author(posts, rejects)
@@ -101,7 +104,7 @@ def most_used_words(texts: Iterable[str], number: int) -> frozenset[str]:
 
 def words(text: str) -> list[str]:
     """The words of a text in small letters, without links, mentions and hashtags."""
-    return WORD.findall(NOT_WORDS.sub(" ", text).lower())
+    return WORD.findall(bare(text).lower())
 
 
 def frame(records: Records, common: frozenset[str], table: EmbeddingTable | None) -> pd.DataFrame:

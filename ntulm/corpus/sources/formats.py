@@ -83,6 +83,11 @@ def read(path: Path, format_name: str, mapping: TableMapping | None) -> Iterator
     return batches
 
 
+def named(path: Path, format_name: str) -> str:
+    """The format of an export: the one named, or, for `auto`, what `detect` finds."""
+    return detect(path) if format_name == "auto" else format_name
+
+
 def detect(path: Path) -> str:
     """The format of an export, from the content of its first file.
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator
-from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +23,7 @@ from ntulm.corpus.sources import json_paths
 from ntulm.corpus.sources.formats import HEAD_BYTES, RAW_SCHEMA, first_bytes
 from ntulm.corpus.sources.lines import ahead, blocks, export_files, head, line_tables
 from ntulm.errors import UserError
+from ntulm.text import SPACES, plain_text
 
 if TYPE_CHECKING:
     from ntulm.corpus.config import TableMapping
@@ -37,20 +36,20 @@ FIELDS = (
     "post_id", "created_at", "text", "author", "lang", "repost_flag", "reposted_id", "reposted_author",
     "favorited_by", "hashtags", "mentions",
 )  # fmt: skip
-_BREAK = re.compile(r"<(?:br|hr|/p|/div|/li|/blockquote|/pre|/h\d)\b[^>]*>", re.IGNORECASE)
-_TAG = re.compile(r"</?[a-zA-Z][^>]*>|<!--.*?-->", re.DOTALL)
 _LABELS = pa.list_(pa.struct([("field", pa.string()), ("value", pa.string())]))
 
-_MACROS = r"""
+_MACROS = rf"""
+-- As `user_key` in ntulm/text.py.
+CREATE MACRO bare_user(name) AS trim(ltrim(trim(name, '{SPACES}'), '@＠'), '{SPACES}');
 CREATE MACRO user_key(name, casefold) AS
-    nullif(CASE WHEN casefold THEN lower(ltrim(trim(name), '@')) ELSE trim(name) END, '');
+    nullif(CASE WHEN casefold THEN lower(bare_user(name)) ELSE bare_user(name) END, '');
 -- A list is written `a b`, `a,b`, `a|b`, `['a', 'b']` or `["a","b"]`.
 CREATE MACRO items(value) AS regexp_extract_all(value, '[^\s,;|"''\[\]]+');
 CREATE MACRO moment(value, format) AS CASE
     WHEN format IS NOT NULL THEN try_strptime(value, format)::TIMESTAMPTZ
-    WHEN regexp_full_match(value, '\d{9,10}(\.\d+)?') THEN to_timestamp(value::DOUBLE)
-    WHEN regexp_full_match(value, '\d{12,13}') THEN to_timestamp(value::DOUBLE / 1000)
-    WHEN regexp_full_match(value, '\d{15,16}') THEN to_timestamp(value::DOUBLE / 1000000)
+    WHEN regexp_full_match(value, '\d{{9,10}}(\.\d+)?') THEN to_timestamp(value::DOUBLE)
+    WHEN regexp_full_match(value, '\d{{12,13}}') THEN to_timestamp(value::DOUBLE / 1000)
+    WHEN regexp_full_match(value, '\d{{15,16}}') THEN to_timestamp(value::DOUBLE / 1000000)
     ELSE TRY_CAST(value AS TIMESTAMPTZ)
 END;
 """
@@ -144,7 +143,7 @@ def read(path: Path, mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
         for file in export_files(path):
             for rows, time_format in _rows(connection, file, mapping):
                 if mapping.html:
-                    texts = pa.array([plain_text(text) for text in rows["text"].to_pylist()], pa.string())
+                    texts = pa.array([text and plain_text(text) for text in rows["text"].to_pylist()], pa.string())
                     rows = rows.set_column(rows.column_names.index("text"), "text", texts)
                 values = {
                     "file": str(file),
@@ -154,13 +153,6 @@ def read(path: Path, mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
                 }
                 connection.register("rows", rows)
                 yield from connection.sql(_CONVERT, params=values).to_arrow_table().cast(RAW_SCHEMA).to_batches()
-
-
-def plain_text(html: str | None) -> str | None:
-    """HTML as the words that a browser would show; `&` and its like are taken for what they stand for."""
-    if html is None:
-        return None
-    return unescape(_TAG.sub("", _BREAK.sub("\n", html))).strip()
 
 
 def _check_time_format(connection: Connection, time_format: str | None) -> None:
