@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ntulm import layout
 from ntulm.device import choose_device
 from ntulm.errors import UserError
 from ntulm.files import whole_directory, write_json
@@ -23,14 +22,15 @@ from ntulm.language_model.backbone import load_backbone, save_model
 from ntulm.language_model.batches import Masking, Tokens, tokenise
 from ntulm.language_model.checkpoint import Checkpoint
 from ntulm.language_model.model import NtulmForMaskedLM
-from ntulm.language_model.samples import FIXED_SEED, sample_posts
-from ntulm.language_model.training import Job, Outcome, Posts, SlotTraining, train_model
+from ntulm.language_model.samples import FIXED_SEED, NO_NTUS, sample_posts
+from ntulm.language_model.training import Examples, Job, Outcome, train_model
+from ntulm.layout import Layout
 
 if TYPE_CHECKING:
     from ntulm.language_model.config import Adapt, Batches
 
 
-def run(adapt: "Adapt", batches: "Batches") -> None:
+def run(adapt: "Adapt", batches: "Batches", layout: Layout) -> None:
     """Adapt the backbone; `max_posts: 0` keeps it as it is.
 
     Raises:
@@ -42,24 +42,24 @@ def run(adapt: "Adapt", batches: "Batches") -> None:
     train_posts = 0
     checkpoint = layout.checkpoint("adapt")
     if adapt.max_posts:
-        train = sample_posts("train", adapt.max_posts, adapt.seed).texts
-        validation = sample_posts("validation", adapt.max_validation_posts, FIXED_SEED).texts
+        train = sample_posts("train", adapt.max_posts, adapt.seed, NO_NTUS, layout).texts
+        validation = sample_posts("validation", adapt.max_validation_posts, FIXED_SEED, NO_NTUS, layout).texts
         train_posts, train_tokens = len(train), tokenise(train, tokenizer, batches)
         if fresh_head:
             model.start_head(_token_counts(train_tokens, model))
         job = Job(
             name="adapt",
             model=model,
-            train=Posts(train_tokens, None),
-            validation=Posts(tokenise(validation, tokenizer, batches), None),
+            train=Examples(train_tokens),
+            validation=Examples(tokenise(validation, tokenizer, batches)),
             masking=Masking(tokenizer, adapt.mask_share, batches.max_length),
             settings=adapt,
             seed=adapt.seed,
-            slot=SlotTraining(),
+            slot=None,
             checkpoint=checkpoint,
         )
         trained = train_model(job)
-    _write(model, tokenizer, trained, train_posts)
+    _write(model, tokenizer, trained, train_posts, layout)
     Checkpoint(checkpoint, "").remove()
 
 
@@ -81,8 +81,10 @@ def _token_counts(tokens: Tokens, model: NtulmForMaskedLM) -> Tensor:
     return torch.from_numpy(np.bincount(tokens.ids, minlength=size))
 
 
-def _write(model: NtulmForMaskedLM, tokenizer: PreTrainedTokenizerBase, trained: Outcome, train_posts: int) -> None:
-    with whole_directory(layout.ADAPT) as directory:
+def _write(
+    model: NtulmForMaskedLM, tokenizer: PreTrainedTokenizerBase, trained: Outcome, train_posts: int, layout: Layout
+) -> None:
+    with whole_directory(layout.adapt) as directory:
         save_model(model, tokenizer, directory)
     write_json(
         layout.metrics("adapt"),
@@ -94,4 +96,4 @@ def _write(model: NtulmForMaskedLM, tokenizer: PreTrainedTokenizerBase, trained:
             "history": trained.history,
         },
     )
-    print(f"adapt: {train_posts} posts, {trained.steps} steps -> {layout.ADAPT}", file=sys.stderr)
+    print(f"adapt: {train_posts} posts, {trained.steps} steps -> {layout.adapt}", file=sys.stderr)

@@ -96,7 +96,7 @@ def ntus_of(scheme: NtuScheme, fields: Mapping[str, Sequence[Any]]) -> pa.Array:
     columns = [
         (name, scheme.key_form(name), fields[role.field])
         for name, role in scheme.of_posts.items()
-        if role.field in fields
+        if role.field is not None and role.field in fields
     ]
     roles: list[str] = []
     keys: list[str] = []

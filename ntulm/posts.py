@@ -79,10 +79,12 @@ class Posts:
 
     def without_ntus(self, rows: np.ndarray) -> Posts:
         """The posts with those at int64 `rows` having no NTU."""
-        hidden = set(rows.tolist())
-        if not hidden:
-            return self
-        return self.replace(ntus=[[] if row in hidden else own for row, own in enumerate(self.ntus.to_pylist())])
+        hidden = np.zeros(len(self), bool)
+        hidden[rows] = True
+        ntus = self.ntus
+        nothing = pa.array([[]], NTUS)
+        places = np.where(hidden, len(ntus), np.arange(len(ntus)))
+        return self.replace(ntus=pa.concat_arrays([ntus, nothing]).take(pa.array(places)))
 
     def seen_by(self, variant: Variant) -> Posts:
         """The posts as a variant sees them; the NTUs of `shuffled` come from a fixed permutation of these posts."""

@@ -6,13 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from ntulm.embeddings.table import EmbeddingTable
 from ntulm.language_model.batches import (
     FIXED,
     LENGTH_STEP,
     MASKED_STEP,
     Masking,
-    Slots,
     length_order,
     normalise_text,
     pad,
@@ -122,16 +120,3 @@ def test_masking_follows_the_shares_and_leaves_special_tokens(tokenizer, tokens)
     untouched[batch.positions[:count]] = False
     places = pad(tokens, np.arange(400), 0, BATCHES.max_length)[2].reshape(-1)
     assert (batch.input_ids.reshape(-1)[untouched].numpy() == tokens.ids[places[untouched.numpy()]]).all()
-
-
-def test_slot_vectors_are_looked_up_per_batch(lm_project):
-    table = EmbeddingTable.load(lm_project / "data" / "embeddings")
-    slots = Slots(table, np.array([0, 3, -1, 5, 6]), np.array([0, 2, 2, 3, 5]))
-    expected = table.slot_vectors(slots.rows, slots.offsets)
-    np.testing.assert_allclose(slots.vectors(np.array([3, 0, 1, 2])), expected[[3, 0, 1, 2]], rtol=1e-6)
-    assert slots.typical_norm() > 0
-    without_first = slots.vectors(np.arange(4), lambda places: places == 0)
-    shorter = Slots(table, slots.rows[1:], np.array([0, 1, 1, 2, 4]))
-    np.testing.assert_array_equal(without_first, shorter.vectors(np.arange(4)))
-    nothing = slots.vectors(np.arange(4), lambda places: places >= 0)
-    np.testing.assert_array_equal(nothing, np.tile(table.mean, (4, 1)))

@@ -8,38 +8,47 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.numpy import load_file
+from schemes import SCHEME, slot_settings
 
-from ntulm import adapt, encode, layout
+from ntulm import adapt, encode
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
 from ntulm.language_model.backbone import load_backbone, load_model, save_model
 from ntulm.language_model.batches import normalise_text
 from ntulm.language_model.config import Batches, Encode
-from ntulm.variants import VARIANTS
+from ntulm.language_model.encoder import Encoder, freeze
+from ntulm.language_model.slots import Slots, describe_slots
+from ntulm.layout import Layout
+from ntulm.ntus import ntus_of
+from ntulm.posts import Posts
+from ntulm.variants import parse_variant
 
 CPU = torch.device("cpu")
 BATCHES = Batches(max_length=24, mask_urls=True, mask_mentions=True)
-ENCODE = Encode(batch_size=8, dtype="float32", hidden_share=0.0)
+ENCODE = Encode(batch_size=8, dtype="float32", hidden_share=0.0, post_concat="author+hashtag")
+LAYOUT = Layout()
 
 
 @pytest.fixture
 def task(lm_project):
     """A task `words` with one data set `some` of 70 posts."""
-    posts = pq.read_table(layout.POSTS).slice(0, 70).select(["post_id", "text", "author", "hashtags"])
-    posts = posts.append_column("split", pa.array(["train"] * 50 + ["test"] * 20))
-    folder = layout.task("words")
+    posts = pq.read_table(LAYOUT.posts).slice(0, 70).select(["post_id", "text", "author", "hashtags"])
+    own = ntus_of(SCHEME, {name: posts[name].to_pylist() for name in ("author", "hashtags")})
+    posts = posts.append_column("split", pa.array(["train"] * 50 + ["test"] * 20)).append_column("ntus", own)
+    folder = LAYOUT.task("words")
     folder.mkdir(parents=True)
-    pq.write_table(posts, folder / "some.parquet")
+    pq.write_table(posts.drop(["hashtags"]), folder / "some.parquet")
     (folder / "datasets.json").write_text(json.dumps({"some": {"family": "words"}}))
     return posts.to_pylist()
 
 
 def write_model(backbone, variant, directory=None):
     model, tokenizer, _ = load_backbone(str(backbone), 0, CPU)
-    if variant != "text":
-        model.add_slot(variant, 4, norm=1.0, scale=1.0, layer_norm=False, seed=0)
-    save_model(model, tokenizer, layout.pretrain(variant, 0))
-    return load_model(layout.pretrain(variant, 0), "pretrain", CPU)
+    about = describe_slots(SCHEME, parse_variant(variant, SCHEME.of_posts))
+    if about:
+        model.add_slots(variant, about, 4, [1.0] * len(about), slot_settings(), 0)
+    save_model(model, tokenizer, LAYOUT.pretrain(variant, 0))
+    return load_model(LAYOUT.pretrain(variant, 0), "pretrain", CPU)
 
 
 def expected_vectors(model, tokenizer, posts, slots):
@@ -51,7 +60,7 @@ def expected_vectors(model, tokenizer, posts, slots):
             [normalise_text(post["text"], BATCHES)], truncation=True, max_length=24, return_tensors="pt"
         )
         with torch.no_grad():
-            vectors.append(model.post_embedding(encoded["input_ids"], encoded["attention_mask"], slot)[0].numpy())
+            vectors.append(model.post_embedding(encoded["input_ids"], encoded["attention_mask"], **slot)[0].numpy())
     return np.stack(vectors)
 
 
@@ -61,11 +70,11 @@ def cosines(one, other):
 
 def test_text_vectors_stand_in_row_order_with_the_mean_ntu_vector(task, tiny_backbone):
     model, tokenizer = write_model(tiny_backbone, "text")
-    encode.run(ENCODE, BATCHES, "text", 0, "words")
-    tensors = load_file(layout.vectors("text", 0, "words") / "some.safetensors")
+    encode.run(ENCODE, BATCHES, SCHEME, "text", 0, "words", LAYOUT)
+    tensors = load_file(LAYOUT.vectors("text", 0, "words") / "some.safetensors")
     assert tensors["vectors"].shape == (70, 32)
-    assert cosines(tensors["vectors"], expected_vectors(model, tokenizer, task, [None] * 70)).min() > 0.999
-    table = EmbeddingTable.load(layout.EMBEDDINGS)
+    assert cosines(tensors["vectors"], expected_vectors(model, tokenizer, task, [{}] * 70)).min() > 0.999
+    table = EmbeddingTable.load(LAYOUT.embeddings)
     for post, ntu in zip(task, tensors["ntu"], strict=True):
         rows = [int(table.rows("user", [post["author"]])[0])] if post["author"] else []
         vectors = [table.vectors[row] for row in rows] + [table.mean for _ in post["hashtags"]]
@@ -75,22 +84,43 @@ def test_text_vectors_stand_in_row_order_with_the_mean_ntu_vector(task, tiny_bac
 def test_slot_vectors_feed_the_variant_and_parts_change_nothing(task, tiny_backbone, monkeypatch):
     model, tokenizer = write_model(tiny_backbone, "author")
     monkeypatch.setattr(encode, "POSTS_AT_ONCE", 32)
-    encode.run(ENCODE, BATCHES, "author", 0, "words")
-    tensors = load_file(layout.vectors("author", 0, "words") / "some.safetensors")
+    encode.run(ENCODE, BATCHES, SCHEME, "author", 0, "words", LAYOUT)
+    tensors = load_file(LAYOUT.vectors("author", 0, "words") / "some.safetensors")
     assert set(tensors) == {"vectors"}
-    table = EmbeddingTable.load(layout.EMBEDDINGS)
+    table = EmbeddingTable.load(LAYOUT.embeddings)
     rows = table.rows("user", [post["author"] for post in task])
-    slots = [torch.from_numpy(table.mean if row < 0 else np.array(table.vectors[row]))[None] for row in rows]
+    slots = [
+        {"slot": torch.from_numpy(table.mean if row < 0 else np.array(table.vectors[row]))[None, None]} for row in rows
+    ]
     expected = expected_vectors(model, tokenizer, task, slots)
     assert cosines(tensors["vectors"], expected).min() > 0.999
 
 
+@pytest.mark.parametrize("variant", ["author.hashtag", "author++hashtag"])
+def test_several_slots_and_projections_per_type_feed_the_variant(task, tiny_backbone, variant):
+    model, tokenizer = write_model(tiny_backbone, variant)
+    encode.run(ENCODE, BATCHES, SCHEME, variant, 0, "words", LAYOUT)
+    vectors = load_file(LAYOUT.vectors(variant, 0, "words") / "some.safetensors")["vectors"]
+    table, ntus = EmbeddingTable.load(LAYOUT.embeddings), pq.read_table(LAYOUT.task("words") / "some.parquet")["ntus"]
+    slots = Slots.of(table, SCHEME, parse_variant(variant, SCHEME.of_posts), ntus.combine_chunks())
+    tensors = [slots.tensors(np.array([row]), CPU) for row in range(70)]
+    assert cosines(vectors, expected_vectors(model, tokenizer, task, tensors)).min() > 0.999
+    assert cosines(vectors, expected_vectors(model, tokenizer, task, [{}] * 70)).min() < 0.999
+
+
+@pytest.mark.parametrize(("name", "width"), [("author", 4), ("author.hashtag", 8), ("author++hashtag", 8)])
+def test_the_mean_ntu_vector_is_that_of_the_slots_of_post_concat(task, tiny_backbone, name, width):
+    write_model(tiny_backbone, "text")
+    encode.run(ENCODE.model_copy(update={"post_concat": name}), BATCHES, SCHEME, "text", 0, "words", LAYOUT)
+    assert load_file(LAYOUT.vectors("text", 0, "words") / "some.safetensors")["ntu"].shape == (70, width)
+
+
 def test_float16_output_and_an_empty_data_set(task, tiny_backbone):
     write_model(tiny_backbone, "text")
-    empty = pq.read_table(layout.task("words") / "some.parquet").slice(0, 0)
-    pq.write_table(empty, layout.task("words") / "some.parquet")
-    encode.run(Encode(batch_size=8, dtype="float16", hidden_share=0.0), BATCHES, "text", 0, "words")
-    tensors = load_file(layout.vectors("text", 0, "words") / "some.safetensors")
+    empty = pq.read_table(LAYOUT.task("words") / "some.parquet").slice(0, 0)
+    pq.write_table(empty, LAYOUT.task("words") / "some.parquet")
+    encode.run(ENCODE.model_copy(update={"dtype": "float16"}), BATCHES, SCHEME, "text", 0, "words", LAYOUT)
+    tensors = load_file(LAYOUT.vectors("text", 0, "words") / "some.safetensors")
     assert tensors["vectors"].shape == (0, 32)
     assert tensors["vectors"].dtype == np.float16
 
@@ -102,9 +132,9 @@ def test_some_training_posts_lose_their_ntus_the_same_for_every_variant(task, ti
         write_model(tiny_backbone, variant)
         for share in (0.0, 0.5):
             settings = ENCODE.model_copy(update={"hidden_share": share})
-            encode.run(settings, BATCHES, variant, 0, "words")
-            found[variant, share] = load_file(layout.vectors(variant, 0, "words") / "some.safetensors")
-    table = EmbeddingTable.load(layout.EMBEDDINGS)
+            encode.run(settings, BATCHES, SCHEME, variant, 0, "words", LAYOUT)
+            found[variant, share] = load_file(LAYOUT.vectors(variant, 0, "words") / "some.safetensors")
+    table = EmbeddingTable.load(LAYOUT.embeddings)
     hidden = np.isclose(found["text", 0.5]["ntu"], table.mean).all(1) & ~np.isclose(
         found["text", 0.0]["ntu"], table.mean
     ).all(1)
@@ -118,27 +148,27 @@ def test_some_training_posts_lose_their_ntus_the_same_for_every_variant(task, ti
 
 @pytest.mark.slow
 def test_minilm_in_the_machines_precision_equals_float32(lm_project, adapt_settings):
-    adapt.run(adapt_settings(backbone="minilm", max_posts=0), BATCHES)
-    model, tokenizer = load_model(layout.ADAPT, "adapt", CPU)
-    posts = pq.read_table(layout.POSTS).slice(0, 32).to_pylist()
-    table = EmbeddingTable.load(layout.EMBEDDINGS)
-    expected = expected_vectors(model, tokenizer, posts, [None] * 32)
-    dtype = np.dtype("float32")
-    encoder = encode.Encoder(encode.freeze(model), tokenizer, table, VARIANTS["text"], BATCHES, 8, dtype, 0.0)
-    vectors = encode.encode_posts(encoder, *([post[name] for post in posts] for name in ("text", "author", "hashtags")))
+    adapt.run(adapt_settings(backbone="minilm", max_posts=0), BATCHES, LAYOUT)
+    model, tokenizer = load_model(LAYOUT.adapt, "adapt", CPU)
+    posts = pq.read_table(LAYOUT.posts).slice(0, 32).to_pylist()
+    expected = expected_vectors(model, tokenizer, posts, [{}] * 32)
+    encoder = Encoder(freeze(model), tokenizer, None, SCHEME, parse_variant("text", {}), BATCHES, 8)
+    fields = {name: [post[name] for post in posts] for name in ("post_id", "text", "author")}
+    vectors = encoder.encode(Posts.of(SCHEME, fields))
+    assert vectors.shape == (32, encoder.width)
     assert cosines(vectors, expected).min() > 0.999
 
 
 def test_missing_inputs_and_unknown_variants_are_user_errors(lm_project, task, tiny_backbone):
     with pytest.raises(UserError, match="dvc repro pretrain@text-0"):
-        encode.run(ENCODE, BATCHES, "text", 0, "words")
-    with pytest.raises(UserError, match="unknown variant"):
-        encode.run(ENCODE, BATCHES, "place", 0, "words")
+        encode.run(ENCODE, BATCHES, SCHEME, "text", 0, "words", LAYOUT)
+    with pytest.raises(UserError, match="variant 'place': unknown role"):
+        encode.run(ENCODE, BATCHES, SCHEME, "place", 0, "words", LAYOUT)
     write_model(tiny_backbone, "text")
-    (layout.task("words") / "some.parquet").unlink()
+    (LAYOUT.task("words") / "some.parquet").unlink()
     with pytest.raises(UserError, match=r"some\.parquet: not found"):
-        encode.run(ENCODE, BATCHES, "text", 0, "words")
-    assert not layout.vectors("text", 0, "words").exists()
+        encode.run(ENCODE, BATCHES, SCHEME, "text", 0, "words", LAYOUT)
+    assert not LAYOUT.vectors("text", 0, "words").exists()
 
 
 def test_an_aligned_table_survives_the_safetensors_reader(tmp_path):

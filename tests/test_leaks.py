@@ -7,10 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from schemes import SCHEME, slot_settings
 
-from ntulm import adapt, encode, layout, pretrain
+from ntulm import adapt, encode, pretrain
 from ntulm.files import read_json, write_json
 from ntulm.language_model.config import Batches, Encode, Pretrain
+from ntulm.layout import Layout
+from ntulm.ntus import ntus_of
 from ntulm.probe import stage as probe
 from ntulm.probe.config import Probe
 from ntulm.probe.tfidf import tfidf_scores
@@ -18,6 +21,7 @@ from ntulm.tasks import hashtag
 from ntulm.tasks.config import HashtagTask
 from ntulm.text import extract
 
+LAYOUT = Layout()
 BATCHES = Batches(max_length=24, mask_urls=True, mask_mentions=True)
 PRETRAIN = Pretrain(
     max_posts=700,
@@ -31,13 +35,9 @@ PRETRAIN = Pretrain(
     weight_decay=0.01,
     warmup_share=0.1,
     mask_share=0.3,
-    slot_layer_norm=False,
-    slot_scale=3.0,
-    slot_learning_rate_factor=2.0,
-    slot_weight=0.5,
-    slot_dropout=0.0,
-    hide_masked_hashtags=False,
+    slot=slot_settings(scale=3.0, weight=0.5),
 )
+ENCODE = Encode(batch_size=64, dtype="float32", hidden_share=0.0, post_concat="author+hashtag")
 PROBE = Probe.model_validate(
     {
         "search": False,
@@ -68,24 +68,26 @@ def write_side_task():
         author = str(random.choice(authors))
         text = " ".join(str(word) for word in random.choice(["i", "like", "it", "so", "very", "much"], 6))
         split = "train" if number < 300 else "validation" if number < 400 else "test"
-        row = {"post_id": str(number), "split": split, "text": text, "author": author, "hashtags": []}
+        row = {"post_id": str(number), "split": split, "text": text, "author": author}
         rows.append(row | {"labels": [int(author.startswith("right"))]})
-    layout.task("side").mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows), layout.task("side") / "side.parquet")
+    LAYOUT.task("side").mkdir(parents=True)
+    table = pa.Table.from_pylist(rows)
+    table = table.append_column("ntus", ntus_of(SCHEME, {"author": table["author"].to_pylist()}))
+    pq.write_table(table, LAYOUT.task("side") / "side.parquet")
     about = {"family": "Side", "kind": "single", "classes": ["left", "right"], "metric": "accuracy"}
-    write_json(layout.task("side") / "datasets.json", {"side": about | {"metrics": ["accuracy"]}})
+    write_json(LAYOUT.task("side") / "datasets.json", {"side": about | {"metrics": ["accuracy"]}})
 
 
 @pytest.mark.slow
 def test_the_gain_vanishes_with_the_ntus_of_other_posts(lm_project, adapt_settings):
-    adapt.run(adapt_settings(max_posts=0), BATCHES)
+    adapt.run(adapt_settings(max_posts=0), BATCHES, LAYOUT)
     write_side_task()
     accuracy: dict[str, float] = {}
     for variant in ("text", "author+hashtag", "shuffled"):
-        pretrain.run(PRETRAIN, BATCHES, "minilm", variant, 0)
-        encode.run(Encode(batch_size=64, dtype="float32", hidden_share=0.0), BATCHES, variant, 0, "side")
-        probe.run(PROBE, variant, 0, "side")
-        results = read_json(layout.metrics("probe", variant, 0, "side"))
+        pretrain.run(PRETRAIN, BATCHES, SCHEME, "minilm", variant, 0, LAYOUT)
+        encode.run(ENCODE, BATCHES, SCHEME, variant, 0, "side", LAYOUT)
+        probe.run(PROBE, variant, 0, "side", LAYOUT)
+        results = read_json(LAYOUT.metrics("probe", variant, 0, "side"))
         accuracy |= {system: datasets["side"]["accuracy"] for system, datasets in results.items()}
     assert accuracy["author+hashtag"] > 0.95  # there is something to gain
     assert accuracy["ntu"] > 0.95
@@ -121,7 +123,7 @@ def hashtag_recall(remove_target):
 def test_a_target_left_in_on_purpose_makes_the_score_jump(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
-    layout.CORPUS.mkdir(parents=True)
+    LAYOUT.corpus.mkdir(parents=True)
     posts, splits = [], []
     for number in range(1200):
         tag, words = str(random.choice(TAGS)), " ".join(random.choice(["so", "it", "very", "much", "we"], 5))
@@ -130,8 +132,8 @@ def test_a_target_left_in_on_purpose_makes_the_score_jump(tmp_path, monkeypatch)
         splits.append(
             {"post_id": str(number), "split": "train" if number < 800 else "validation" if number < 1000 else "test"}
         )
-    pq.write_table(pa.Table.from_pylist(posts), layout.POSTS)
-    pq.write_table(pa.Table.from_pylist(splits), layout.SPLITS)
+    pq.write_table(pa.Table.from_pylist(posts), LAYOUT.posts)
+    pq.write_table(pa.Table.from_pylist(splits), LAYOUT.splits)
     honest, dataset = hashtag_recall(remove_target=True)
     assert not any(extract(row.text) or row.hashtags for row in dataset.rows)
     leaked, dataset = hashtag_recall(remove_target=False)

@@ -38,12 +38,11 @@ def train_and_watch(folder: str) -> list[float]:
     lengths = random.integers(5, 100, 600)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = random.integers(2000, 20000, offsets[-1]).astype(np.int32)
-    posts = training.Posts(Tokens(ids, offsets, np.full(len(ids), -1), []), None)
+    posts = training.Examples(Tokens(ids, offsets, np.full(len(ids), -1), []))
     model, tokenizer, _ = load_backbone("minilm", 0, choose_device())
     replace_dropout(model)
-    slot = training.SlotTraining()
-    job = training.Job("memory", model, posts, posts, Masking(tokenizer, 0.15, 128), SETTINGS, 0, slot, Path(folder))
-    optimizer = training.make_optimizer(model, job.settings, 1.0)
+    job = training.Job("memory", model, posts, posts, Masking(tokenizer, 0.15, 128), SETTINGS, 0, None, Path(folder))
+    optimizer = training.make_optimizer(model, job.settings, None)
     order = [batch for epoch in range(2) for batch in training_order(lengths, 8, 0, epoch)]
     peaks = []
     for step, batch in enumerate(order[:STEPS], start=1):

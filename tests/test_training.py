@@ -12,10 +12,9 @@ from ntulm.language_model.checkpoint import Checkpoint
 from ntulm.language_model.config import Adapt, Batches
 from ntulm.language_model.training import (
     EarlyStopping,
+    Examples,
     Job,
     Plan,
-    Posts,
-    SlotTraining,
     evaluate,
     learning_rate_factor,
     plan_posts,
@@ -44,9 +43,9 @@ def make_job(tiny_backbone, tmp_path, **changes):
     random = np.random.default_rng(0)
     texts = [" ".join(["i like it"] * int(random.integers(1, 6))) for _ in range(150)]
     settings = Adapt(**{**SETTINGS, **changes})
-    train, validation = (Posts(tokenise(part, tokenizer, BATCHES), None) for part in (texts[:100], texts[100:]))
+    train, validation = (Examples(tokenise(part, tokenizer, BATCHES)) for part in (texts[:100], texts[100:]))
     masking = Masking(tokenizer, settings.mask_share, BATCHES.max_length)
-    return Job("test", model, train, validation, masking, settings, 0, SlotTraining(), tmp_path / "checkpoint")
+    return Job("test", model, train, validation, masking, settings, 0, None, tmp_path / "checkpoint")
 
 
 def weights(model):

@@ -1,35 +1,73 @@
+"""ntulm/variants.py: a variant's name is its meaning, and what is no name is refused."""
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ntulm.errors import UserError
-from ntulm.variants import VARIANTS, present, variant_of
+from ntulm.variants import Slot, Variant, parse_variant
 
-TEXTS = [f"post {number}" for number in range(40)]
-AUTHORS = [None if number % 4 == 0 else f"user{number}" for number in range(40)]
-HASHTAGS = [None if number % 3 == 0 else [f"tag{number}", "all"] for number in range(40)]
+ROLES = dict.fromkeys(["author", "mention", "hashtag"])
 
 
-def test_variants_name_their_ntus():
-    assert variant_of("text").slot == ()
-    assert variant_of("author+hashtag").slot == ("author", "hashtag")
-    with pytest.raises(UserError, match=r"unknown variant 'hashtag\+author'; valid are text, author, hashtag, author"):
-        variant_of("hashtag+author")
+@pytest.mark.parametrize(
+    ("name", "slots"),
+    [
+        ("text", ()),
+        ("unadapted", ()),
+        ("author", (Slot(("author",)),)),
+        ("author+hashtag", (Slot(("author", "hashtag")),)),
+        ("hashtag+author", (Slot(("hashtag", "author")),)),
+        ("author++hashtag", (Slot(("author", "hashtag"), per_type=True),)),
+        ("author.hashtag", (Slot(("author",)), Slot(("hashtag",)))),
+        ("mention.author++hashtag", (Slot(("mention",)), Slot(("author", "hashtag"), per_type=True))),
+        ("shuffled", (Slot(("author", "hashtag")),)),
+    ],
+)
+def test_a_name_says_what_the_slots_take(name, slots):
+    variant = parse_variant(name, ROLES)
+    assert variant.slots == slots
+    assert variant.roles == tuple(role for slot in slots for role in slot.roles)
+    assert variant.shuffled == (name == "shuffled")
+    assert variant.trained == (name != "unadapted")
 
 
-@pytest.mark.parametrize("name", ["text", "author", "hashtag", "author+hashtag", "unadapted"])
-def test_most_variants_see_the_posts_as_they_are(name):
-    seen = present(VARIANTS[name], TEXTS, AUTHORS, HASHTAGS)
-    assert (seen.texts, seen.authors, seen.hashtags) == (TEXTS, AUTHORS, HASHTAGS)
+def test_words_have_roles_and_no_slot():
+    assert parse_variant("words", ROLES) == Variant(words=("author", "hashtag"))
 
 
-def test_shuffled_posts_keep_their_text_and_get_the_ntus_of_another():
-    seen = present(VARIANTS["shuffled"], TEXTS, AUTHORS, HASHTAGS)
-    assert seen.texts == TEXTS
-    pairs = list(zip(seen.authors, map(str, seen.hashtags), strict=True))
-    own = list(zip(AUTHORS, map(str, HASHTAGS), strict=True))
-    assert sorted(pairs, key=str) == sorted(own, key=str)  # author and hashtags of one post stay together
-    assert sum(first == second for first, second in zip(pairs, own, strict=True)) < 8
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("emoji", r"unknown role 'emoji'; ntus\.roles has author, mention, hashtag"),
+        ("author+author", "a role stands twice"),
+        ("author.author+hashtag", "a role stands twice"),
+        ("author+hashtag++mention", "is no slot; expected roles joined by"),
+        ("author+", "'author\\+' is no slot"),
+        ("author..hashtag", "'' is no slot"),
+        ("", "'' is no slot"),
+        ("author, hashtag", "is no slot"),
+        ("Author", "is no slot"),
+        ("text+author", "unknown role 'text'"),
+    ],
+)
+def test_what_is_no_variant_is_refused_with_what_would_be_right(name, message):
+    with pytest.raises(UserError, match=message):
+        parse_variant(name, ROLES)
 
 
-def test_words_stand_before_the_text():
-    seen = present(VARIANTS["words"], ["hello #all", "so"], ["ada", None], [["all"], None])
-    assert seen.texts == ["ada all hello #all", "so"]
+@pytest.mark.parametrize("name", ["words", "shuffled"])
+def test_variants_of_the_papers_roles_want_them(name):
+    with pytest.raises(UserError, match=rf"variant '{name}': unknown role 'hashtag'"):
+        parse_variant(name, {"author": None})
+
+
+@given(st.permutations(list(ROLES)), st.lists(st.sampled_from(["+", "++", "."]), min_size=2, max_size=2))
+def test_a_name_is_read_back_or_refused(roles, signs):
+    name = roles[0] + signs[0] + roles[1] + signs[1] + roles[2]
+    if set(signs) == {"+", "++"}:
+        with pytest.raises(UserError):
+            parse_variant(name, ROLES)
+        return
+    written = ".".join(("++" if slot.per_type else "+").join(slot.roles) for slot in parse_variant(name, ROLES).slots)
+    assert written == name

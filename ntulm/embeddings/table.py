@@ -16,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,6 +62,13 @@ class EmbeddingTable:
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    @cached_property
+    def type_means(self) -> dict[str, np.ndarray]:
+        """The mean vector float32 [D] of each type."""
+        types = pc.list_element(pc.split_pattern(self.names.cast(pa.large_string()), "\0", max_splits=1), 0)
+        kinds = types.to_numpy(False).astype(str)
+        return {name: np.array(self.vectors[kinds == name]).mean(axis=0) for name in sorted(set(kinds))}
 
     def rows(self, ntu_type: str, keys: Iterable[str | None]) -> np.ndarray:
         """The row of each NTU.

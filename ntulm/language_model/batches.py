@@ -8,7 +8,7 @@ Shapes: N posts, T tokens of all posts, B posts of a batch, L tokens of a post, 
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ntulm.embeddings.table import EmbeddingTable
 from ntulm.language_model.model import IGNORED
 from ntulm.text import normalise
 
@@ -99,40 +98,6 @@ def _hashtags_at(text: str, spans: Sequence[tuple[int, int]], hashtags: list[str
                 inside[place] = len(hashtags)
         hashtags.append(normalise(found[0]))
     return inside
-
-
-@dataclass(frozen=True)
-class Slots:
-    """The NTUs of N posts; their vectors are looked up batch by batch."""
-
-    table: EmbeddingTable
-    rows: np.ndarray  # int64 [n], rows of the table, -1 for an unknown NTU
-    offsets: np.ndarray  # int64 [N + 1]
-
-    def vectors(self, posts: np.ndarray, hide: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
-        """The mean NTU vectors float32 [B, D] of `posts` int64 [B] (§3.2).
-
-        Args:
-            posts: which posts.
-            hide: tells of places int64 [m] in `rows` which NTUs do not count, bool [m]: as if the post had not used
-                them. None: all count.
-        """
-        starts, counts = self.offsets[posts], np.diff(self.offsets)[posts]
-        offsets = np.concatenate([[0], np.cumsum(counts)])
-        places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts) + np.repeat(starts, counts)
-        if hide is not None:
-            shown = ~hide(places)
-            places, offsets = places[shown], np.concatenate([[0], np.cumsum(shown)])[offsets]
-        return self.table.slot_vectors(self.rows[places], offsets)
-
-    def typical_norm(self) -> float:
-        """The root mean square norm of the slot vectors, of at most 8192 posts spread over all."""
-        posts = np.unique(np.linspace(0, len(self.offsets) - 2, 8192).astype(np.int64))
-        return max(float(np.sqrt(np.square(self.vectors(posts)).sum(axis=1).mean())), 1e-6)
-
-    def fingerprint(self) -> str:
-        """A hash of the rows and of the table's mean, which any other training of the table changes."""
-        return _hash(self.rows, self.offsets, self.table.mean)
 
 
 def training_order(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

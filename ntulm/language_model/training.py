@@ -7,7 +7,6 @@ undisturbed run: order, masks and dropout depend on (seed, epoch, step), never o
 import math
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ from ntulm.language_model.batches import (
     FIXED,
     MaskedBatch,
     Masking,
-    Slots,
     Tokens,
     length_order,
     training_order,
@@ -37,28 +35,44 @@ from ntulm.language_model.checkpoint import (
 )
 from ntulm.language_model.dropout import replace_dropout
 from ntulm.language_model.model import NtulmForMaskedLM, token_losses
+from ntulm.language_model.slots import Hide, Slots
 
 if TYPE_CHECKING:
-    from ntulm.language_model.config import Training
+    from ntulm.language_model.config import Slot, Training
 
 MAX_GRADIENT_NORM = 1.0  # the Hugging Face Trainer's default, which the paper used
 CHECKPOINT_SECONDS = 300  # beside the checkpoint at each evaluation
 PROGRESS_SECONDS = 15
 SLOT_STREAM = 3  # of draws; the masks have 0 to 2
 NO_STEP = 2**62  # "no step went wrong"
-Hide = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Posts:
-    """Tokenised posts and, for a model with a slot, their NTUs."""
+class Examples:
+    """Tokenised posts and, for a model with slots, their NTUs."""
 
     tokens: Tokens
-    slots: Slots | None
+    slots: Slots | None = None
+    ntus_of_tokens: np.ndarray | None = None  # int64 [R, T], numbers of NTUs that are left out of the slots while the
+    # token is masked, -1 for none (`ntulm/language_model/slots.py`); None: nothing is left out
 
-    def slot_vectors(self, posts: np.ndarray, device: torch.device, hide: Hide | None = None) -> Tensor | None:
-        """float32 [B, D] on the device, or None without a slot; `hide` as in `Slots.vectors`."""
-        return None if self.slots is None else to_device(torch.from_numpy(self.slots.vectors(posts, hide)), device)
+    def slot_tensors(self, posts: np.ndarray, device: torch.device, hide: Hide | None = None) -> dict[str, Tensor]:
+        """What the model wants beside tokens, by argument; nothing without slots. `hide` as in `Slots.vectors`."""
+        return {} if self.slots is None else self.slots.tensors(posts, device, hide)
+
+    def hide(self, batch: MaskedBatch, dropout: float, seed: int, epoch: int) -> Hide | None:
+        """Which NTUs do not count for a batch; None: all do.
+
+        Args:
+            batch: of these posts.
+            dropout: share of the NTUs that are left out, drawn anew in every epoch.
+            seed: of the draw.
+            epoch: of the draw.
+        """
+        if not dropout and self.ntus_of_tokens is None:
+            return None
+        own = np.zeros(0, np.int64) if self.ntus_of_tokens is None else self.ntus_of_tokens[:, batch.places]
+        return lambda numbers: (uniform(numbers, seed, epoch, SLOT_STREAM) < dropout) | np.isin(numbers, own)
 
 
 @dataclass
@@ -129,34 +143,17 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class SlotTraining:
-    """How the slot is trained; of no effect on a model without one."""
-
-    learning_rate_factor: float = 1.0  # of the projection over that of the backbone
-    dropout: float = 0.0  # share of the NTUs that are left out of the slot, drawn anew in every epoch
-    ntu_of_token: np.ndarray | None = None  # int64 [T], the place in `Slots.rows` that is left out while the token is
-    # masked, -1 for none; None: nothing is left out
-
-    def hide(self, batch: MaskedBatch, seed: int, epoch: int) -> Hide | None:
-        """Which NTUs do not count for a batch; None: all do."""
-        if not self.dropout and self.ntu_of_token is None:
-            return None
-        own = np.zeros(0, np.int64) if self.ntu_of_token is None else self.ntu_of_token[batch.places]
-        return lambda places: (uniform(places, seed, epoch, SLOT_STREAM) < self.dropout) | np.isin(places, own)
-
-
-@dataclass(frozen=True)
 class Job:
     """Everything that a training run needs; the model has its final shape and is on its device."""
 
     name: str
     model: NtulmForMaskedLM
-    train: Posts
-    validation: Posts
+    train: Examples
+    validation: Examples
     masking: Masking
     settings: "Training"
     seed: int
-    slot: "SlotTraining"
+    slot: "Slot | None"  # how slots are trained; None for a model without any
     checkpoint: Path
 
 
@@ -170,7 +167,7 @@ def train_model(job: Job) -> Outcome:
     plan = Plan(len(job.train.tokens), settings.batch_size, settings.epochs, settings.evaluations_per_epoch)
     if model.device.type == "cpu":
         replace_dropout(model)  # a GPU has a kernel for it
-    optimizer = make_optimizer(model, settings, job.slot.learning_rate_factor)
+    optimizer = make_optimizer(model, settings, job.slot)
     checkpoint = Checkpoint(job.checkpoint, _fingerprint(job))
     state, best = _resume(job, optimizer, checkpoint)
     meter = Meter(job.name, model.device, plan, state)
@@ -204,8 +201,9 @@ def train_step(
     torch.manual_seed(job.seed * 1_000_003 + step)  # dropout follows from the step: a resumed run draws the same
     for group in optimizer.param_groups:
         group["lr"] = group["full_lr"] * factor
-    slot = job.train.slot_vectors(posts, model.device, job.slot.hide(batch, job.seed, epoch))
-    loss = masked_losses(model, batch, slot).sum() / max(len(batch.places), 1)
+    hide = job.train.hide(batch, job.slot.dropout, job.seed, epoch) if job.slot else None
+    slots = job.train.slot_tensors(posts, model.device, hide)
+    loss = masked_losses(model, batch, slots).sum() / max(len(batch.places), 1)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
     optimizer.step()
@@ -213,14 +211,14 @@ def train_step(
     return loss.detach(), len(batch.places), norm
 
 
-def masked_losses(model: NtulmForMaskedLM, batch: MaskedBatch, slot: Tensor | None) -> Tensor:
-    """-ln p of the masked tokens of a batch: float32 [M], 0 where padded."""
+def masked_losses(model: NtulmForMaskedLM, batch: MaskedBatch, slots: dict[str, Tensor]) -> Tensor:
+    """-ln p of the masked tokens of a batch: float32 [M], 0 where padded; `slots` are arguments of the model."""
     device = model.device
     input_ids, attention_mask, positions, targets = (
         to_device(part, device) for part in (batch.input_ids, batch.attention_mask, batch.positions, batch.targets)
     )
     with mixed_precision(device):
-        logits = model(input_ids, attention_mask, slot, positions=positions).logits
+        logits = model(input_ids, attention_mask, **slots, positions=positions).logits
     return token_losses(logits, targets)
 
 
@@ -233,7 +231,7 @@ class TokenLosses:
 
 
 @torch.inference_mode()
-def evaluate(job: Job, posts: Posts) -> TokenLosses:
+def evaluate(job: Job, posts: Examples) -> TokenLosses:
     """Measure the model on posts; their masks are the same for every variant, seed and evaluation.
 
     Raises:
@@ -243,7 +241,7 @@ def evaluate(job: Job, posts: Posts) -> TokenLosses:
     places, nats = [], []
     for group in length_order(posts.tokens.lengths, job.settings.batch_size):
         batch = job.masking.batch(posts.tokens, group, seed=0, epoch=FIXED)
-        losses = masked_losses(job.model, batch, posts.slot_vectors(group, job.model.device))
+        losses = masked_losses(job.model, batch, posts.slot_tensors(group, job.model.device))
         places.append(batch.places)
         nats.append(losses[: len(batch.places)])
     order = np.argsort(np.concatenate(places), kind="stable")
@@ -255,16 +253,16 @@ def evaluate(job: Job, posts: Posts) -> TokenLosses:
     return TokenLosses(np.concatenate(places)[order], bits.astype(np.float32))
 
 
-def make_optimizer(model: NtulmForMaskedLM, settings: "Training", slot_factor: float) -> torch.optim.Optimizer:
-    """AdamW with the projection's own learning rate; biases and norms are not decayed, as in the HF Trainer."""
+def make_optimizer(model: NtulmForMaskedLM, settings: "Training", slot: "Slot | None") -> torch.optim.Optimizer:
+    """AdamW with the projections' own learning rate; biases and norms are not decayed, as in the HF Trainer."""
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        groups.setdefault((name.startswith("slot."), parameter.ndim > 1), []).append(parameter)
+        groups.setdefault((name.startswith("projections."), parameter.ndim > 1), []).append(parameter)
     return torch.optim.AdamW(
         [
             {
                 "params": parameters,
-                "full_lr": settings.learning_rate * (slot_factor if is_slot else 1.0),
+                "full_lr": settings.learning_rate * (slot.learning_rate_factor if slot and is_slot else 1.0),
                 "weight_decay": settings.weight_decay if is_matrix else 0.0,
             }
             for (is_slot, is_matrix), parameters in groups.items()
@@ -352,8 +350,8 @@ class Meter:
 
 
 def _fingerprint(job: Job) -> str:
-    parts: list[Any] = [job.settings.model_dump(mode="json"), job.seed, job.slot.learning_rate_factor]
-    parts += [job.slot.dropout, job.slot.ntu_of_token is not None]
+    parts: list[Any] = [job.settings.model_dump(mode="json"), job.seed]
+    parts += [job.slot.model_dump(mode="json") if job.slot else None, job.train.ntus_of_tokens is not None]
     parts += [job.model.config.to_dict(), weights_fingerprint(job.model), torch.__version__]
     parts += [job.model.device.type, has_bf16(job.model.device)]
     for posts in (job.train, job.validation):
