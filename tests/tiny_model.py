@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from ntulm.language_model.slots import describe_slots
 from ruamel.yaml import YAML
 
 from ntulm import encode, model
@@ -19,6 +18,7 @@ from ntulm.configure import configured
 from ntulm.files import write_json
 from ntulm.language_model.backbone import load_backbone, save_model
 from ntulm.language_model.config import Slot
+from ntulm.language_model.slots import describe_slots
 from ntulm.layout import Layout
 from ntulm.params import Params, check_params
 from ntulm.posts import Posts

@@ -27,8 +27,8 @@ posts = ["a post #tag", {"text": "another post", "author": "@somebody", "hashtag
 vectors = model.encode(posts)
 labels = {task: [post.labels for post in model.predict(posts, task)] for task in model.tasks}
 """
-LIMITS = """- It is made for posts like the ones it was trained on, in their languages and their time. An author or a hashtag
-  that the table does not know counts as the average one, and adds nothing.
+LIMITS = """- It is made for posts like the ones it was trained on, in their languages and their time. An author or a
+  hashtag that the table does not know counts as the average one, and adds nothing.
 - The figures are of test posts of the same source. Posts of another network or of later years can fare worse;
   `known` tells of which posts the table knows something.
 - Where a task hides from its texts what gives the label away (the target hashtag, cashtags, words of the label), the

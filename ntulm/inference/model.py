@@ -42,9 +42,7 @@ class Ntu(NamedTuple):
 class Prediction:
     """What a classifier says of one post."""
 
-    labels: list[
-        str
-    ]  # the likeliest class; where a post can have several, all from the threshold on, the likeliest first
+    labels: list[str]  # the likeliest class; of several labels all from the threshold on, the likeliest first
     probabilities: dict[str, float]  # of every class
     known: bool  # whether the table knows an NTU of the post that the model looks at
 
