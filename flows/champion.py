@@ -1,22 +1,22 @@
 """The model in production as a folder: what `ntulm check` and `ntulm challenge` compare with.
 
-The folder is laid out like the project: `params.yaml`, and of the outputs of the promoted run what its commit names,
-from DVC's cache or remote. Where it is, is no output of a stage: it is fetched anew by each run.
+The folder is laid out like the project: of the outputs of the promoted run, the corpus and the model directory that its
+commit names, from DVC's cache or remote. Where it is, is no output of a stage: it is fetched anew by each run.
 """
 
 import shutil
 from pathlib import Path
 
 from flows.failure import CommandError
-from flows.registry import CORPUS, PARAMS_FILE, Version, git, model_path
+from flows.registry import CORPUS, Version, model_path
 from flows.workspace import Log, Workspace, dvc
 
 FOLDER = Path("data/champion")
-TABLE = "data/embeddings"
+MODEL_DIRECTORY = "data/model"  # where `ntulm` looks for it, wherever the promoted commit had it
 
 
-def fetch(workspace: Workspace, version: Version, log: Log, with_model: bool) -> Path:
-    """Put the champion's corpus, table and, where wanted, model into `data/champion`; return that folder.
+def fetch(workspace: Workspace, version: Version, log: Log) -> Path:
+    """Put the champion's corpus and model directory into `data/champion`; return that folder.
 
     Raises:
         CommandError: an output is neither in the cache nor in a remote.
@@ -24,12 +24,9 @@ def fetch(workspace: Workspace, version: Version, log: Log, with_model: bool) ->
     folder = workspace.root / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    params = git(workspace.root, "show", f"{version.commit}:./{PARAMS_FILE}")
-    (folder / PARAMS_FILE).write_text(params + "\n", encoding="utf-8")
-    model = [model_path(workspace.root, version.commit)] if with_model else []
-    for path in [CORPUS, TABLE, *model]:
+    for path, target in ((CORPUS, CORPUS), (model_path(workspace.root, version.commit), MODEL_DIRECTORY)):
         try:
-            workspace.run(dvc("get", ".", path, "--rev", version.commit, "--out", str(FOLDER / path)), log)
+            workspace.run(dvc("get", ".", path, "--rev", version.commit, "--out", str(FOLDER / target)), log)
         except CommandError as failure:
             raise CommandError(f"{version.version}: {path} cannot be fetched: {failure}") from None
     return FOLDER

@@ -33,7 +33,7 @@ def monitor(exports: Exports = "") -> State[Any]:
         version = production(workspace.root)
         if version is None:
             raise CommandError("monitor: nothing is in production yet; run `retrain` first")
-        champion = fetch(workspace, version, logger.info, with_model=False)
+        champion = fetch(workspace, version, logger.info)
         reason = refusal(workspace, str(champion), f"--exports={exports or corpus_path(workspace.root)}")
     decision = f"The arriving posts do not fit {version.version}: {reason}" if reason else ""
     publish_decision(decision or f"The arriving posts fit {version.version}: all checks passed.")

@@ -75,7 +75,7 @@ def decided(workspace: Workspace, champion: Version | None, side_by_side: int) -
     logger = get_run_logger()
     pipeline = read_pipeline(workspace.root)
     run_pipeline(pipeline.up_to(FIRST_STAGE), again(workspace), False, side_by_side)
-    reference = [] if champion is None else [str(fetch(workspace, champion, logger.info, with_model=True))]
+    reference = [] if champion is None else [str(fetch(workspace, champion, logger.info))]
     reason = refusal(workspace, *reference)
     if reason:
         return Decision(f"refused: the arriving posts fail their checks: {reason}; {stays(champion)}", alarm=True)

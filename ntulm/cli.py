@@ -141,7 +141,7 @@ def model() -> None:
     params = _params()
     from ntulm import model as stage
 
-    stage.run(params.model, params.batches, params.ntus.scheme, params.run.tasks, HERE)
+    stage.run(params.model, params.batches, params.ntus.scheme, params.adapt.backbone, params.run.tasks, HERE)
 
 
 @app.command(rich_help_panel=STAGE)

@@ -150,6 +150,15 @@ class Layout:
         """An Evidently workspace: what every check and every report found, over time."""
         return self.root / "monitoring"
 
+    @property
+    def champion(self) -> "Layout":
+        """What was fetched of the model in production: its corpus and its model directory."""
+        return Layout(self.root / "data/champion")
+
+    def version(self, name: str) -> Path:
+        """The model directory of a promoted version, once somebody fetched it."""
+        return self.root / "data/versions" / name
+
     def metrics(self, stage: str, *parts: object) -> Path:
         """The metrics file of a stage, or of one instance of it: `metrics/pretrain/author-0.json`."""
         name = "-".join(str(part) for part in parts)

@@ -1,65 +1,40 @@
 """The challenger against the champion: the same posts for both, a decision that follows from the interval."""
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
+import tiny_model
 from ruamel.yaml import YAML
-from test_encode import write_model
 
-from ntulm import encode, layout
 from ntulm.configure import configured
 from ntulm.embeddings.table import write_table
 from ntulm.errors import UserError
 from ntulm.evaluate.config import Evaluate
 from ntulm.evaluate.scores import ScoredDataset
-from ntulm.files import read_json, write_json
+from ntulm.files import read_json
+from ntulm.inference.directory import Settings
+from ntulm.layout import Layout
 from ntulm.params import check_params
-from ntulm.probe import stage as probe
 from ntulm.production import challenge
-from ntulm.tasks.dataset import Dataset, Row, describe, write_rows
 
-EVALUATE = Evaluate(resamples=300, confidence=0.95, seed=0, min_posts=30)
-SETTINGS = [
-    "run.variants=[text, author]",
-    "run.tasks=[topic]",
-    "challenge.variant=author",
-    "challenge.tasks=[topic]",
-    "encode.dtype=float32",
-    "probe.trials=2",
-    "evaluate.resamples=200",
-]
+EVALUATE = Evaluate(resamples=300, confidence=0.95, seed=0, min_posts=30, overlap=["author"])
+layout = Layout()
 
 
 @pytest.fixture
 def built(lm_project, tiny_backbone):
     """A project with a built model `author`, whose task asks for what only the author tells; its parameters."""
-    posts = pq.read_table(layout.POSTS).slice(100, 600).to_pylist()
-    places = ["train"] * 360 + ["validation"] * 120 + ["test"] * 120
-    rows = [
-        Row(post["post_id"], place, "we like it", post["author"], [], [int((post["author"] or "").startswith("right"))])
-        for post, place in zip(posts, places, strict=True)
-    ]
-    layout.task("topic").mkdir(parents=True)
-    write_rows(layout.task("topic") / "side.parquet", rows)
-    dataset = Dataset("Toy", "single", ["left", "right"], ["macro_f1"], rows)
-    write_json(layout.task("topic") / "datasets.json", {"side": describe(dataset)})
-    text = configured("quickstart", SETTINGS)
-    Path("params.yaml").write_text(text)
-    params = check_params(YAML(typ="safe", pure=True).load(text), "params.yaml")
-    write_model(tiny_backbone, "author")
-    encode.run(params.encode, params.batches, "author", 0, "topic")
-    probe.run(params.probe, "author", 0, "topic")
+    params = tiny_model.params_of("encode.dtype=float32", variant="author")
+    tiny_model.build(params, str(tiny_backbone), layout)
     return params
 
 
 def copied(folder="champion"):
-    """The project as it stands, as the one in production."""
-    for path in (layout.EMBEDDINGS, layout.pretrain("author", 0)):
-        shutil.copytree(path, Path(folder) / path)
-    shutil.copy("params.yaml", Path(folder) / "params.yaml")
+    """The model as it stands, as the one in production."""
+    shutil.copytree(layout.model, Layout(Path(folder)).model)
     return Path(folder)
 
 
@@ -70,57 +45,60 @@ def blind(directory):
 
 
 def decision():
-    return read_json(layout.CHALLENGE / "challenge.json")
+    return read_json(layout.challenge / "challenge.json")
 
 
 def test_a_model_is_exactly_as_good_as_itself(built):
-    challenge.run(built, copied())
+    challenge.run(built, copied(), layout)
     overall = decision()["overall"]
     assert (overall["gain"], overall["low"], overall["high"]) == (0, 0, 0)
     assert decision()["promote"]
-    assert [path.name for path in layout.CHALLENGE.iterdir()] == ["challenge.json"]
+    assert [path.name for path in layout.challenge.iterdir()] == ["challenge.json"]
 
 
 def test_the_champion_reads_posts_with_its_own_table(built):
     champion = copied()
-    blind(champion / layout.EMBEDDINGS)
-    challenge.run(built, champion)
+    blind(Layout(champion).model)
+    challenge.run(built, champion, layout)
     assert decision()["overall"]["low"] > 20
     assert decision()["datasets"][0]["posts"] == 120
 
 
 def test_a_worse_challenger_is_kept_out(built):
     champion = copied()
-    blind(layout.EMBEDDINGS)
-    encode.run(built.encode, built.batches, "author", 0, "topic")
-    probe.run(built.probe, "author", 0, "topic")
-    challenge.run(built, champion)
+    blind(layout.embeddings)
+    tiny_model.run_stages(built, layout)
+    challenge.run(built, champion, layout)
     assert not decision()["promote"]
     assert decision()["reason"].endswith(": worse")
 
 
-def test_a_champion_of_older_parameters_can_be_read(built):
+def test_a_champion_of_other_roles_and_settings_can_be_compared(built):
     champion = copied()
-    values = YAML(typ="safe", pure=True).load(champion / "params.yaml")
-    kept = {"batches": values["batches"], "challenge": values["challenge"], "abolished": {"key": 1}}
-    YAML(typ="safe", pure=True).dump(kept, champion / "params.yaml")
-    challenge.run(built, champion)
+    path = Layout(champion).model / "reading.json"
+    value = json.loads(path.read_text())
+    value["ntus"]["types"]["domain"] = "domain"
+    value["ntus"]["roles"]["url"] = {"type": "domain", "field": "urls"}
+    value["batches"]["max_length"] = 20
+    path.write_text(json.dumps(value))
+    assert "url" in Settings.read(Layout(champion).model).scheme.roles
+    challenge.run(built, champion, layout)
     assert decision()["promote"]
 
 
 def test_what_is_no_champion_is_said_in_one_line(built, tmp_path):
-    with pytest.raises(UserError, match=r"params\.yaml: not found"):
-        challenge.run(built, tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"data/model: no such directory"):
+        challenge.run(built, tmp_path / "nowhere", layout)
     champion = copied()
-    (champion / "params.yaml").write_text("batches: {}\n")
-    with pytest.raises(UserError, match="no model in production can be read"):
-        challenge.run(built, champion)
+    (Layout(champion).model / "reading.json").unlink()
+    with pytest.raises(UserError, match=r"no reading\.json; expected a model directory"):
+        challenge.run(built, champion, layout)
 
 
 def test_tasks_whose_test_posts_are_not_the_newest_do_not_decide(built):
     topic = built.tasks["topic"].model_copy(update={"split": "author"})
     with pytest.raises(UserError, match="test posts of 'topic' are not the newest"):
-        challenge.run(built.model_copy(update={"tasks": {**built.tasks, "topic": topic}}), Path("champion"))
+        challenge.run(built.model_copy(update={"tasks": {**built.tasks, "topic": topic}}), Path("champion"), layout)
 
 
 def compared(skill, posts=400, seed=0):

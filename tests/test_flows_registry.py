@@ -22,18 +22,14 @@ stages:
     cmd: mkdir -p data/corpus && cp posts data/corpus/posts
     deps: [posts]
     outs: [data/corpus]
-  embeddings:
-    cmd: mkdir -p data/embeddings && cp posts data/embeddings/table
+  model:
+    cmd: mkdir -p data/model && cp posts data/model/weights
     deps: [data/corpus]
-    outs: [data/embeddings]
-  pretrain:
-    cmd: mkdir -p data/pretrain/author && cp posts data/pretrain/author/model
-    deps: [data/corpus]
-    outs: [data/pretrain/author]
+    outs: [data/model]
 artifacts:
   ntulm:
     type: model
-    path: data/pretrain/${challenge.variant}
+    path: data/model
 """
 ENVIRONMENT = os.environ | {
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -56,7 +52,7 @@ def build(root, posts):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     root = tmp_path_factory.mktemp("project")
-    for name, text in (("dvc.yaml", PIPELINE), ("params.yaml", "challenge: {variant: author}\n"), ("notes", "mine\n")):
+    for name, text in (("dvc.yaml", PIPELINE), ("params.yaml", "model: {variant: author}\n"), ("notes", "mine\n")):
         (root / name).write_text(text)
     call("git", "init", "-q", "-b", "main", cwd=root)
     call("dvc", "init", "-q", cwd=root)
@@ -72,7 +68,7 @@ def promoted(project):
     assert registry.production(project) is None
     first = registry.promote(project, "the first model")
     build(project, "second")
-    (project / "params.yaml").write_text("challenge: {variant: author} # tried\n")
+    (project / "params.yaml").write_text("model: {variant: author} # tried\n")
     (project / "notes").write_text("staged\n")
     call("git", "add", "notes", cwd=project)
     before_promotion = call("git", "status", "--porcelain", "-b", cwd=project).stdout
@@ -91,7 +87,7 @@ def test_versions_and_stages_are_tags_that_gto_reads(project, promoted):
 
 def test_a_promotion_holds_the_files_that_built_the_model(project, promoted):
     _, second = promoted
-    assert git(project, "show", f"{second.commit}:params.yaml") == "challenge: {variant: author} # tried"
+    assert git(project, "show", f"{second.commit}:params.yaml") == "model: {variant: author} # tried"
     assert git(project, "show", f"{second.commit}:dvc.lock") == (project / "dvc.lock").read_text().strip()
     assert second.data != promoted[0].data
     assert second.data.endswith(".dir")
@@ -100,22 +96,17 @@ def test_a_promotion_holds_the_files_that_built_the_model(project, promoted):
 
 def test_dvc_gets_the_model_of_a_stage_and_of_a_version(project, promoted, tmp_path):
     call("dvc", "artifacts", "get", str(project), "ntulm", "--stage", "production", "-o", "now", cwd=tmp_path)
-    assert (tmp_path / "now/model").read_text() == "second"
+    assert (tmp_path / "now/weights").read_text() == "second"
     call("dvc", "artifacts", "get", str(project), "ntulm", "--rev", "v1.0.0", "-o", "then", cwd=tmp_path)
-    assert (tmp_path / "then/model").read_text() == "first"
+    assert (tmp_path / "then/weights").read_text() == "first"
 
 
 def test_the_champion_is_fetched_as_a_folder_like_the_project(project, promoted):
     first, _ = promoted
     with open_workspace(project, "test", lambda line: None) as workspace:
-        folder = project / fetch(workspace, first, lambda line: None, with_model=True)
+        folder = project / fetch(workspace, first, lambda line: None)
     found = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
-    assert found == {
-        "params.yaml": "challenge: {variant: author}\n",
-        "data/corpus/posts": "first",
-        "data/embeddings/table": "first",
-        "data/pretrain/author/model": "first",
-    }
+    assert found == {"data/corpus/posts": "first", "data/model/weights": "first"}
     assert (project / "data/corpus/posts").read_text() == "second"
 
 

@@ -1,18 +1,19 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from ntulm import layout
 from ntulm.errors import UserError
 from ntulm.files import write_json
+from ntulm.layout import Layout
 from ntulm.probe import stage as probe
+from ntulm.probe.classifier import best_threshold, load_classifier
 from ntulm.probe.config import FixedProbe, Probe
 from ntulm.probe.metrics import metric
-from ntulm.tasks.dataset import Dataset, Row, describe, write_rows
 
 FIXED = {"epochs": 4, "learning_rate": 1e-2, "weight_decay": 0.0, "dropout": 0.0, "batch_size": 16}
 SECTION = {
@@ -32,6 +33,7 @@ SECTION = {
     "tfidf_strengths": [],
 }
 CLASSES = 3
+layout = Layout()
 
 
 def section(**changes):
@@ -48,16 +50,16 @@ def write_task(name="toy", kind="single", posts=240, signal=3.0, test_labels=Non
     if test_labels is not None:
         labels[-posts // 4 :] = test_labels(labels[-posts // 4 :])
     own = [[int(c)] if kind == "single" else sorted({int(c), 0}) for c in labels]
-    rows = [Row(str(i), splits[i], "text", None, [], own[i]) for i in range(posts)]
     metrics = ["map"] if kind == "multi" else ["macro_f1", "accuracy"]
-    dataset = Dataset("Toy", kind, ["a", "b", "c"], metrics, rows)
     layout.task(name).mkdir(parents=True, exist_ok=True)
-    write_rows(layout.task(name) / f"{name}.parquet", rows)
-    write_json(layout.task(name) / "datasets.json", {name: describe(dataset)})
+    table = pa.table({"split": splits, "text": ["text"] * posts, "labels": pa.array(own, pa.list_(pa.int32()))})
+    pq.write_table(table, layout.task(name) / f"{name}.parquet")
+    about = {"family": "Toy", "kind": kind, "classes": ["a", "b", "c"], "metric": metrics[0], "metrics": metrics}
+    write_json(layout.task(name) / "datasets.json", {name: about})
     layout.vectors(variant, 0, name).mkdir(parents=True, exist_ok=True)
     tensors = {"vectors": vectors.astype(np.float16)}
     if ntu:
-        tensors["ntu"] = np.eye(CLASSES, dtype=np.float32)[labels] * 1e-3  # small, and it says everything
+        tensors["ntu"] = np.eye(CLASSES, dtype=np.float16)[labels] * np.float16(1e-3)  # small, and it says everything
     save_file(tensors, layout.vectors(variant, 0, name) / f"{name}.safetensors")
 
 
@@ -75,7 +77,7 @@ def place(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["single", "multi"])
 def test_learns_a_separable_problem_and_writes_the_contract(kind):
     write_task(kind=kind)
-    probe.run(section(), "text", 0, "toy")
+    probe.run(section(), "text", 0, "toy", layout)
     results, scores = outcome()
     found = results["text"]["toy"]
     main = "map" if kind == "multi" else "macro_f1"
@@ -95,7 +97,7 @@ def test_learns_a_separable_problem_and_writes_the_contract(kind):
 
 def test_trials_are_kept_as_a_table():
     write_task()
-    probe.run(section(), "text", 0, "toy")
+    probe.run(section(), "text", 0, "toy", layout)
     trials = json.loads((layout.scores("text", 0, "toy") / "text.toy.trials.json").read_text())
     assert [trial["number"] for trial in trials] == [0, 1, 2, 3]
     assert {trial["state"] for trial in trials} <= {"complete", "pruned"}
@@ -107,11 +109,11 @@ def test_trials_are_kept_as_a_table():
 
 def test_the_same_seed_gives_the_same_bytes_whatever_was_drawn_before():
     write_task(signal=0.5)
-    probe.run(section(), "text", 0, "toy")
+    probe.run(section(), "text", 0, "toy", layout)
     first = outcome()
     torch.rand(7)
     np.random.default_rng().random()
-    probe.run(section(), "text", 0, "toy")
+    probe.run(section(), "text", 0, "toy", layout)
     second = outcome()
     assert first[0] == second[0]
     assert all((first[1][name] == second[1][name]).all() for name in first[1])
@@ -119,10 +121,10 @@ def test_the_same_seed_gives_the_same_bytes_whatever_was_drawn_before():
 
 def test_test_labels_change_nothing_but_the_test_metrics():
     write_task(signal=0.5)
-    probe.run(section(), "text", 0, "toy")
+    probe.run(section(), "text", 0, "toy", layout)
     results, scores = outcome()
     write_task(signal=0.5, test_labels=lambda labels: (labels + 1) % CLASSES)
-    probe.run(section(), "text", 0, "toy")
+    probe.run(section(), "text", 0, "toy", layout)
     permuted, same = outcome()
     assert (scores["text.toy.safetensors"] == same["text.toy.safetensors"]).all()
     kept = ("best", "validation", "trials", "posts")
@@ -132,7 +134,7 @@ def test_test_labels_change_nothing_but_the_test_metrics():
 
 def test_text_with_ntu_vectors_is_also_post_concat():
     write_task(signal=0.3, ntu=True)
-    probe.run(section(), "text", 0, "toy")
+    probe.run(section(), "text", 0, "toy", layout)
     results, scores = outcome()
     assert sorted(scores) == ["ntu.toy.safetensors", "post-concat.toy.safetensors", "text.toy.safetensors"]
     assert results["post-concat"]["toy"]["accuracy"] > 0.95 > results["text"]["toy"]["accuracy"]
@@ -141,7 +143,7 @@ def test_text_with_ntu_vectors_is_also_post_concat():
 
 def test_every_system_is_given_the_same_first_trials():
     write_task(signal=0.3, ntu=True)
-    probe.run(section(trials=2), "text", 0, "toy")
+    probe.run(section(trials=2), "text", 0, "toy", layout)
     keys = ("learning_rate", "weight_decay", "dropout", "batch_size")
     tables = [json.loads(path.read_text()) for path in sorted(layout.scores("text", 0, "toy").glob("*.trials.json"))]
     assert len(tables) == 3
@@ -150,7 +152,7 @@ def test_every_system_is_given_the_same_first_trials():
 
 def test_without_search_the_fixed_settings_are_used():
     write_task(variant="author")
-    probe.run(section(search=False), "author", 0, "toy")
+    probe.run(section(search=False), "author", 0, "toy", layout)
     results, _ = outcome("author")
     assert results["author"]["toy"]["trials"] == 1
     assert {**results["author"]["toy"]["best"], "epochs": 4} == FIXED
@@ -159,13 +161,14 @@ def test_without_search_the_fixed_settings_are_used():
 def test_the_hidden_layer_is_as_wide_as_the_backbone():
     write_task(ntu=True)
     split, labels = probe.read_labels(layout.task("toy") / "toy.parquet", CLASSES)
-    for _, features, width in probe.systems(layout.vectors("text", 0, "toy") / "toy.safetensors", "text"):
-        problem = probe.prepare({"kind": "single", "metric": "macro_f1"}, width, features, labels, split)
+    for system in probe.systems(layout.vectors("text", 0, "toy") / "toy.safetensors", "text"):
+        about = {"kind": "single", "metric": "macro_f1"}
+        problem = probe.prepare(about, system.width, system.features, labels, split)
         shapes = [
             tuple(weight.shape)
             for weight in probe.fit(problem, section(), FixedProbe.model_validate(FIXED), 0).weights.values()
         ]
-        assert shapes == [(8, features.shape[1]), (8,), (CLASSES, 8), (CLASSES,)]
+        assert shapes == [(8, system.features.shape[1]), (8,), (CLASSES, 8), (CLASSES,)]
 
 
 def test_features_are_standardised_by_train_posts_alone():
@@ -182,7 +185,7 @@ def test_averaged_weights_are_steadier_from_epoch_to_epoch():
     fast = {"learning_rate": [0.05, 0.051], "max_epochs": 20, "patience": 20, "trials": 1}
     swings = {}
     for epochs in (0.0, 5.0):
-        probe.run(section(averaged_epochs=epochs, **fast), "text", 0, "toy")
+        probe.run(section(averaged_epochs=epochs, **fast), "text", 0, "toy", layout)
         (trial,) = json.loads((layout.scores("text", 0, "toy") / "text.toy.trials.json").read_text())
         values = [trial["epochs"][str(epoch)] for epoch in range(10, 21)]
         swings[epochs] = np.abs(np.diff(values)).mean()
@@ -191,7 +194,7 @@ def test_averaged_weights_are_steadier_from_epoch_to_epoch():
 
 def test_patience_ends_a_probe_that_does_not_get_better():
     write_task(signal=5.0)
-    probe.run(section(max_epochs=50, trials=1), "text", 0, "toy")
+    probe.run(section(max_epochs=50, trials=1), "text", 0, "toy", layout)
     trials = json.loads((layout.scores("text", 0, "toy") / "text.toy.trials.json").read_text())
     assert len(trials[0]["epochs"]) <= trials[0]["epoch"] + 2 < 50
 
@@ -202,7 +205,7 @@ def test_mistakes_are_user_errors_and_leave_nothing_behind():
 
     def fails(message, **changes):
         with pytest.raises(UserError, match=message):
-            probe.run(section(**changes), "text", 0, "toy")
+            probe.run(section(**changes), "text", 0, "toy", layout)
         assert not layout.scores("text", 0, "toy").exists()
         assert not layout.metrics("probe", "text", 0, "toy").exists()
 
@@ -227,3 +230,63 @@ def test_read_labels_takes_several_labels_a_post():
     path = layout.task("toy") / "toy.parquet"
     _, labels = probe.read_labels(path, CLASSES)
     assert [np.flatnonzero(row).tolist() for row in labels] == pq.read_table(path)["labels"].to_pylist()
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_a_kept_classifier_gives_the_scores_of_the_probe(kind):
+    write_task(kind=kind, ntu=True, signal=1.0)
+    probe.run(section(), "text", 0, "toy", layout)
+    results, scores = outcome()
+    split, labels = probe.read_labels(layout.task("toy") / "toy.parquet", CLASSES)
+    for system in probe.systems(layout.vectors("text", 0, "toy") / "toy.safetensors", "text"):
+        kept = load_classifier(layout.scores("text", 0, "toy") / "classifiers" / f"{system.name}.toy")
+        again = kept.scores(system.features[split == "test"])
+        np.testing.assert_array_equal(again, scores[f"{system.name}.toy.safetensors"])
+        about, figures = kept.about, results[system.name]["toy"]
+        assert (about["system"], about["variant"], about["task"], about["dataset"]) == (
+            system.name,
+            "text",
+            *["toy"] * 2,
+        )
+        assert (about["kind"], about["classes"], about["precision"]) == (kind, ["a", "b", "c"], "float16")
+        assert about["posts"] == {"train": 120, "validation": 60, "test": 60}
+        assert (about["validation"], about["test"]) == (figures["validation"], figures[about["metric"]])
+        chosen = kept.chosen(again)
+        if kind == "single":
+            assert about["threshold"] is None
+            assert (chosen.argmax(1) == again.argmax(1)).all()
+            assert (chosen.sum(1) == 1).all()
+        else:
+            assert (chosen == (again.astype(float) >= about["threshold"])).all()
+            assert (chosen == labels[split == "test"]).mean() > 0.7
+
+
+def test_vectors_are_read_in_the_precision_that_the_probe_learnt_from():
+    write_task()
+    probe.run(section(search=False), "text", 0, "toy", layout)
+    kept = load_classifier(layout.scores("text", 0, "toy") / "classifiers/text.toy")
+    stored = load_file(layout.vectors("text", 0, "toy") / "toy.safetensors")["vectors"]
+    unrounded = stored.astype(np.float32) * (1 + 1e-5)
+    np.testing.assert_array_equal(kept.scores(unrounded), kept.scores(stored))
+    with pytest.raises(ValueError, match="7 features; the classifier takes 8"):
+        kept.scores(unrounded[:, :7])
+
+
+def test_the_threshold_is_where_f1_is_highest():
+    scores = np.array([[0.9, 0.1], [0.8, 0.6], [0.6, 0.3]], np.float16)
+    labels = np.array([[1, 0], [1, 0], [1, 1]], bool)
+    values = {float(one): _f1(scores >= one, labels) for one in scores.ravel()}
+    assert values[best_threshold(scores, labels)] == max(values.values())
+    assert best_threshold(scores, np.zeros((3, 2), bool)) == 0.5
+
+
+def _f1(chosen, labels):
+    return 2 * (chosen & labels).sum() / (chosen.sum() + labels.sum())
+
+
+def test_a_missing_or_damaged_classifier_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match="no classifier with its"):
+        load_classifier(tmp_path / "text.toy")
+    (tmp_path / "text.toy.safetensors").write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"text\.toy\.safetensors: no classifier"):
+        load_classifier(tmp_path / "text.toy")

@@ -1,7 +1,9 @@
 """Stage `probe`: a small MLP on frozen post vectors, its hyper-parameters searched on validation posts alone (App. B).
 
 Reads `data/tasks/TASK/` and `data/encode/VARIANT/SEED/TASK/`. Writes test scores and the trials of each system and
-data set to `data/probe/VARIANT/SEED/TASK/`, and `metrics/probe/VARIANT-SEED-TASK.json`.
+data set to `data/probe/VARIANT/SEED/TASK/`, its best classifier beside them to `classifiers/SYSTEM.DATASET` there
+(`ntulm/probe/classifier.py`), and `metrics/probe/VARIANT-SEED-TASK.json`. The baseline `tfidf` is not kept: it is
+there to be compared with.
 Command: `ntulm probe --variant VARIANT --seed SEED --task TASK`.
 
 N posts, F features, H hidden (the backbone's width), C classes.
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -25,9 +27,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from ntulm import layout
 from ntulm.errors import UserError
 from ntulm.files import read_json, whole_directory, write_json
+from ntulm.layout import Layout
+from ntulm.probe.classifier import Classifier, Scaling, best_threshold, probabilities, save_classifier
 from ntulm.probe.metrics import metric
 from ntulm.probe.perceptron import Perceptron
 from ntulm.probe.tfidf import tfidf_scores
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 
 _GENERATOR = Lock()
 POST_CONCAT, NTU, TFIDF = "post-concat", "ntu", "tfidf"
+SPLITS = ("train", "validation", "test")
+CLASSIFIERS = "classifiers"  # the folder beside the scores
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Problem:
-    """One system on one data set: `kind` (single, multi), `metric` to search for, and the three splits."""
+    """One system on one data set: `kind` (single, multi), `metric` to search for, the scaling and the three splits."""
 
     kind: str
     metric: str
     width: int
+    scaling: Scaling
     train: Split
     validation: Split
     test: Split
@@ -72,6 +78,21 @@ class Fit:
     epoch: int
     weights: dict[str, Tensor]
 
+    @property
+    def layers(self) -> tuple[Tensor, ...]:
+        """The weights in the order of the layers."""
+        return tuple(self.weights.values())
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The best probe of one system on one data set: what it says of the test posts, and how it was found."""
+
+    scores: NDArray[np.float16]  # of the test posts, [T, C]
+    figures: dict[str, Any]  # its entry in the metrics file
+    trials: list[dict[str, Any]]
+    best: Fit
+
 
 class MLP(nn.Sequential):
     """Two layers: F to H with tanh, then H to C (App. B: 768 to 768 to classes)."""
@@ -80,7 +101,7 @@ class MLP(nn.Sequential):
         super().__init__(nn.Linear(features, width), nn.Tanh(), nn.Dropout(dropout), nn.Linear(width, classes))
 
 
-def run(probe: Probe, variant: str, seed: int, task: str) -> None:
+def run(probe: Probe, variant: str, seed: int, task: str, layout: Layout) -> None:
     """Search, train and score the probes of one variant and seed on every data set of one task.
 
     The variant `text` also writes the systems `post-concat` (§5.3), its vectors with the mean NTU vector after them,
@@ -92,22 +113,27 @@ def run(probe: Probe, variant: str, seed: int, task: str) -> None:
     datasets = read_json(layout.task(task) / "datasets.json")
     results: dict[str, dict[str, Any]] = {}
     with whole_directory(layout.scores(variant, seed, task)) as directory:
+        (directory / CLASSIFIERS).mkdir()
         for name, dataset in datasets.items():
-            split, labels = read_labels(layout.task(task) / f"{name}.parquet", len(dataset["classes"]))
-            for system, features, width in systems(
-                layout.vectors(variant, seed, task) / f"{name}.safetensors", variant
-            ):
-                if len(features) != len(split):
-                    path = layout.vectors(variant, seed, task) / f"{name}.safetensors"
-                    raise UserError(f"{path}: {len(features)} rows, {name} has {len(split)}; run `ntulm encode` again")
-                problem = prepare(dataset, width, features, labels, split)
-                scores, result, trials = solve(probe, problem, dataset["metrics"], seed, f"{system} on {name}")
-                save_file({"scores": scores}, directory / f"{system}.{name}.safetensors")
-                write_json(directory / f"{system}.{name}.trials.json", trials)
-                results.setdefault(system, {})[name] = result
+            posts = layout.task(task) / f"{name}.parquet"
+            vectors = layout.vectors(variant, seed, task) / f"{name}.safetensors"
+            split, labels = read_labels(posts, len(dataset["classes"]))
+            for system in systems(vectors, variant):
+                if len(system.features) != len(split):
+                    rows = len(system.features)
+                    raise UserError(f"{vectors}: {rows} rows, {name} has {len(split)}; run `ntulm encode` again")
+                problem = prepare(dataset, system.width, system.features, labels, split)
+                solution = solve(probe, problem, dataset["metrics"], seed, f"{system.name} on {name}")
+                save_file({"scores": solution.scores}, directory / f"{system.name}.{name}.safetensors")
+                write_json(directory / f"{system.name}.{name}.trials.json", solution.trials)
+                about = {"task": task, "dataset": name, "system": system.name, "variant": variant, "seed": seed}
+                about |= {"precision": system.precision, "classes": dataset["classes"]}
+                kept = classifier_of(problem, solution, about)
+                save_classifier(kept, directory / CLASSIFIERS / f"{system.name}.{name}")
+                results.setdefault(system.name, {})[name] = solution.figures
             if variant == "text" and probe.tfidf_strengths:
                 path = directory / f"{TFIDF}.{name}.safetensors"
-                results.setdefault(TFIDF, {})[name] = _tfidf(probe, task, name, dataset, labels, split, path)
+                results.setdefault(TFIDF, {})[name] = _tfidf(probe, posts, dataset, labels, split, path)
     write_json(layout.metrics("probe", variant, seed, task), results)
 
 
@@ -123,21 +149,32 @@ def read_labels(path: Path, classes: int) -> tuple[NDArray, NDArray[np.bool_]]:
     return np.asarray(table["split"].to_pylist()), labels
 
 
-def systems(path: Path, variant: str) -> list[tuple[str, NDArray[np.float32], int]]:
-    """The name, the features float32 [N, F] and the backbone's width of each system in a file of vectors."""
+class System(NamedTuple):
+    """What probes are trained on under one name."""
+
+    name: str
+    features: NDArray[np.float32]  # [N, F]
+    width: int  # of the backbone
+    precision: str  # in which the vectors are stored
+
+
+def systems(path: Path, variant: str) -> list[System]:
+    """The systems in a file of vectors."""
     if not path.is_file():
         raise UserError(f"{path}: not found; run `ntulm encode` first")
     try:
-        tensors = {name: tensor.astype(np.float32) for name, tensor in load_file(path).items()}
+        stored = load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path}: not a readable safetensors file ({error}); run `ntulm encode` again") from error
+    tensors = {name: tensor.astype(np.float32) for name, tensor in stored.items()}
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
         raise UserError(f"{path}: not every value is finite; use encode.dtype: float32, or look for a diverged model")
-    vectors = tensors["vectors"]
-    found = [(variant, vectors, vectors.shape[1])]
+    vectors, precision = tensors["vectors"], str(stored["vectors"].dtype)
+    width = vectors.shape[1]
+    found = [System(variant, vectors, width, precision)]
     if "ntu" in tensors:
-        found.append((POST_CONCAT, np.hstack([vectors, tensors["ntu"]]), vectors.shape[1]))
-        found.append((NTU, tensors["ntu"], vectors.shape[1]))
+        found.append(System(POST_CONCAT, np.hstack([vectors, tensors["ntu"]]), width, precision))
+        found.append(System(NTU, tensors["ntu"], width, precision))
     return found
 
 
@@ -148,19 +185,19 @@ def prepare(dataset: dict[str, Any], width: int, features: NDArray, labels: NDAr
     one learning rate makes of them must not depend on that.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train = features[split == "train"].astype(np.float64)
-    deviation = train.std(0)
-    deviation[deviation < 1e-6] = 1.0  # a feature that never changes says nothing: no division by its rounding error
-    scaled = torch.from_numpy(((features - train.mean(0)) / deviation).astype(np.float32)).to(device)
-    chosen = {name: np.flatnonzero(split == name) for name in ("train", "validation", "test")}
+    scaling = Scaling.of(features[split == "train"])
+    scaled = torch.from_numpy(scaling(features)).to(device)
+    chosen = {name: np.flatnonzero(split == name) for name in SPLITS}
     splits = {name: Split(scaled[torch.from_numpy(rows).to(device)], labels[rows]) for name, rows in chosen.items()}
-    return Problem(dataset["kind"], dataset["metric"], width, **splits)
+    return Problem(dataset["kind"], dataset["metric"], width, scaling, **splits)
 
 
-def solve(
-    probe: Probe, problem: Problem, metrics: list[str], seed: int, where: str
-) -> tuple[NDArray[np.float16], dict[str, Any], list[dict[str, Any]]]:
-    """The best probe's test scores float16 [N, C], its entry in the metrics file, and the table of trials."""
+def solve(probe: Probe, problem: Problem, metrics: list[str], seed: int, where: str) -> Solution:
+    """Search, or train with the fixed settings, and score the test posts.
+
+    Raises:
+        UserError: no trial gave a probe, or the metric is undefined on the validation posts.
+    """
     if probe.search:
         best, settings, trials = search(probe, problem, seed, where)
     else:
@@ -169,23 +206,34 @@ def solve(
         trials = [{"number": 0, "state": "complete", "value": best.value, "epoch": best.epoch, **settings.model_dump()}]
     if not np.isfinite(best.value):
         raise UserError(f"probe: {where}: {problem.metric} is undefined on the validation posts; give them more posts")
-    scores = predict(problem, best)
+    scores = probabilities(best.layers, problem.test.features, problem.kind)
     result = _figures(metrics, problem.test.labels, scores)
     result |= {"validation": best.value, "trials": len(trials)}
     result["best"] = {**settings.model_dump(), "epochs": best.epoch}
-    return scores, result, trials
+    return Solution(scores, result, trials, best)
+
+
+def classifier_of(problem: Problem, solution: Solution, about: dict[str, Any]) -> Classifier:
+    """The best probe as what is kept of it; its threshold is chosen on validation posts."""
+    threshold = None
+    if problem.kind == "multi":
+        scores = probabilities(solution.best.layers, problem.validation.features, problem.kind)
+        threshold = best_threshold(scores, problem.validation.labels)
+    measured = {
+        "kind": problem.kind,
+        "threshold": threshold,
+        "metric": problem.metric,
+        "validation": solution.best.value,
+        "test": solution.figures[problem.metric],
+        "posts": {name: len(getattr(problem, name).labels) for name in SPLITS},
+    }
+    return Classifier(solution.best.layers, problem.scaling, about | measured)
 
 
 def _tfidf(
-    probe: Probe,
-    task: str,
-    name: str,
-    dataset: dict[str, Any],
-    labels: NDArray[np.bool_],
-    split: NDArray,
-    path: Path,
+    probe: Probe, posts: Path, dataset: dict[str, Any], labels: NDArray[np.bool_], split: NDArray, path: Path
 ) -> dict[str, Any]:
-    texts = pq.read_table(layout.task(task) / f"{name}.parquet", columns=["text"])["text"].to_pylist()
+    texts = pq.read_table(posts, columns=["text"])["text"].to_pylist()
     scores, validation, strength = tfidf_scores(
         texts, labels, split, dataset["kind"], dataset["metric"], probe.tfidf_strengths
     )
@@ -327,17 +375,6 @@ def evaluate(problem: Problem, model: nn.Module) -> float:
     if not torch.isfinite(logits).all():
         return float("nan")
     return metric(problem.metric, problem.validation.labels, logits.float().cpu().numpy())
-
-
-@torch.no_grad()
-def predict(problem: Problem, best: Fit) -> NDArray[np.float16]:
-    """Probabilities of the test posts: softmax, or a sigmoid a class."""
-    model = _model(problem, dropout=0.0)
-    model.load_state_dict(best.weights)
-    model.eval()
-    logits = model(problem.test.features)
-    scores = torch.sigmoid(logits) if problem.kind == "multi" else torch.softmax(logits, 1)
-    return scores.half().cpu().numpy()
 
 
 def _model(problem: Problem, dropout: float) -> MLP:

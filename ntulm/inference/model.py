@@ -1,0 +1,150 @@
+"""`ntulm.load`: a model directory as one object that encodes new posts and predicts their labels.
+
+It needs torch, transformers, tokenizers, safetensors, numpy and pyarrow alone, and the network only for a model of the
+Hugging Face hub. Posts are read as the corpus was, encoded as the stage `encode` does it, and scored as `probe` does
+it: the same post has the same vector and the same scores in the pipeline and here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ntulm.device import choose_device
+from ntulm.embeddings.table import EmbeddingTable
+from ntulm.errors import UserError
+from ntulm.inference import auto  # noqa: F401 (registers the classes)
+from ntulm.inference.directory import CLASSIFIERS, Settings, find
+from ntulm.inference.reading import read_posts
+from ntulm.language_model.backbone import load_model
+from ntulm.language_model.encoder import Encoder, freeze
+from ntulm.ntus import known_posts, rows_of
+from ntulm.posts import Posts
+from ntulm.probe.classifier import Classifier, load_classifier
+from ntulm.variants import parse_variant
+
+BATCH_SIZE = 64  # posts encoded at a time; changes nothing beyond rounding
+
+
+class Ntu(NamedTuple):
+    """A non-textual unit of a post."""
+
+    role: str
+    type: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one post."""
+
+    labels: list[str]  # the likeliest class; of several labels all from the threshold on, the likeliest first
+    probabilities: dict[str, float]  # of every class
+    known: bool  # whether the table knows an NTU of the post that the model looks at
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model directory; made by `load`."""
+
+    settings: Settings
+    encoder: Encoder
+    table: EmbeddingTable
+    classifiers: dict[str, Classifier]  # by TASK.DATASET
+
+    @property
+    def tasks(self) -> list[str]:
+        """What `predict` can be asked for: a task, or TASK.DATASET where a task has several data sets."""
+        of_task = [classifier.about["task"] for classifier in self.classifiers.values()]
+        return [
+            task if of_task.count(task) == 1 else name for name, task in zip(self.classifiers, of_task, strict=True)
+        ]
+
+    def classes(self, task: str) -> list[str]:
+        """The classes of a task."""
+        return self._classifier(task).classes
+
+    def read(self, posts: Any) -> Posts:
+        """New posts as the model reads them (see `ntulm/inference/reading.py`)."""
+        return read_posts(posts, self.settings.scheme, self.settings.source)
+
+    def encode(self, posts: Any) -> np.ndarray:
+        """The post embeddings of N posts, float32 [N, H].
+
+        Args:
+            posts: a list of texts and dicts (`text` and, where known, `author`, `hashtags`, `mentions`, `urls`,
+                `places`), or a pandas, polars or pyarrow table with such columns.
+
+        Raises:
+            UserError: a post without a text, or a field that is unknown or of a wrong type; names the post.
+        """
+        return self.encoder.encode(self.read(posts))
+
+    def predict(self, posts: Any, task: str) -> list[Prediction]:
+        """The labels of N posts and the probabilities of all classes.
+
+        Args:
+            posts: as in `encode`.
+            task: one of `tasks`.
+
+        Raises:
+            UserError: as `encode`, or there is no such task.
+        """
+        classifier = self._classifier(task)
+        read = self.read(posts)
+        scores = classifier.scores(self.encoder.encode(read))
+        chosen, classes = classifier.chosen(scores), classifier.classes
+        known = known_posts(self.table, self.settings.scheme, read.ntus, self.encoder.variant.roles)
+        return [
+            Prediction(
+                labels=[classes[place] for place in np.argsort(-row, kind="stable") if own[place]],
+                probabilities=dict(zip(classes, row.tolist(), strict=True)),
+                known=bool(is_known),
+            )
+            for row, own, is_known in zip(scores, chosen, known, strict=True)
+        ]
+
+    def known(self, posts: Any) -> list[list[Ntu]]:
+        """The NTUs of each of N posts that the table knows, whichever of them the variant looks at."""
+        read, scheme = self.read(posts), self.settings.scheme
+        found: list[list[Ntu]] = [[] for _ in range(len(read))]
+        rows, offsets, places = rows_of(self.table, scheme, read.ntus, list(scheme.of_posts))
+        owners = np.repeat(np.arange(len(read)), np.diff(offsets))
+        pairs = read.ntus.flatten().to_pylist()
+        for row, owner, place in zip(rows, owners, places, strict=True):
+            if row >= 0:
+                role, key = pairs[place]["role"], pairs[place]["key"]
+                found[owner].append(Ntu(role, scheme.roles[role].type, key))
+        return found
+
+    def _classifier(self, task: str) -> Classifier:
+        for name, short in zip(self.classifiers, self.tasks, strict=True):
+            if task in (name, short):
+                return self.classifiers[name]
+        raise UserError(f"task {task!r}: not in this model; it has {', '.join(self.tasks) or 'no classifier'}")
+
+
+def load(source: str | Path, device: str | None = None) -> Model:
+    """Load a model directory.
+
+    Args:
+        source: the directory; `production` or a version like `v3.0.0` that was fetched; or `owner/name` on the Hugging
+            Face hub (`ntulm/inference/directory.py`).
+        device: a name that torch knows; None: the GPU if there is one.
+
+    Raises:
+        UserError: there is no such model, or something of it is missing or damaged.
+    """
+    directory = find(source)
+    settings = Settings.read(directory)
+    table = EmbeddingTable.load(directory)
+    model, tokenizer = load_model(directory, "model", choose_device() if device is None else torch.device(device))
+    variant = parse_variant(settings.variant, settings.scheme.of_posts)
+    encoder = Encoder(freeze(model), tokenizer, table, settings.scheme, variant, settings.batches, BATCH_SIZE)
+    paths = sorted((directory / CLASSIFIERS).glob("*.json"))
+    classifiers = {path.name.removesuffix(".json"): load_classifier(path.with_suffix("")) for path in paths}
+    return Model(settings, encoder, table, classifiers)
