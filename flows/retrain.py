@@ -115,7 +115,7 @@ def refuse_edits(workspace: Workspace) -> None:
 
 def stays(champion: Version | None) -> str:
     """What that means for production."""
-    return f"in production stays {champion}" if champion else "nothing is in production yet"
+    return f"{champion} stays in production" if champion else "nothing is in production yet"
 
 
 def has_remote(root: Path) -> bool:

@@ -1,17 +1,8 @@
 """The section `corpus` of params.yaml."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator
-
-from ntulm.corpus.sources.formats import FORMATS
 from ntulm.section import Count, Cut, Section, Share
-
-
-def _of_a_source(name: str) -> str:
-    if name not in ("auto", *FORMATS):
-        raise ValueError(f"expected auto, {', '.join(FORMATS)}")
-    return name
 
 
 class TableMapping(Section):
@@ -47,7 +38,7 @@ class Splits(Section):
 
 class Corpus(Section):
     path: str
-    format: Annotated[str, AfterValidator(_of_a_source)]  # `auto`, or a module of ntulm/corpus/sources
+    format: Literal["auto", "twitter_v1", "table", "synthetic"]
     table: TableMapping | None
     languages: list[str]
     duplicates: Literal["id", "text"]

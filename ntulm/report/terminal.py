@@ -56,7 +56,7 @@ def show(results: Results, console: Console) -> None:
 
 
 def summary_table(results: Results, label: str = "") -> Table:
-    """Table 2, one row a measure and system: posts, score, gain over the baseline with interval, verdict."""
+    """Table 2, one row per measure and system: posts, score, gain over the baseline with interval, verdict."""
     table = _table(
         f"Scores on the test posts (Table 2){label}", ["measure", "system"], ["posts", "score", "gain over text"]
     )
