@@ -17,6 +17,7 @@ from ntulm.configure import configured
 from ntulm.layout import Layout
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow  # it runs five commands in processes of their own
 DOCUMENT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PARTS = {part.splitlines()[0]: part for part in re.split(r"^## ", DOCUMENT, flags=re.M)[1:]}
 MODULE = r"^`(ntulm/[\w/]+\.py)`[^\n]*\n\n```python\n(.*?)^```$"
