@@ -33,7 +33,7 @@ Task = Annotated[str, typer.Option(help="A key of the section `tasks` in params.
 HERE = Layout()
 STAGE = "Stages (run by `dvc repro`)"
 PRODUCTION = "A model in production (run by the flows `retrain` and `monitor`)"
-IN_PRODUCTION = "A folder laid out like this one, with the params.yaml and data of the model in production."
+IN_PRODUCTION = "A folder laid out like this one, with data/corpus and data/model of the model in production."
 Project = Annotated[Path | None, typer.Argument(help=IN_PRODUCTION)]
 
 
