@@ -60,7 +60,7 @@ def up() -> None:
     for worker in workers:
         services.start(worker, HOME, ROOT, environment)
     print(f"UI       http://{HOST}:{port()}\nreports  http://{HOST}:{port() + 1}")
-    print(f"logs     {HOME.name}/logs\nend it   make down")
+    print(f"logs     {HOME.name}/logs\nstop     make down")
 
 
 def link_site() -> None:

@@ -131,7 +131,7 @@ def wait(name: str, pool: str, run: UUID, workspace: Workspace, warn: Callable[[
                 continue
             now = time.monotonic()
             if now - online > patience:
-                client.set_flow_run_state(run, Cancelled(message=f"no worker of {pool} came"), force=True)
+                client.set_flow_run_state(run, Cancelled(message=f"no worker of {pool} was online"), force=True)
                 raise StageError(f"{name}: no worker of {pool} is online, for {patience:.0f} s now; start one")
             if now - reminded > REMIND_SECONDS:
                 reminded = now

@@ -30,7 +30,7 @@ def reason(lines: list[str], code: int) -> str:
     stage_code = next((int(match[1]) for line in reversed(lines) if (match := STAGE_EXIT.search(line))), None)
     number = _signal(stage_code if stage_code is not None else code)
     if number is not None:
-        hint = "; out of memory, or ended by somebody" if number == signal.SIGKILL else ""
+        hint = "; out of memory, or killed by somebody" if number == signal.SIGKILL else ""
         return f"killed by signal {number} ({signal.Signals(number).name}){hint}"
     told = _last(lines, USER_ERROR) or _exception(lines)
     if told:

@@ -58,7 +58,7 @@ def family(stage: str) -> str:
 
 
 def read_pipeline(root: Path, by_pool: bool = False) -> Pipeline:
-    """Ask DVC for the stages and what each of them needs; by pool, where `meta.pool` in dvc.yaml sends each, too.
+    """Ask DVC for the stages and what each of them needs; by pool, where `meta.pool` in dvc.yaml sends each as well.
 
     Raises:
         CommandError: DVC does not accept the pipeline or its parameters.

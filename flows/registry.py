@@ -196,7 +196,7 @@ def git(root: Path, *arguments: str, check: bool = True, environment: Mapping[st
 
 
 def _identity() -> dict[str, str]:
-    """Who commits: a machine that nobody told git a name on can promote, too."""
+    """Who commits: a machine without a name in git's configuration can promote as well."""
     return {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER") for part, value in _NAMES.items()}
 
 

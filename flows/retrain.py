@@ -114,7 +114,7 @@ def refuse_edits(workspace: Workspace) -> None:
 
 def stays(champion: Version | None) -> str:
     """What that means for production."""
-    return f"in production stays {champion}" if champion else "nothing is in production yet"
+    return f"{champion} stays in production" if champion else "nothing is in production yet"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """`stage`: run one stage of somebody else's build in the workspace of this worker, and push its result.
 
-Deployed once a pool, as `stage/POOL`; `flows/dispatch.py` starts it. Runs in the root of the project, in a clone of its
-own with the same DVC remote as the build's; it overwrites params.yaml and dvc.lock there.
+Deployed once per pool, as `stage/POOL`; `flows/dispatch.py` starts it. Runs in the root of the project, in a clone of
+its own with the same DVC remote as the build's; it overwrites params.yaml and dvc.lock there.
 """
 
 from pathlib import Path

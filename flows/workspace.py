@@ -98,7 +98,7 @@ def open_workspace(root: Path, owner: str, log: Log) -> Iterator[Workspace]:
 
 
 def mend_lock_file(root: Path, log: Log) -> None:
-    """Set a half-written `dvc.lock` aside: DVC writes it in place, and being killed meanwhile would bar all later runs.
+    """Set a half-written `dvc.lock` aside: DVC writes it in place, and a kill meanwhile would bar all later runs.
 
     Nothing is lost: what a missing `dvc.lock` would say of finished stages, DVC finds in its run cache.
     """

@@ -1,4 +1,4 @@
-"""The command line: one command a stage, and a few for people. Heavy imports wait until a command needs them.
+"""The command line: one command per stage, and a few for people. Heavy imports wait until a command needs them.
 
 A `UserError` is shown as one line, exit code 1.
 """
@@ -33,7 +33,7 @@ Task = Annotated[str, typer.Option(help="A key of the section `tasks` in params.
 HERE = Layout()
 STAGE = "Stages (run by `dvc repro`)"
 PRODUCTION = "A model in production (run by the flows `retrain` and `monitor`)"
-IN_PRODUCTION = "A folder laid out like this one, with the params.yaml and data of the model in production."
+IN_PRODUCTION = "A folder laid out like this one, with data/corpus and data/model of the model in production."
 Project = Annotated[Path | None, typer.Argument(help=IN_PRODUCTION)]
 
 
@@ -61,7 +61,7 @@ def corpus() -> None:
 
 @app.command(rich_help_panel=STAGE)
 def graph() -> None:
-    """Posts and engagements to the user-hashtag graph."""
+    """Posts and engagements to the graph of their NTUs."""
     params = _params()
     from ntulm.graph import stage
 
@@ -88,7 +88,7 @@ def adapt() -> None:
 
 @app.command(rich_help_panel=STAGE)
 def pretrain(variant: Variant, seed: Seed) -> None:
-    """Fine-tune one variant with its NTU slot."""
+    """Fine-tune one variant with its NTU slots."""
     params = _params()
     _known(params, variant)
     from ntulm import pretrain as stage
@@ -176,7 +176,7 @@ def challenge(project: Annotated[Path, typer.Argument(help=IN_PRODUCTION)]) -> N
 
 @app.command()
 def tune() -> None:
-    """Search on validation posts for settings at which NTUs help most; goes on where it was stopped."""
+    """Search on validation posts for settings at which NTUs help most; resumes where it stopped."""
     params = _params()
     from ntulm.tune import run
 
@@ -198,11 +198,11 @@ def configure(
 def params(
     path: Annotated[Path, typer.Argument(help="A parameter file.")] = HERE.params,
 ) -> None:
-    """Check a parameter file: every key known and there, every value of the right type."""
+    """Check a parameter file: every key is known, none is missing, every value has the right type."""
     from ntulm.params import load_params
 
     load_params(path)
-    typer.echo(f"{path}: fine")
+    typer.echo(f"{path}: valid")
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
 from ntulm.corpus.config import Corpus
@@ -18,6 +18,7 @@ from ntulm.production.config import Challenge, Check
 from ntulm.report.config import Report
 from ntulm.section import Count, Positive, Range, Section
 from ntulm.tasks.config import Task, TaskName
+from ntulm.text import KEY_FORMS
 from ntulm.variants import NAMED, ROLE, parse_variant
 
 Name = Annotated[str, Field(pattern=rf"^{ROLE}$")]  # of types, roles and relations
@@ -58,10 +59,16 @@ class EngagementRole(Section):
         return None
 
 
+def _key_form(name: str) -> str:
+    if name not in KEY_FORMS:
+        raise ValueError(f"expected one of {', '.join(KEY_FORMS)}")
+    return name
+
+
 class NtuType(Section):
     """How the keys of a type are written (`ntulm/text.py`)."""
 
-    key: Literal["user", "hashtag", "domain", "cashtag", "verbatim"]
+    key: Annotated[str, AfterValidator(_key_form)]
 
 
 class Ntus(Section):

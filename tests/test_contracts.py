@@ -245,7 +245,8 @@ def stage_edges() -> set[tuple[str, str]]:
         for dep in body(stage)["deps"]:
             for out, maker in makers.items():
                 dep_root = dep.split("/${")[0]
-                if maker != stage and (dep_root == out or out.startswith(dep_root + "/")) and dep_root != "metrics":
+                nested = out.startswith(dep_root + "/") or dep_root.startswith(out + "/")
+                if maker != stage and (dep_root == out or nested) and dep_root != "metrics":
                     edges.add((maker, stage))
     return edges
 

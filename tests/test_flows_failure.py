@@ -6,7 +6,7 @@ from flows.failure import BusyError, CommandError, failure_of, reason
 
 DVC = "ERROR: failed to reproduce 'graph': failed to run: ntulm graph, exited with {code}"
 TRACE = ["Traceback (most recent call last):", '  File "stage.py", line 3', "    f()", "ValueError: no posts", ""]
-KILLED = "killed by signal 9 (SIGKILL); out of memory, or ended by somebody"
+KILLED = "killed by signal 9 (SIGKILL); out of memory, or killed by somebody"
 MISSING = "failed to reproduce 'graph': missing data 'source': data/corpus"
 
 
