@@ -151,7 +151,7 @@ class Layout:
         return self.root / "monitoring"
 
     @property
-    def champion(self) -> "Layout":
+    def champion(self) -> Layout:
         """What was fetched of the model in production: its corpus and its model directory."""
         return Layout(self.root / "data/champion")
 
