@@ -138,7 +138,7 @@ def languages(posts: Path) -> list[str]:
 def ntu_counts(table: EmbeddingTable) -> dict[str, int]:
     """How many NTUs of each type the table knows."""
     counts: Counter[str] = Counter()
-    for chunk_start in range(0, len(table.names), 1 << 16):
-        names = table.names[chunk_start : chunk_start + (1 << 16)].to_pylist()
+    for chunk_start in range(0, len(table.base.names), 1 << 16):
+        names = table.base.names[chunk_start : chunk_start + (1 << 16)].to_pylist()
         counts.update(name.split(b"\0", 1)[0].decode() for name in names)
     return dict(sorted(counts.items()))

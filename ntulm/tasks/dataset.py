@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ntulm.errors import UserError
 from ntulm.ntus import NTUS, NtuScheme
 from ntulm.posts import Posts
-from ntulm.text import extract
+from ntulm.text import Reading, fields_of
 
 if TYPE_CHECKING:
     from ntulm.tasks.config import MaxPosts
@@ -65,6 +65,7 @@ def labelled_posts(
 
 def posts_of_texts(
     scheme: NtuScheme,
+    reading: Reading,
     post_ids: list[str],
     splits: list[str],
     texts: list[str],
@@ -75,15 +76,23 @@ def posts_of_texts(
     """N posts of a benchmark, which come as texts with one label each; their NTUs are what the texts say.
 
     Args:
+        reading: how the corpus writes users, or none of a text would be known.
         read: the texts that NTUs are looked for in, where those have something after them that is not of the post.
     """
     fields: dict[str, list[Any]] = {"post_id": post_ids, "text": texts, "author": authors or [None] * len(texts)}
-    return labelled_posts(scheme, fields | fields_of_texts(read or texts), splits, [[label] for label in labels])
+    return labelled_posts(
+        scheme, fields | fields_of_texts(read or texts, reading), splits, [[label] for label in labels]
+    )
 
 
-def fields_of_texts(texts: Sequence[str]) -> dict[str, list[Any]]:
+def fields_of_texts(texts: Sequence[str], reading: Reading) -> dict[str, list[Any]]:
     """The fields of posts that can be read from their texts: the one place where benchmarks' texts are searched."""
-    return {"hashtags": [extract(text) for text in texts]}
+    found = [fields_of(text, reading) for text in texts]
+    return {
+        "hashtags": [one.hashtags for one in found],
+        "mentions": [one.mentions for one in found],
+        "urls": [one.urls for one in found],
+    }
 
 
 def check(name: str, dataset: Dataset) -> None:

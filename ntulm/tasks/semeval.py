@@ -26,7 +26,7 @@ from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme
 from ntulm.tasks.dataset import SPLITS, Dataset, posts_of_texts, sample, share
 from ntulm.tasks.records import lines
-from ntulm.text import without_full_links
+from ntulm.text import Reading, without_full_links
 
 if TYPE_CHECKING:
     from ntulm.tasks.config import SemEvalTask
@@ -53,16 +53,16 @@ class Tweet(NamedTuple):
 Parts = dict[str, list[Tweet]]  # by split
 
 
-def build(name: str, task: SemEvalTask, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
+def build(name: str, task: SemEvalTask, scheme: NtuScheme, reading: Reading, layout: Layout) -> dict[str, Dataset]:
     """`YEAR-A`, `YEAR-BD` for each year with a test part, and `task-A`, `task-BD`."""
     found: dict[str, Dataset] = {}
     for subtask in task.subtasks:
         years, dropped = read(layout.root / task.path, subtask)
         for year in sorted(year for year in years if years[year]["test"]):
             parts = with_training(years, year, subtask, task)
-            found[f"{year}-{subtask}"] = _dataset("SemEval 1", parts, subtask, task, scheme, Counter())
+            found[f"{year}-{subtask}"] = _dataset("SemEval 1", parts, subtask, task, scheme, reading, Counter())
         together = {split: [tweet for year in sorted(years) for tweet in years[year][split]] for split in SPLITS}
-        found[f"task-{subtask}"] = _dataset("SemEval 2", together, subtask, task, scheme, dropped)
+        found[f"task-{subtask}"] = _dataset("SemEval 2", together, subtask, task, scheme, reading, dropped)
     return found
 
 
@@ -148,13 +148,20 @@ def clean(parts: Parts) -> tuple[Parts, int]:
 
 
 def _dataset(
-    family: str, parts: Parts, subtask: str, task: SemEvalTask, scheme: NtuScheme, dropped: Counter[str]
+    family: str,
+    parts: Parts,
+    subtask: str,
+    task: SemEvalTask,
+    scheme: NtuScheme,
+    reading: Reading,
+    dropped: Counter[str],
 ) -> Dataset:
     kept, doubles = clean(with_validation(parts, task))
     classes = _CLASSES[subtask]
     tweets = [tweet for split in SPLITS for tweet in kept[split]]
     posts = posts_of_texts(
         scheme,
+        reading,
         post_ids=[tweet.post_id for tweet in tweets],
         splits=[split for split in SPLITS for _ in kept[split]],
         texts=[f"{tweet.text} {tweet.topic}".strip() for tweet in tweets],

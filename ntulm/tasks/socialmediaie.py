@@ -15,6 +15,7 @@ from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme
 from ntulm.tasks.dataset import Dataset, posts_of_texts, sample
 from ntulm.tasks.records import records
+from ntulm.text import Reading
 
 if TYPE_CHECKING:
     from ntulm.tasks.config import SocialMediaIETask
@@ -34,16 +35,18 @@ SETS = {
 }
 
 
-def build(name: str, task: SocialMediaIETask, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
+def build(
+    name: str, task: SocialMediaIETask, scheme: NtuScheme, reading: Reading, layout: Layout
+) -> dict[str, Dataset]:
     """One single-label data set for each folder that is there."""
     root = layout.root / task.path
     present = {dataset: root / folder for dataset, folder in SETS.items() if (root / folder).is_dir()}
     if not present:
         raise UserError(f"path: {root}: none of {', '.join(SETS.values())} is a folder there")
-    return {dataset: _dataset(folder, task, scheme) for dataset, folder in present.items()}
+    return {dataset: _dataset(folder, task, scheme, reading) for dataset, folder in present.items()}
 
 
-def _dataset(folder: Path, task: SocialMediaIETask, scheme: NtuScheme) -> Dataset:
+def _dataset(folder: Path, task: SocialMediaIETask, scheme: NtuScheme, reading: Reading) -> Dataset:
     found: list[tuple[str, str, str, str]] = []
     dropped = 0
     for split, part in PARTS.items():
@@ -58,6 +61,7 @@ def _dataset(folder: Path, task: SocialMediaIETask, scheme: NtuScheme) -> Datase
     index = {label: place for place, label in enumerate(classes)}
     posts = posts_of_texts(
         scheme,
+        reading,
         post_ids=[key for key, *_ in found],
         splits=[split for _, split, _, _ in found],
         texts=[text for _, _, text, _ in found],

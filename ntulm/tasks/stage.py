@@ -8,7 +8,7 @@ One module per kind of task, each with `build(name, task, scheme, layout) -> {da
 """
 
 from ntulm.errors import UserError
-from ntulm.files import whole_directory, write_json
+from ntulm.files import read_json, whole_directory, write_json
 from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme
 from ntulm.tasks import hashtag, labelled, semeval, socialmediaie, table, topic, tweeteval
@@ -23,6 +23,7 @@ from ntulm.tasks.config import (
     TweetEvalTask,
 )
 from ntulm.tasks.dataset import Dataset, check, describe, statistics, write_posts
+from ntulm.text import Reading
 
 
 def run(name: str, task: Task, scheme: NtuScheme, layout: Layout) -> None:
@@ -46,6 +47,7 @@ def run(name: str, task: Task, scheme: NtuScheme, layout: Layout) -> None:
 
 def build(name: str, task: Task, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
     """The data sets of a task by name; nothing is written."""
+    reading = Reading(**read_json(layout.reading))
     match task:
         case TopicTask():
             return topic.build(name, task, scheme, layout)
@@ -54,10 +56,10 @@ def build(name: str, task: Task, scheme: NtuScheme, layout: Layout) -> dict[str,
         case LabelledTask():
             return labelled.build(name, task, scheme, layout)
         case TableTask():
-            return table.build(name, task, scheme, layout)
+            return table.build(name, task, scheme, reading, layout)
         case TweetEvalTask():
-            return tweeteval.build(name, task, scheme, layout)
+            return tweeteval.build(name, task, scheme, reading, layout)
         case SemEvalTask():
-            return semeval.build(name, task, scheme, layout)
+            return semeval.build(name, task, scheme, reading, layout)
         case SocialMediaIETask():
-            return socialmediaie.build(name, task, scheme, layout)
+            return socialmediaie.build(name, task, scheme, reading, layout)

@@ -14,7 +14,7 @@ from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme
 from ntulm.tasks.dataset import Dataset, posts_of_texts, sample, share
 from ntulm.tasks.records import Record, records
-from ntulm.text import user_key
+from ntulm.text import Reading, user_key
 
 if TYPE_CHECKING:
     from ntulm.tasks.config import TableTask
@@ -29,7 +29,7 @@ _SPLITS = {
 _SPLITS["test"] = "test"
 
 
-def build(name: str, task: TableTask, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
+def build(name: str, task: TableTask, scheme: NtuScheme, reading: Reading, layout: Layout) -> dict[str, Dataset]:
     """One single-label data set, named as the task."""
     asked = (task.text_column, task.label_column, task.author_column, task.split_column)
     columns = list(dict.fromkeys(column for column in asked if column is not None))
@@ -45,6 +45,7 @@ def build(name: str, task: TableTask, scheme: NtuScheme, layout: Layout) -> dict
     index = {label: at for at, label in enumerate(classes)}
     posts = posts_of_texts(
         scheme,
+        reading,
         post_ids=[str(place) for place in range(len(kept))],
         splits=[_split(record, text, task) for record, text, _ in kept],
         texts=[text for _, text, _ in kept],

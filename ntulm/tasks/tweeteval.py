@@ -15,6 +15,7 @@ from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme
 from ntulm.tasks.dataset import Dataset, posts_of_texts, sample
 from ntulm.tasks.records import lines
+from ntulm.text import Reading
 
 if TYPE_CHECKING:
     from ntulm.tasks.config import TweetEvalTask
@@ -24,7 +25,7 @@ _PARTS = {"train": "train", "validation": "val", "test": "test"}
 _OFFICIAL = {"irony": "f1_1", "sentiment": "macro_recall", "stance": "stance_f1"}
 
 
-def build(name: str, task: TweetEvalTask, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
+def build(name: str, task: TweetEvalTask, scheme: NtuScheme, reading: Reading, layout: Layout) -> dict[str, Dataset]:
     """One single-label data set for each of the task's `datasets`, several for one that has targets."""
     root = layout.root / task.path
     if not root.is_dir():
@@ -35,7 +36,7 @@ def build(name: str, task: TweetEvalTask, scheme: NtuScheme, layout: Layout) -> 
             key = "-".join(folder.relative_to(root).parts)
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", key):
                 raise UserError(f"datasets: {key!r}; a data set's name holds letters, digits and hyphens only")
-            found[key] = _dataset(dataset.partition("/")[0], folder, task, scheme)
+            found[key] = _dataset(dataset.partition("/")[0], folder, task, scheme, reading)
     return found
 
 
@@ -48,7 +49,7 @@ def _folders(root: Path, dataset: str) -> list[Path]:
     return [folder] if (folder / "train_text.txt").is_file() or not targets else targets
 
 
-def _dataset(official: str, folder: Path, task: TweetEvalTask, scheme: NtuScheme) -> Dataset:
+def _dataset(official: str, folder: Path, task: TweetEvalTask, scheme: NtuScheme, reading: Reading) -> Dataset:
     classes = _classes(folder)
     found: list[tuple[str, str, str, int]] = []
     dropped = 0
@@ -67,6 +68,7 @@ def _dataset(official: str, folder: Path, task: TweetEvalTask, scheme: NtuScheme
     metrics = list(dict.fromkeys([_OFFICIAL.get(official, "macro_f1"), "macro_f1"]))
     posts = posts_of_texts(
         scheme,
+        reading,
         post_ids=[key for key, *_ in found],
         splits=[split for _, split, _, _ in found],
         texts=[text for _, _, text, _ in found],
