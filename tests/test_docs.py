@@ -83,6 +83,17 @@ def test_the_glossary_is_linked():
         assert "glossary.md" in (ROOT / path).read_text(encoding="utf-8")
 
 
+def test_the_architecture_names_every_module_and_no_other():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    table = text.split("## What each file holds")[1].split("## What is as in the paper")[0]
+    named = set(re.findall(r"`(\w+\.(?:py|sql))`", table))
+    sources = {"formats.py", "lines.py", "json_paths.py", "table.py", "twitter_v1.py", "synthetic.py", "world.py"}
+    modules = {path.name for pattern in ("*.py", "*.sql") for path in (ROOT / "ntulm").rglob(pattern)}
+    assert modules - sources == named - sources
+    walk = set(re.findall(r"`((?:\w+/)*\w+\.(?:py|sql))`", text.split("## One post")[1].split("## What each file")[0]))
+    assert {name for name in walk if not (ROOT / "ntulm" / name).exists()} == set()
+
+
 def test_the_citation_is_of_this_version_and_names_the_paper():
     citation = YAML(typ="safe", pure=True).load(ROOT / "CITATION.cff")
     assert citation["cff-version"] == "1.2.0"
