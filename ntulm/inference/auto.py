@@ -17,7 +17,7 @@ from ntulm.language_model.model import NtulmConfig, NtulmForMaskedLM
 class NtulmModel(NtulmForMaskedLM):
     """The language model as `AutoModel` gives it: hidden states and the post embedding, no logits."""
 
-    def forward(
+    def forward(  # type: ignore[override]  # AutoModel's output has no logits
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **slots: Any
     ) -> BaseModelOutputWithPooling:
         """Encode texts, with slots where `slots` has their vectors (see `NtulmForMaskedLM.forward`).

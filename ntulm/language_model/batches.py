@@ -9,7 +9,7 @@ Shapes: N posts, T tokens of all posts, B posts of a batch, L tokens of a post, 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,9 +19,6 @@ from transformers import PreTrainedTokenizerBase
 from ntulm.language_model.model import IGNORED
 from ntulm.text import Span, masked
 
-if TYPE_CHECKING:
-    from ntulm.language_model.config import Batches
-
 LENGTH_STEP = 4  # lengths are padded to multiples of it: few shapes, so that memory stays bounded on a CPU
 MASKED_STEP = 16  # numbers of masked tokens likewise
 POSTS_STEP = 4  # numbers of posts likewise
@@ -30,7 +27,18 @@ TOKENISED_AT_ONCE = 8192  # posts; bounds the memory of the tokenizer's own obje
 FIXED = 2**32 - 1  # the "epoch" of masks that never change: those of validation and test posts
 
 
-def normalise_text(text: str, batches: "Batches") -> str:
+class TextSettings(Protocol):
+    """How a text becomes tokens: the section `batches` of params.yaml, or the same of a model directory."""
+
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def mask_urls(self) -> bool: ...
+    @property
+    def mask_mentions(self) -> bool: ...
+
+
+def normalise_text(text: str, batches: "TextSettings") -> str:
     """Mask links as `http` and mentions as `@user`, as TweetEval does, where the config asks for it."""
     return masked(text, batches.mask_urls, batches.mask_mentions)[0]
 
@@ -62,7 +70,7 @@ class Tokens:
         return _hash(self.ids, self.offsets)
 
 
-def tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, batches: "Batches") -> Tokens:
+def tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, batches: "TextSettings") -> Tokens:
     """Normalise and tokenise N texts, each cut to `batches.max_length` tokens."""
     ids: list[np.ndarray] = []
     lengths: list[int] = []

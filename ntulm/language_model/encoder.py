@@ -3,7 +3,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,16 +10,13 @@ from transformers import PreTrainedTokenizerBase
 
 from ntulm.device import has_bf16, to_device
 from ntulm.embeddings.table import EmbeddingTable
-from ntulm.language_model.batches import FIXED, Batch, padded_batches, tokenise, uniform
+from ntulm.language_model.batches import FIXED, Batch, TextSettings, padded_batches, tokenise, uniform
 from ntulm.language_model.model import NtulmForMaskedLM
 from ntulm.language_model.packed import speed_up
 from ntulm.language_model.slots import Slots
 from ntulm.ntus import NtuScheme
 from ntulm.posts import Posts
 from ntulm.variants import Variant
-
-if TYPE_CHECKING:
-    from ntulm.language_model.config import Batches
 
 HIDING_SEED, HIDING_STREAM = 0, 4  # of the draw of training posts without NTUs; the masks and the slots have 0 to 3
 
@@ -34,7 +30,7 @@ class Encoder:
     table: EmbeddingTable | None  # may be None for a variant without slots
     scheme: NtuScheme
     variant: Variant
-    batches: "Batches"  # or anything with the same attributes
+    batches: TextSettings
     batch_size: int
 
     @property

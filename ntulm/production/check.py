@@ -1,6 +1,6 @@
 """`ntulm check [PROJECT] [--exports PATH]`: may the arriving posts be trained on? Evidently tests, limits in `check`.
 
-PROJECT is a folder laid out like this one that holds `data/corpus` and `data/embeddings` of the model in production;
+PROJECT is a folder laid out like this one that holds `data/corpus` and `data/model` of the model in production;
 its training window is what the new posts are compared with. New are the posts of `data/corpus`, or of the raw exports
 at PATH, that the corpus in PROJECT does not hold. Without PROJECT, the test posts are compared with the train posts of
 `data/corpus`, and nothing is said of known NTUs.
@@ -91,7 +91,7 @@ def run(params: Params, project: Path | None, exports: Path | None, layout: Layo
     arriving, reference = compared(params, champion, exports, layout)
     if not len(arriving.posts):
         raise UserError("new posts: 0; nothing has arrived that the model in production was not trained on")
-    table = None if champion is None else EmbeddingTable.load(champion.embeddings)
+    table = None if champion is None else EmbeddingTable.load(champion.model)
     roles = params.evaluate.overlap
     snapshot, checks = examine(params.check, arriving, reference, table, params.ntus.scheme, roles)
     with whole_directory(layout.check) as directory:
