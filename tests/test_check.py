@@ -72,9 +72,9 @@ def project(tmp_path, monkeypatch, table):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(configured("quickstart", SETTINGS))
     write_project(CHAMPION, posts(2000), rejects(4), train=1500)
-    CHAMPION.embeddings.mkdir()
+    CHAMPION.model.mkdir()
     keys = [f"secret-author-{n}" for n in range(10)]
-    write_table(CHAMPION.embeddings, ["user"] * 10, keys, np.eye(10, 4).astype(np.float32))
+    write_table(CHAMPION.model, ["user"] * 10, keys, np.eye(10, 4).astype(np.float32))
     return load_params(HERE.params)
 
 

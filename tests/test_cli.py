@@ -25,7 +25,7 @@ def ntulm(*arguments, cwd):
         (["inspect", "nowhere.jsonl"], "nowhere.jsonl"),
         (["results"], "dvc repro"),
         (["check", "production", "--exports=nowhere.csv"], "nowhere.csv"),
-        (["challenge", "production"], "production/params.yaml: not found"),
+        (["challenge", "production"], "production/data/model: no such directory"),
     ],
 )
 def test_a_user_error_is_one_line_and_exit_code_1(tmp_path, monkeypatch, arguments, message):
