@@ -32,13 +32,11 @@ def prepare(folder: Path, size: int) -> None:
 
 def ours(folder: Path) -> Outcome:
     """What `corpus.run` does up to its tables of posts and engagements."""
-    from ntulm.corpus import stage as corpus
-    from ntulm.corpus.sources import formats as sources
+    from ntulm.corpus.records import read_export
 
     started = time.perf_counter()
-    with corpus.workspace(folder / "spill") as connection:
-        corpus.add_records(connection, sources.read(folder / "tweets.jsonl", "twitter_v1", None), [], None)
-        corpus.resolve(connection, "id")
+    export = read_export(folder / "tweets.jsonl", "twitter_v1", None, [], "id", folder / "spill")
+    with export as (connection, _):
         seconds = time.perf_counter() - started
         posts = connection.execute(
             "SELECT post_id, epoch(created_at)::BIGINT, lang, text, author, mentions, hashtags, urls FROM post"

@@ -1,8 +1,8 @@
 """What a hashtag, a mention, a link, a cashtag and a user key are: the one place where texts are read.
 
 Sources, tasks, the tokeniser's view, arriving posts and new posts all use these functions, so that a text means the
-same NTUs everywhere. Where SQL reads texts for speed it takes its patterns from here (`SQL_PATTERNS`, `SPACES`), and tests
-prove that both say the same. Standard library only: machines that only embed posts use it.
+same NTUs everywhere. What SQL needs for speed it takes from here (`SQL_PATTERNS`, `SPACES`), and tests prove that both
+say the same. Standard library only: machines that only embed posts use it.
 
 What is inside a link is neither a hashtag nor a mention. Places are half-open: text[start:end].
 """
@@ -10,7 +10,7 @@ What is inside a link is neither a hashtag nor a mention. Places are half-open: 
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,13 +19,10 @@ SPACES = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
-# Letters in both cases and no flag for them: in DuckDB's engine, as in ours, a long s would be an s. `\b` is ASCII's.
-_FULL_LINK_PATTERN = rf"[hH][tT][tT][pP][sS]?://[^{SPACES}]+"
-_LINK_PATTERN = rf"{_FULL_LINK_PATTERN}|\b[wW][wW][wW]\.[^.{SPACES}][^{SPACES}]*"
 _NAME = "[A-Za-z0-9_]+"
 _HANDLE_PATTERN = rf"{_NAME}(?:[.-]+{_NAME})*(?:@[A-Za-z0-9]+(?:[.-]+[A-Za-z0-9]+)*)?"
 SQL_PATTERNS = {
-    "written_pattern": f"[^{SPACES}]",
+    "written_pattern": f"[^{SPACES}]",  # a text has one at least
     "repost_pattern": rf"^(?:RT|rt) [@＠]{_HANDLE_PATTERN}:[{SPACES}]*",  # before the text of a repost typed by hand
 }
 
@@ -85,9 +82,10 @@ def hashtag_spans(text: str) -> list[Span]:
     As on Twitter: a sign that does not follow a letter, digit, `&` or `/`, then letters, marks, digits and
     underscores, at least one of them a letter.
     """
-    if "#" not in text and "＃" not in text:
-        return []
-    text = _without_links(text)
+    return _hashtags(_without_links(text)) if _has_any(text, _SIGNS) else []
+
+
+def _hashtags(text: str) -> list[Span]:
     spans = []
     for sign in _SIGN.finditer(text):
         start, end = sign.end(), _token_end(text, sign.end())
@@ -95,9 +93,13 @@ def hashtag_spans(text: str) -> list[Span]:
         if end == start or text[start] in _JOINERS or _in_word(before) or before in "&/":
             continue
         token = text[start:end]
-        if any(character.isalpha() for character in token):
+        if token.isalpha() or any(character.isalpha() for character in token):
             spans.append((sign.start(), end, normalise(token)))
     return spans
+
+
+def _has_any(text: str, signs: str) -> bool:
+    return signs[0] in text or signs[1] in text
 
 
 def extract(text: str) -> list[str]:
@@ -160,20 +162,21 @@ def _is_mark(character: str) -> bool:
 
 # Links
 
-_LINK = re.compile(_LINK_PATTERN, re.ASCII)
-_FULL_LINK = re.compile(_FULL_LINK_PATTERN)
+# No flag for the case: with it, a long s is an s.
+_FULL_LINK = re.compile(r"[hH][tT][tT][pP][sS]?://\S+")
+_ANY_LINK = re.compile(rf"{_FULL_LINK.pattern}|(?a:\b)[wW][wW][wW]\.[^.\s]\S*")
 _AFTER_LINK = ".,;:!?)]}\"'…"  # the sentence's own
 
 
 def links(text: str) -> list[str]:
     """The links of a text, with `http(s)://` or `www.`, distinct; the punctuation that ends them is the sentence's."""
-    return _distinct(found[0].rstrip(_AFTER_LINK) for found in _links(text))
+    return _distinct(text[start:end].rstrip(_AFTER_LINK) for start, end in _link_places(text))
 
 
 def without_full_links(text: str) -> str:
     """The text with nothing in the place of links with `http(s)://`.
 
-    For telling whether two texts are the same: every copy has another shortened link, but the same `www.` typed by hand.
+    For telling copies of a text: each has another shortened link, but the same `www.` typed by hand.
     """
     return _FULL_LINK.sub("", text) if "://" in text else text
 
@@ -184,32 +187,42 @@ def domain(link: str) -> str:
     return match[1].lower().removeprefix("www.").strip(".") if match else ""
 
 
-def _links(text: str) -> Iterator[re.Match[str]]:
-    return _LINK.finditer(text) if _may_have_links(text) else iter(())
-
-
-def _may_have_links(text: str) -> bool:
-    return "://" in text or "www." in text.lower()
+def _link_places(text: str) -> list[tuple[int, int]]:
+    if "www." in text.lower():
+        return [found.span() for found in _ANY_LINK.finditer(text)]
+    return [found.span() for found in _FULL_LINK.finditer(text)] if "://" in text else []
 
 
 def _without_links(text: str) -> str:
-    """The same text at the same places, with spaces where links are."""
-    return _LINK.sub(lambda found: " " * len(found[0]), text) if _may_have_links(text) else text
+    return _blanked(text, _link_places(text))
+
+
+def _blanked(text: str, places: list[tuple[int, int]]) -> str:
+    """The same text, everything else at its place, with spaces in these places."""
+    parts, at = [], 0
+    for start, end in places:
+        parts += [text[at:start], " " * (end - start)]
+        at = end
+    return "".join([*parts, text[at:]]) if at else text
 
 
 # Mentions and users
 
 # A name that runs on in accented letters is no handle: those are ASCII, and `@josé` does not mean `@jos`.
 _PLAIN = r"[A-Za-z0-9_]++(?![À-ÖØ-öø-ɏ])"
-_MENTION = re.compile(rf"(?<!\w)[@＠]({_PLAIN})")
-_MENTION_WITH_HOST = re.compile(rf"(?<!\w)[@＠]({_HANDLE_PATTERN})")
+_AT = r"[@＠](?<!\w.)"  # the sign first, which is searched for quickly
+_MENTION = re.compile(rf"{_AT}({_PLAIN})")
+_MENTION_WITH_HOST = re.compile(rf"{_AT}({_HANDLE_PATTERN})")
 # Where the network is not known: a host only where it can be nothing else. `@bob.Thanks` is a sentence's full stop.
 _MENTION_ANYWHERE = re.compile(
-    rf"(?<!\w)[@＠](?:{_NAME}(?:[.-]+{_NAME})*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"
-    rf"|[A-Za-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{{2,}}(?![\w-])|{_PLAIN})"
+    rf"{_AT}(?:{_PLAIN}(?![.@-])"  # most are
+    rf"|(?>{_NAME}(?:[.-]+{_NAME})*)@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"
+    rf"|[A-Za-z0-9-]++(?:\.[a-z0-9-]+)*\.[a-z]{{2,}}(?![\w-])"
+    rf"|{_PLAIN})"
 )
 _HOST_BEFORE = re.compile(r"\.[A-Za-z]{2,}/$")  # `host.example/@name` is a path
 _LONGEST_ENDING = 25  # of a host, with its dot and slash
+_AT_SIGNS = "@＠"
 
 
 def user_key(name: str, casefold: bool = False) -> str:
@@ -229,16 +242,16 @@ def mentions(text: str, hosts: bool) -> list[str]:
         hosts: whether the host in `@name@host` or the domain in `@name.domain` is part of the name; a full stop that
             ends a sentence is not.
     """
-    if "@" not in text and "＠" not in text:
+    if not _has_any(text, _AT_SIGNS):
         return []
     return _distinct(found[1] for found in _mentions(_MENTION_WITH_HOST if hosts else _MENTION, _without_links(text)))
 
 
-def _mentions(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    for found in pattern.finditer(text):
-        start = found.start()
-        if text[start - 1 : start] != "/" or not _HOST_BEFORE.search(text[max(0, start - _LONGEST_ENDING) : start]):
-            yield found
+def _mentions(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
+    found = list(pattern.finditer(text))
+    if "/@" not in text and "/＠" not in text:
+        return found
+    return [one for one in found if not _HOST_BEFORE.search(text, max(0, one.start() - _LONGEST_ENDING), one.start())]
 
 
 # Masked texts
@@ -255,16 +268,23 @@ def masked(text: str, links: bool, mentions: bool) -> tuple[str, list[Span]]:
     Returns:
         The masked text; the hashtags of the text, at their places in the masked one.
     """
-    changes = _changes(text, links, mentions)
-    spans = hashtag_spans(text)
-    if not changes:
-        return text, spans
-    parts, at, shift, moved, waiting = [], 0, 0, [], 0
+    link_places = _link_places(text)
+    words = _blanked(text, link_places)
+    hashtags = _hashtags(words) if _has_any(words, _SIGNS) else []
+    changes = [(start, end, "http") for start, end in link_places] if links else []
+    if mentions and _has_any(words, _AT_SIGNS):
+        changes = sorted([*changes, *((*one.span(), "@user") for one in _mentions(_MENTION_ANYWHERE, words))])
+    return _changed(text, changes, hashtags) if changes else (text, hashtags)
+
+
+def _changed(text: str, changes: list[Span], hashtags: list[Span]) -> tuple[str, list[Span]]:
+    """The text with something else in some places, and where its hashtags are then; none of them overlap."""
+    parts, moved, waiting, at, shift = [], [], iter([*hashtags, (len(text), 0, "")]), 0, 0
+    hashtag = next(waiting)
     for start, end, instead in [*changes, (len(text), len(text), "")]:
-        while waiting < len(spans) and spans[waiting][0] < end:  # no hashtag holds a link or a mention
-            first, last, tag = spans[waiting]
-            moved.append((first + shift, last + shift, tag))
-            waiting += 1
+        while hashtag[0] < start:
+            moved.append((hashtag[0] + shift, hashtag[1] + shift, hashtag[2]))
+            hashtag = next(waiting)
         parts += [text[at:start], instead]
         at, shift = end, shift + len(instead) - (end - start)
     return "".join(parts), moved
@@ -282,18 +302,9 @@ def mask_mentions(text: str) -> str:
 
 def bare(text: str) -> str:
     """The text with spaces in the place of links, mentions and hashtags: what is left are words."""
-    characters = list(text)
-    for start, end, _ in [*_changes(text, True, True), *hashtag_spans(text)]:
-        characters[start:end] = " " * (end - start)
-    return "".join(characters)
-
-
-def _changes(text: str, links: bool, mentions: bool) -> list[Span]:
-    changes = [(*found.span(), "http") for found in _links(text)] if links else []
-    if mentions and ("@" in text or "＠" in text):
-        found_mentions = _mentions(_MENTION_ANYWHERE, _without_links(text))
-        changes = sorted([*changes, *((*found.span(), "@user") for found in found_mentions)])
-    return changes
+    words = _without_links(text)
+    places = [(start, end) for start, end, _ in _hashtags(words)]
+    return _blanked(words, sorted(places + [one.span() for one in _mentions(_MENTION_ANYWHERE, words)]))
 
 
 # Cashtags

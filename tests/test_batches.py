@@ -36,10 +36,18 @@ def tokens(tokenizer):
 
 
 def test_links_and_mentions_are_masked_as_in_tweeteval():
-    text = "see https://t.co/x?y=1 @bob! me@home.org www.a.b"
-    assert normalise_text(text, BATCHES) == "see http @user! me@home.org http"
+    text = "see https://t.co/x?y=1 @bob! me@home.org www.a.b @eve.bsky.social @al@b.example."
+    assert normalise_text(text, BATCHES) == "see http @user! me@home.org http @user @user."
     plain = Batches(max_length=24, mask_urls=False, mask_mentions=False)
     assert normalise_text(text, plain) == text
+
+
+def test_a_hashtag_of_any_script_is_whole_and_in_its_place_after_masking(tokenizer):
+    tokens = tokenise(["https://t.co/long/link @somebody@b.example #so #हिन्दी http://x"], tokenizer, BATCHES)
+    words = tokenizer.convert_ids_to_tokens(tokens.ids.tolist())
+    assert tokens.hashtags == ["so", "हिन्दी"]
+    assert "".join(word for word, tag in zip(words, tokens.hashtag, strict=True) if tag == 0).replace("##", "") == "#so"
+    assert tokens.in_hashtag.sum() > (tokens.hashtag == 0).sum()
 
 
 def test_tokens_know_whether_they_stand_in_a_hashtag(tokenizer):

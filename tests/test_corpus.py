@@ -11,12 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ntulm import layout
 from ntulm.corpus import stage as corpus
-from ntulm.corpus.config import Corpus, TableMapping
+from ntulm.corpus.config import Corpus
+from ntulm.corpus.records import add_records, resolve, workspace
 from ntulm.corpus.sources import formats as sources
 from ntulm.errors import UserError
+from ntulm.layout import Layout
+from ntulm.text import Reading, unescaped
 
+LAYOUT = Layout()  # of the working directory
 START = datetime(2015, 1, 1, tzinfo=UTC)
 
 
@@ -74,12 +77,12 @@ def write(*records: Any, name: str = "raw") -> None:
 def built(*records: Any, **changes: Any) -> dict[str, list[dict[str, Any]]]:
     """The tables that the stage writes of these tweets, with enough others before and after for every split."""
     write(*records)
-    corpus.run(config(**changes))
-    return {name: pq.read_table(layout.CORPUS / f"{name}.parquet").to_pylist() for name in corpus.TABLES}
+    corpus.run(config(**changes), LAYOUT)
+    return {name: pq.read_table(LAYOUT.corpus / f"{name}.parquet").to_pylist() for name in corpus.TABLES}
 
 
 def metrics() -> dict[str, Any]:
-    return json.loads(layout.metrics("corpus").read_text())
+    return json.loads(LAYOUT.metrics("corpus").read_text())
 
 
 def others(first: int = 1000, count: int = 8, **changes: Any) -> list[dict[str, Any]]:
@@ -101,7 +104,7 @@ def test_posts_are_normal_and_in_order_of_time():
     assert by_id["5"]["text"] == "a & b <3 http://x?a=1&copy=2"
     assert (by_id["5"]["hashtags"], by_id["5"]["mentions"]) == (["strasse", "b"], ["5"])
     assert by_id["2"]["hashtags"] == ["one", "two"]  # no entities: from the text
-    schema = pq.read_schema(layout.POSTS)
+    schema = pq.read_schema(LAYOUT.posts)
     assert schema.field("created_at").type == pa.timestamp("us", tz="UTC")
     assert schema.field("hashtags").type == pa.list_(pa.string())
 
@@ -114,19 +117,42 @@ def test_handles_with_hosts_in_texts(hosts, expected):
     rows = ["Ann,hi @bob@b.example. @eve.bsky.social! @al. me@mail.org,2015-01-01 00:00:00"]
     rows += [f"u{n},text {n},2015-01-01 01:0{n}:00" for n in range(8)]
     Path("raw").write_text("\n".join(["author,text,time", *rows]) + "\n")
-    corpus.run(config(table=table(mention_hosts=hosts)))
-    assert pq.read_table(layout.POSTS).to_pylist()[0]["mentions"] == expected
+    corpus.run(config(table=table(mention_hosts=hosts)), LAYOUT)
+    assert pq.read_table(LAYOUT.posts).to_pylist()[0]["mentions"] == expected
 
 
 def test_a_table_without_ids_takes_everything_from_the_text():
     rows = [f"Ann,Hi @Bob and @bob #Tag see https://x.org/#no. me@mail.org,2015-01-01 00:0{n}:00" for n in range(1)]
     rows += [f"u{n},text {n},2015-01-01 01:0{n}:00" for n in range(8)]
     Path("raw").write_text("\n".join(["author,text,time", *rows]) + "\n")
-    corpus.run(config(table=table()))
-    first = pq.read_table(layout.POSTS).to_pylist()[0]
+    corpus.run(config(table=table()), LAYOUT)
+    first = pq.read_table(LAYOUT.posts).to_pylist()[0]
     assert (first["author"], first["mentions"], first["hashtags"]) == ("ann", ["bob"], ["tag"])
     assert first["urls"] == ["https://x.org/#no"]
     assert len(first["post_id"]) == 21
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [("tweets", (False, False, False, False)), ("table", (True, True, False, True))],
+)
+def test_how_new_posts_are_to_be_read_is_kept(source, expected):
+    if source == "tweets":
+        built(*others())
+    else:
+        rows = "".join(f"u{n},text {n},2015-01-01 01:0{n}:00\n" for n in range(8))
+        Path("raw").write_text("author,text,time\n" + rows)
+        corpus.run(config(table=table(mention_hosts=True)), LAYOUT)
+    assert Reading(**json.loads(LAYOUT.reading.read_text())) == Reading(*expected)
+
+
+def test_a_hashtag_behind_a_link_and_a_mention_behind_a_full_stop():
+    rows = ["ann,.@CNN see http://a.b\u3000#タグ RT @eve.bsky.social: hi,2015-01-01 00:00:00"]
+    rows += [f"u{n},text {n},2015-01-01 01:0{n}:00" for n in range(8)]
+    Path("raw").write_text("\n".join(["author,text,time", *rows]) + "\n")
+    corpus.run(config(table=table()), LAYOUT)
+    first = pq.read_table(LAYOUT.posts).to_pylist()[0]
+    assert (first["hashtags"], first["urls"], first["mentions"]) == (["タグ"], ["http://a.b"], ["cnn", "eve"])
 
 
 def test_languages_are_filtered_and_counted():
@@ -165,15 +191,15 @@ def test_reposts_known_by_text_find_the_earliest_post_or_make_one():
         *(f"u{n},text {n},2015-01-02 01:0{n}:00,0" for n in range(8)),
     ]
     Path("raw").write_text("\n".join(["author,text,time,flag", *rows]) + "\n")
-    corpus.run(config(table=table(repost_flag="flag")))
-    posts = {post["post_id"]: post for post in pq.read_table(layout.POSTS).to_pylist()}
-    by_user = {row["user"]: row["post_id"] for row in pq.read_table(layout.ENGAGEMENTS).to_pylist()}
+    corpus.run(config(table=table(repost_flag="flag")), LAYOUT)
+    posts = {post["post_id"]: post for post in pq.read_table(LAYOUT.posts).to_pylist()}
+    by_user = {row["user"]: row["post_id"] for row in pq.read_table(LAYOUT.engagements).to_pylist()}
     assert posts[by_user["bob"]]["author"] == posts[by_user["cat"]]["author"] == "ann"
     assert by_user["dan"] == by_user["eve"]
     recovered = posts[by_user["dan"]]
     assert (recovered["author"], recovered["text"]) == (None, "Unknown #x")
     assert recovered["created_at"] == START + timedelta(minutes=25)
-    split = {row["post_id"]: row for row in pq.read_table(layout.SPLITS).to_pylist()}[recovered["post_id"]]
+    split = {row["post_id"]: row for row in pq.read_table(LAYOUT.splits).to_pylist()}[recovered["post_id"]]
     assert (split["split"], split["graph"]) == (None, True)
     assert (metrics()["posts"], metrics()["reposts"], metrics()["recovered"]) == (9, 4, 1)
 
@@ -254,21 +280,21 @@ def test_rejects_hold_file_line_and_reason_alone():
 def test_too_many_rejects_stop_the_stage_and_leave_nothing():
     write(*others(), b"{", {**tweet(1), "user": None}, {**tweet(2), "user": None})
     with pytest.raises(UserError, match=r"raw:10: no author \(the first of 2 .*3 of 11 records.*allows 20.00%"):
-        corpus.run(config(max_reject_share=0.2))
-    assert not layout.CORPUS.exists()
-    assert not layout.metrics("corpus").exists()
+        corpus.run(config(max_reject_share=0.2), LAYOUT)
+    assert not LAYOUT.corpus.exists()
+    assert not LAYOUT.metrics("corpus").exists()
     assert not [path for path in Path("data").iterdir() if path.is_dir()]
 
 
 def test_no_usable_post_is_an_error():
     write(tweet(1, lang="de"), tweet(2, lang="de"))
     with pytest.raises(UserError, match=r"no usable post in 2 records .*filtered 2.*corpus.languages keeps en"):
-        corpus.run(config(languages=["en"]))
+        corpus.run(config(languages=["en"]), LAYOUT)
 
 
 def test_a_table_without_a_language_cannot_be_filtered():
     with pytest.raises(UserError, match=r"corpus.languages: the table has no language"):
-        corpus.run(config(table=table(), languages=["en"]))
+        corpus.run(config(table=table(), languages=["en"]), LAYOUT)
 
 
 # splits
@@ -276,8 +302,8 @@ def test_a_table_without_a_language_cannot_be_filtered():
 
 def splits_of(**changes: Any) -> list[tuple[str, str | None, bool]]:
     write(*(tweet(number, user=number % 20) for number in range(100)))
-    corpus.run(config(splits=changes))
-    return [(row["post_id"], row["split"], row["graph"]) for row in pq.read_table(layout.SPLITS).to_pylist()]
+    corpus.run(config(splits=changes), LAYOUT)
+    return [(row["post_id"], row["split"], row["graph"]) for row in pq.read_table(LAYOUT.splits).to_pylist()]
 
 
 def test_cuts_by_share_of_the_posts():
@@ -296,9 +322,9 @@ def test_cuts_by_date():
 
 def test_posts_of_one_moment_are_on_one_side_of_a_cut():
     write(*(tweet(number, minute=number // 10) for number in range(100)))
-    corpus.run(config(splits={"validation_from": 0.55, "graph_until": 0.55}))
+    corpus.run(config(splits={"validation_from": 0.55, "graph_until": 0.55}), LAYOUT)
     sides: dict[datetime, set[str]] = {}
-    posts, splits = pq.read_table(layout.POSTS).to_pylist(), pq.read_table(layout.SPLITS).to_pylist()
+    posts, splits = pq.read_table(LAYOUT.posts).to_pylist(), pq.read_table(LAYOUT.splits).to_pylist()
     for post, row in zip(posts, splits, strict=True):
         sides.setdefault(post["created_at"], set()).add(row["split"])
     assert all(len(side) == 1 for side in sides.values())
@@ -350,9 +376,10 @@ def test_the_same_input_gives_the_same_bytes():
     files = []
     for _ in range(2):
         built(*originals, *reposts, b"{")
-        files.append([(layout.CORPUS / f"{name}.parquet").read_bytes() for name in corpus.TABLES])
+        files.append([(LAYOUT.corpus / f"{name}.parquet").read_bytes() for name in corpus.TABLES])
     assert files[0] == files[1]
-    assert sorted(path.name for path in layout.CORPUS.iterdir()) == sorted(f"{name}.parquet" for name in corpus.TABLES)
+    expected = sorted(["reading.json", *(f"{name}.parquet" for name in corpus.TABLES)])
+    assert sorted(path.name for path in LAYOUT.corpus.iterdir()) == expected
 
 
 # hostile input
@@ -388,9 +415,9 @@ def raw_batch(drawn: list[Any]) -> pa.RecordBatch:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=records, duplicates=st.sampled_from(["id", "text"]), languages=st.sampled_from([[], ["en"]]))
 def test_every_record_has_one_fate(tmp_path, drawn, duplicates, languages):
-    with corpus.workspace(tmp_path / "spill") as connection:
-        corpus.add_records(connection, [raw_batch(drawn)], languages, TableMapping.model_validate(table()))
-        counts = corpus.resolve(connection, duplicates)
+    with workspace(tmp_path / "spill", Reading(True, False, False, True)) as connection:
+        add_records(connection, [raw_batch(drawn)], languages)
+        counts = resolve(connection, duplicates)
         posts = connection.execute("SELECT post_id, text, author, hashtags FROM post").fetchall()
         engaged = {name for (name,) in connection.execute("SELECT post_id FROM engagement").fetchall()}
     fates = ("posts", "reposts", "duplicates", "filtered", "rejects")
@@ -408,4 +435,4 @@ def test_every_record_has_one_fate(tmp_path, drawn, duplicates, languages):
 @given(text=st.text())
 def test_html_entities_are_resolved_once(text):
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    assert corpus.unescaped(escaped) == text
+    assert unescaped(escaped) == text

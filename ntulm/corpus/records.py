@@ -64,7 +64,7 @@ def reading_of(name: str, mapping: TableMapping | None) -> Reading:
 
 @contextmanager
 def workspace(spill: Path, reading: Reading) -> Iterator[Connection]:
-    """A database in memory that spills into `spill`, with the functions, patterns and the table that the SQL files use."""
+    """A database in memory that spills into `spill`, with the functions, patterns and the table of the SQL files."""
     functions = _functions(reading)
     settings: dict[str, Any] = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
     with duckdb.connect(config=settings) as connection:
