@@ -8,23 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ntulm import adapt, encode, pretrain
+from ntulm import adapt, encode, layout, pretrain
 from ntulm.files import read_json, write_json
-from ntulm.language_model.config import Batches, Encode, Pretrain, Slot
-from ntulm.layout import Layout
-from ntulm.ntus import NtuScheme, Role
+from ntulm.language_model.config import Batches, Encode, Pretrain
 from ntulm.probe import stage as probe
 from ntulm.probe.config import Probe
 from ntulm.probe.tfidf import tfidf_scores
 from ntulm.tasks import hashtag
 from ntulm.tasks.config import HashtagTask
-from ntulm.tasks.dataset import labelled_posts, write_posts
 from ntulm.text import extract
 
-HERE = Layout()
-SCHEME = NtuScheme(
-    {"user": "user", "hashtag": "hashtag"}, {"author": Role("user", "author"), "hashtag": Role("hashtag", "hashtags")}
-)
 BATCHES = Batches(max_length=24, mask_urls=True, mask_mentions=True)
 PRETRAIN = Pretrain(
     max_posts=700,
@@ -38,9 +31,13 @@ PRETRAIN = Pretrain(
     weight_decay=0.01,
     warmup_share=0.1,
     mask_share=0.3,
-    slot=Slot(layer_norm=False, scale=3.0, learning_rate_factor=2.0, weight=0.5, dropout=0.0, hide_masked=False),
+    slot_layer_norm=False,
+    slot_scale=3.0,
+    slot_learning_rate_factor=2.0,
+    slot_weight=0.5,
+    slot_dropout=0.0,
+    hide_masked_hashtags=False,
 )
-ENCODE = Encode(batch_size=64, dtype="float32", hidden_share=0.0, post_concat="author+hashtag")
 PROBE = Probe.model_validate(
     {
         "search": False,
@@ -66,31 +63,29 @@ def write_side_task():
     """Posts without a word about the side of their authors, which is the label."""
     random = np.random.default_rng(1)
     authors = [f"{side}{number}" for side in ("left", "right") for number in range(4)]
-    fields: dict[str, list] = {"post_id": [], "text": [], "author": []}
+    rows = []
     for number in range(600):
-        fields["post_id"].append(str(number))
-        fields["author"].append(str(random.choice(authors)))
-        fields["text"].append(
-            " ".join(str(word) for word in random.choice(["i", "like", "it", "so", "very", "much"], 6))
-        )
-    splits = ["train"] * 300 + ["validation"] * 100 + ["test"] * 200
-    labels = [[int(author.startswith("right"))] for author in fields["author"]]
-    HERE.task("side").mkdir(parents=True)
-    write_posts(HERE.task("side") / "side.parquet", labelled_posts(SCHEME, fields, splits, labels))
+        author = str(random.choice(authors))
+        text = " ".join(str(word) for word in random.choice(["i", "like", "it", "so", "very", "much"], 6))
+        split = "train" if number < 300 else "validation" if number < 400 else "test"
+        row = {"post_id": str(number), "split": split, "text": text, "author": author, "hashtags": []}
+        rows.append(row | {"labels": [int(author.startswith("right"))]})
+    layout.task("side").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), layout.task("side") / "side.parquet")
     about = {"family": "Side", "kind": "single", "classes": ["left", "right"], "metric": "accuracy"}
-    write_json(HERE.task("side") / "datasets.json", {"side": about | {"metrics": ["accuracy"]}})
+    write_json(layout.task("side") / "datasets.json", {"side": about | {"metrics": ["accuracy"]}})
 
 
 @pytest.mark.slow
 def test_the_gain_vanishes_with_the_ntus_of_other_posts(lm_project, adapt_settings):
-    adapt.run(adapt_settings(max_posts=0), BATCHES, HERE)
+    adapt.run(adapt_settings(max_posts=0), BATCHES)
     write_side_task()
     accuracy: dict[str, float] = {}
     for variant in ("text", "author+hashtag", "shuffled"):
-        pretrain.run(PRETRAIN, BATCHES, SCHEME, "minilm", variant, 0, HERE)
-        encode.run(ENCODE, BATCHES, SCHEME, variant, 0, "side", HERE)
-        probe.run(PROBE, variant, 0, "side", HERE)
-        results = read_json(HERE.metrics("probe", variant, 0, "side"))
+        pretrain.run(PRETRAIN, BATCHES, "minilm", variant, 0)
+        encode.run(Encode(batch_size=64, dtype="float32", hidden_share=0.0), BATCHES, variant, 0, "side")
+        probe.run(PROBE, variant, 0, "side")
+        results = read_json(layout.metrics("probe", variant, 0, "side"))
         accuracy |= {system: datasets["side"]["accuracy"] for system, datasets in results.items()}
     assert accuracy["author+hashtag"] > 0.95  # there is something to gain
     assert accuracy["ntu"] > 0.95
@@ -113,39 +108,33 @@ def hashtag_recall(remove_target):
             "max_posts": {"train": 800, "validation": 200, "test": 200},
         }
     )
-    dataset = hashtag.build("hashtag", task, SCHEME, HERE)["hashtag"]
-    labels = np.eye(len(dataset.classes), dtype=bool)[[own[0] for own in dataset.posts.table["labels"].to_pylist()]]
-    split = np.array(dataset.posts.table["split"].to_pylist())
-    texts = dataset.posts.texts
+    dataset = hashtag.build("hashtag", task)["hashtag"]
+    labels = np.eye(len(dataset.classes), dtype=bool)[[row.labels[0] for row in dataset.rows]]
+    split = np.array([row.split for row in dataset.rows])
+    texts = [row.text for row in dataset.rows]
     scores, *_ = tfidf_scores(texts, labels, split, "single", "recall@10", [10.0])
     order = np.argsort(-scores.astype(np.float64) + 1e-9 * np.random.default_rng(0).random(scores.shape), axis=1)
     truth = labels[split == "test"].argmax(1)
-    return float(np.mean((order[:, :10] == truth[:, None]).any(1))), dataset.posts
-
-
-def hashtags_of(posts):
-    return [[ntu["key"] for ntu in own if ntu["role"] == "hashtag"] for own in posts.ntus.to_pylist()]
+    return float(np.mean((order[:, :10] == truth[:, None]).any(1))), dataset
 
 
 def test_a_target_left_in_on_purpose_makes_the_score_jump(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
-    HERE.corpus.mkdir(parents=True)
+    layout.CORPUS.mkdir(parents=True)
     posts, splits = [], []
     for number in range(1200):
         tag, words = str(random.choice(TAGS)), " ".join(random.choice(["so", "it", "very", "much", "we"], 5))
         hashtags = [tag]
-        post = {"post_id": str(number), "text": f"{words} #{tag}", "author": "ada", "hashtags": hashtags}
-        posts.append(post | dict.fromkeys(("mentions", "urls", "places")))
+        posts.append({"post_id": str(number), "text": f"{words} #{tag}", "author": "ada", "hashtags": hashtags})
         splits.append(
             {"post_id": str(number), "split": "train" if number < 800 else "validation" if number < 1000 else "test"}
         )
-    pq.write_table(pa.Table.from_pylist(posts), HERE.posts)
-    pq.write_table(pa.Table.from_pylist(splits), HERE.splits)
-    honest, sampled = hashtag_recall(remove_target=True)
-    assert not any(extract(text) for text in sampled.texts)
-    assert not any(hashtags_of(sampled))
-    leaked, sampled = hashtag_recall(remove_target=False)
-    assert all(extract(text) == own != [] for text, own in zip(sampled.texts, hashtags_of(sampled), strict=True))
+    pq.write_table(pa.Table.from_pylist(posts), layout.POSTS)
+    pq.write_table(pa.Table.from_pylist(splits), layout.SPLITS)
+    honest, dataset = hashtag_recall(remove_target=True)
+    assert not any(extract(row.text) or row.hashtags for row in dataset.rows)
+    leaked, dataset = hashtag_recall(remove_target=False)
+    assert all(extract(row.text) == row.hashtags != [] for row in dataset.rows)
     assert leaked > 0.99
     assert abs(honest - 10 / len(TAGS)) < 0.15
