@@ -200,7 +200,7 @@ def workspace(params: "Params", keys: Mapping[str, Any], layout: Layout) -> Iter
         graph.run(params.graph, params.ntus.scheme, trial)
     embeddings.run(params.embeddings, trial)
     yield trial
-    shutil.rmtree(trial.root)
+    shutil.rmtree(trial.root, ignore_errors=True)
 
 
 def measure(params: "Params", variant: str, layout: Layout) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from ntulm.errors import UserError
+from ntulm.files import write_json
 from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme, Role
 from ntulm.report.tables import load_paper
@@ -25,6 +26,7 @@ SCHEME = NtuScheme(
     {"user": "user", "hashtag": "hashtag"},
     {"author": Role("user", "author"), "hashtag": Role("hashtag", "hashtags")},
 )
+READING = {"casefold_users": True, "mention_hosts": False, "html": False, "mentions_in_text": True}
 MAX = {"train": 1000, "validation": 1000, "test": 1000}
 TABLE = {
     "kind": "table",
@@ -54,6 +56,7 @@ SEMEVAL = {
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    write_json(LAYOUT.reading, READING)
 
 
 def task(section, **changes):
@@ -108,7 +111,7 @@ def test_table_takes_authors_and_splits_from_columns():
     assert {row["author"] for row in rows["mine"]} == {f"w{i}" for i in range(5)}
 
 
-@pytest.mark.parametrize(("casefold", "expected"), [(True, "alice"), (False, "@Alice")])
+@pytest.mark.parametrize(("casefold", "expected"), [(True, "alice"), (False, "Alice")])
 def test_table_writes_authors_as_the_corpus_does(casefold, expected):
     rows = "".join(f"text {i},{'ab'[i % 2]}, @Alice \n" for i in range(40))
     Path("posts.csv").write_text("text,label,who\n" + rows)
@@ -255,6 +258,7 @@ def test_tweeteval_lies_beside_the_project(tmp_path, monkeypatch):
     write_tweeteval()
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
+    write_json(LAYOUT.reading, READING)
     described, rows = run(TWEETEVAL, path="../te")
     assert len(rows["mood"]) == 36
     assert list(described) == ["mood"]

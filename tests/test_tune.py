@@ -88,7 +88,7 @@ def fake(tmp_path, monkeypatch):
 def test_the_stages_that_read_a_changed_setting_run_again_beside_the_project(fake):
     tune.run(params(trials=1, space={"graph.min_degree.hashtag": {"between": [2, 9]}}), HERE)
     assert [name for name, _ in fake] == ["text", "graph", "embeddings", "author+hashtag"]
-    assert fake[1][1].min_degree.hashtag == 3  # the first trial: as it stands in the recipe
+    assert fake[1][1].min_degree["hashtag"] == 3  # the first trial: as it stands in the recipe
     assert fake[3][1] == ["corpus", "adapt", "tasks"]
     assert Path("data/graph/old").is_file()
     assert not (HERE.tune / "trial").exists()
@@ -198,7 +198,7 @@ def test_settings_that_fail_are_left_out_but_for_the_first(fake, monkeypatch, ca
     assert "trial 1 left out: diverged" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("key", ["evaluate.resamples", "pretrain.slot", "corpus.splits.test_from", "pretrain"])
+@pytest.mark.parametrize("key", ["evaluate.resamples", "pretrain.slot_scale", "corpus.splits.test_from", "pretrain"])
 def test_what_may_not_be_tuned_is_a_user_error(key, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=rf"tune\.space: {key}: no setting that can be tuned"):
