@@ -32,3 +32,11 @@ def test_a_map_needs_some_hashtags_and_escapes_their_names(tmp_path):
     assert "tag19" in text
     assert draw_map(many, tmp_path / "again.svg")
     assert (tmp_path / "again.svg").read_text() == text
+
+
+def test_a_graph_without_hashtags_has_nothing_to_show(tmp_path):
+    write_table(tmp_path, ["user"], ["a"], np.ones((1, 2), np.float32))
+    pq.write_table(pa.table({"type": ["user"], "key": ["a"], "degree": [1]}), tmp_path / "nodes.parquet")
+    hashtags = frequent_hashtags(tmp_path / "nodes.parquet", EmbeddingTable.load(tmp_path))
+    assert neighbourhoods(hashtags) == []
+    assert not draw_map(hashtags, tmp_path / "map.svg")

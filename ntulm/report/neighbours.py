@@ -19,6 +19,7 @@ from ntulm.embeddings.table import EmbeddingTable
 SHOWN, NEAREST = 12, 8  # hashtags with their neighbourhood, and neighbours of each
 MAPPED = 150  # hashtags on the map
 CANDIDATES = 5000  # the most used hashtags, among which neighbours are looked for
+HASHTAG = "hashtag"  # the type of node to look at; a graph without it has no neighbourhoods and no map
 LONGEST = 24  # characters of a name on the map
 
 
@@ -43,10 +44,10 @@ class Hashtags:
 def frequent_hashtags(nodes: Path, table: EmbeddingTable) -> Hashtags:
     """The hashtags to look at."""
     read = pq.read_table(nodes, columns=["type", "key", "degree"])
-    tags = read.filter(pc.equal(read["type"], "hashtag")).sort_by([("degree", "descending"), ("key", "ascending")])
+    tags = read.filter(pc.equal(read["type"], HASHTAG)).sort_by([("degree", "descending"), ("key", "ascending")])
     tags = tags.slice(0, CANDIDATES)
     names = tags["key"].to_pylist()
-    vectors = np.array(table.vectors[table.rows("hashtag", names)], np.float32)
+    vectors = table.vectors_of(table.rows(HASHTAG, names))
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return Hashtags(names, tags["degree"].to_pylist(), vectors)
 
