@@ -27,11 +27,12 @@ from ntulm.ntus import NtuScheme, Role
 
 LAYOUT = Layout()
 SCHEME = NtuScheme(
-    {"user": "user", "hashtag": "hashtag"},
+    {"user": "user", "hashtag": "hashtag", "domain": "domain"},
     {
         "author": Role("user", "author"),
         "mention": Role("user", "mentions"),
         "hashtag": Role("hashtag", "hashtags"),
+        "url": Role("domain", "urls"),
     },
 )
 RELATIONS = {
@@ -70,6 +71,7 @@ def planted_graph(relations: dict[str, Relation]) -> None:
         posts.append({"post_id": str(place), "author": author, "mentions": [mention], "hashtags": tags})
     LAYOUT.corpus.mkdir(parents=True)
     table = pa.Table.from_pylist(posts)
+    table = table.append_column("urls", pa.array([[]] * len(posts), pa.list_(pa.string())))
     table = table.append_column("created_at", pa.array(range(len(posts)), pa.timestamp("us", "UTC")))
     pq.write_table(table, LAYOUT.posts)
     pq.write_table(pa.table({"post_id": table["post_id"], "graph": [True] * len(posts)}), LAYOUT.splits)
@@ -83,7 +85,7 @@ def planted_graph(relations: dict[str, Relation]) -> None:
     graph.run(
         Graph(
             relations=relations,
-            min_degree={"user": 1, "hashtag": 1},
+            min_degree=dict.fromkeys(SCHEME.types, 1),
             max_count=2,
             held_out_share=0.1,
             seed=0,
@@ -261,11 +263,13 @@ def test_relations_within_a_type_and_types_without_edges_train(tmp_path, monkeyp
         {
             "mentioned": Relation(left="author", right="mention"),
             "together": Relation(left="hashtag", right="hashtag"),
+            "linked": Relation(left="author", right="url"),  # no post has a link
         }
     )
     embeddings.run(config(engine=engine), LAYOUT)
     metrics = json.loads(LAYOUT.metrics("embeddings").read_text())
-    assert set(metrics["sides"]) == {"user", "hashtag"}
+    assert set(metrics["sides"]) == {"user", "hashtag", "domain"}
+    assert metrics["nodes"]["domain"] == metrics["relations"]["linked"]["edges"] == 0
     assert metrics["relations"]["together"]["edges"] + metrics["relations"]["mentioned"]["edges"] == metrics["edges"]
     # The planted mentions are chance; hashtags are used with those of their community.
     together = metrics["relations"]["together"]

@@ -126,7 +126,7 @@ def filtered_ranks(asked: Edges, known: Edges, scores: Scores, candidates: int, 
     """
     groups, answers = _grouped(known)
     ranks = np.empty(len(asked), np.float64)
-    block = max(1, SCORE_CELLS // candidates)
+    block = max(1, SCORE_CELLS // max(1, candidates))
     for start in range(0, len(asked), block):
         rows = np.arange(start, min(start + block, len(asked)))
         table = scores(rows)

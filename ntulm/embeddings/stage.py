@@ -27,11 +27,11 @@ from ntulm.embeddings import pbg
 from ntulm.embeddings.link_prediction import LHS, RHS, Edges, Model, Relation, link_prediction, read_relations
 from ntulm.embeddings.table import write_table
 from ntulm.errors import UserError
+from ntulm.layout import Layout
 from ntulm.tensors import write_tensors
 
 if TYPE_CHECKING:
     from ntulm.embeddings.config import Embeddings
-    from ntulm.layout import Layout
 
 
 def run(config: Embeddings, layout: Layout) -> None:

@@ -35,10 +35,10 @@ import pyarrow.parquet as pq
 from ntulm import files
 from ntulm.errors import UserError
 from ntulm.graph import uses
+from ntulm.layout import Layout
 
 if TYPE_CHECKING:
     from ntulm.graph.config import Graph, Relation
-    from ntulm.layout import Layout
     from ntulm.ntus import NtuScheme
 
 BATCH_ROWS = 1 << 17  # rows of a Parquet row group and of a write to HDF5

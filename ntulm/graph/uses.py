@@ -8,7 +8,8 @@ in the posts table is read as it is; for the others a key form of `ntulm/text.py
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -36,11 +37,9 @@ def build(database: duckdb.DuckDBPyConnection, relations: dict[str, Relation], s
         scheme: the roles that they join.
     """
     database.execute(resources.files("ntulm.graph").joinpath("uses.sql").read_text(encoding="utf-8"))
-    for form in sorted({form for role in field_roles(relations, scheme) if (form := scheme.key_form(role))}):
-        strings = duckdb.list_type(duckdb.sqltype("VARCHAR"))
-        function = partial(keys_of_lists, lru_cache(REMEMBERED)(partial(keys_of, form=form)))
-        database.create_function(f"keys_of_{form}", function, [strings], strings, type=func.ARROW)
-    database.execute(f"CREATE TABLE own AS {own_query(relations, scheme)}")
+    forms = {form for role in field_roles(relations, scheme) if (form := scheme.key_form(role))}
+    with _key_functions(database, sorted(forms)):
+        database.execute(f"CREATE TABLE own AS {own_query(relations, scheme)}")
     uses = "\nUNION ALL\n".join(uses_query(rel, relation, scheme) for rel, relation in enumerate(relations.values()))
     database.execute(
         f"""CREATE TABLE raw_edges AS
@@ -129,6 +128,21 @@ def keys_of_lists(keys_of_value: Callable[[str], list[str]], lists: pa.ListArray
     rows = lists.to_pylist()
     found = [list(dict.fromkeys(key for value in row if value for key in keys_of_value(value))) for row in rows]
     return pa.array(found, pa.list_(pa.string()))
+
+
+@contextmanager
+def _key_functions(database: duckdb.DuckDBPyConnection, forms: list[str]) -> Iterator[None]:
+    """Functions `keys_of_FORM` in SQL, from a list of values to their keys."""
+    strings = duckdb.list_type(duckdb.sqltype("VARCHAR"))
+    for form in forms:
+        function = partial(keys_of_lists, lru_cache(REMEMBERED)(partial(keys_of, form=form)))
+        database.create_function(f"keys_of_{form}", function, [strings], strings, type=func.ARROW)
+    try:
+        yield
+    finally:
+        with suppress(duckdb.Error):  # a query that was left unfinished: its own error is the one to see
+            for form in forms:
+                database.remove_function(f"keys_of_{form}")
 
 
 def _column(role: str) -> str:

@@ -78,7 +78,7 @@ def frequent_nodes(nodes: Path, table: EmbeddingTable, node_type: str) -> Nodes:
     own = read.filter(pc.equal(read["type"], node_type)).sort_by([("degree", "descending"), ("key", "ascending")])
     own = own.slice(0, CANDIDATES)
     keys = own["key"].to_pylist()
-    vectors = np.array(table.vectors[table.rows(node_type, keys)], np.float32)
+    vectors = table.vectors_of(table.rows(node_type, keys))
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return Nodes(keys, own["degree"].to_pylist(), vectors)
 
