@@ -1,6 +1,7 @@
 """ntulm/model.py: the directory holds all that is needed and nothing that names a path of the machine."""
 
 import json
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -79,7 +80,7 @@ def test_paths_are_taken_out_at_any_depth():
 
 def test_the_card_has_metadata_that_the_hub_reads_and_says_what_is_known(built):
     text = (layout.model / "README.md").read_text()
-    data = ModelCard(text).data
+    data: Any = ModelCard(text).data
     assert data.language == ["en"]
     assert (data.license, data.library_name, data.base_model) == (
         "apache-2.0",
@@ -116,7 +117,8 @@ def test_a_value_cannot_become_a_key_of_the_metadata(built):
     tables = json.loads((layout.evaluate / "tables.json").read_text())
     tables["datasets"][0]["dataset"] = 'x"\n---\nlicense: mit\n#'
     text = card.card(facts(tables=tables))
-    assert ModelCard(text).data.license == "apache-2.0"
+    data: Any = ModelCard(text).data
+    assert data.license == "apache-2.0"
 
 
 def test_languages_of_a_few_posts_are_not_named(built):

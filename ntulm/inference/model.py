@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -144,7 +144,9 @@ def load(source: str | Path, device: str | None = None) -> Model:
     table = EmbeddingTable.load(directory)
     model, tokenizer = load_model(directory, "model", choose_device() if device is None else torch.device(device))
     variant = parse_variant(settings.variant, settings.scheme.of_posts)
-    encoder = Encoder(freeze(model), tokenizer, table, settings.scheme, variant, settings.batches, BATCH_SIZE)
+    encoder = Encoder(
+        freeze(model), tokenizer, table, settings.scheme, variant, cast(Any, settings.batches), BATCH_SIZE
+    )
     paths = sorted((directory / CLASSIFIERS).glob("*.json"))
     classifiers = {path.name.removesuffix(".json"): load_classifier(path.with_suffix("")) for path in paths}
     return Model(settings, encoder, table, classifiers)
