@@ -2,8 +2,8 @@
 
     python -m benchmarks.mask_share PROJECT [0.15 0.6 …]
 
-PROJECT holds params.yaml and what `dvc repro` wrote. One Markdown row per share and group of tokens: bits per masked token
-of `text` and of `author+hashtag`, on the same posts and masks, and the gain with its interval over posts and seeds.
+PROJECT holds params.yaml and what `dvc repro` wrote. One Markdown row per share and group of tokens: bits per masked
+token of `text` and of `author+hashtag`, on the same posts and masks, and the gain with its interval over posts and seeds.
 """
 
 import sys

@@ -108,6 +108,39 @@ class EmbeddingTable:
             slots[filled] = sums / counts[filled, None].astype(np.float32)
         return slots
 
+    def slot_vectors_by_type(
+        self, rows: np.ndarray, offsets: np.ndarray, ordinals: np.ndarray, types: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What each type adds to the mean NTU vector of a post, for a projection per type before the mean.
+
+        Args:
+            rows: int64 [n], the NTUs of all posts one after the other, -1 for an unknown one.
+            offsets: int64 [B + 1]; post b owns rows[offsets[b] : offsets[b + 1]].
+            ordinals: int64 [n], the place of each NTU's type in `types`.
+            types: K types.
+
+        Returns:
+            sums float32 [B, K, D]: of the vectors of a post's NTUs of a type, over the number of all its NTUs; and
+            shares float32 [B, K]: of its NTUs that are of the type. An unknown NTU counts as the mean of its type
+            (the mean row for a type that the table does not have), a post without any as one unknown NTU of each type.
+        """
+        size, means = len(types), np.stack([self.type_means.get(name, self.mean) for name in types])
+        counts = np.diff(offsets)
+        cells = np.repeat(np.arange(len(counts)), counts) * size + ordinals  # of the [B, K] results
+        per_cell = np.bincount(cells, minlength=len(counts) * size)
+        sums = np.zeros((len(per_cell), self.dimension), np.float32)
+        filled = np.flatnonzero(per_cell)
+        if len(filled):
+            vectors = self.vectors[np.maximum(rows, 0)]
+            vectors[rows < 0] = means[ordinals[rows < 0]]
+            order = np.argsort(cells, kind="stable")
+            sums[filled] = np.add.reduceat(vectors[order], (np.cumsum(per_cell) - per_cell)[filled], axis=0)
+        totals = np.maximum(counts, 1).astype(np.float32)[:, None]
+        sums = sums.reshape(len(counts), size, self.dimension) / totals[:, :, None]
+        shares = (per_cell.reshape(len(counts), size) / totals).astype(np.float32)
+        sums[counts == 0], shares[counts == 0] = means / np.float32(size), 1 / size
+        return sums, shares
+
     def _find(self, names: list[bytes]) -> np.ndarray:
         """Rows int64 [n] of names; a row counts only where the stored name is the same, whatever the hash says."""
         hashes = _hashes(names)

@@ -69,43 +69,7 @@ class SlotNtus:
             chosen, offsets = chosen[shown], np.concatenate([[0], np.cumsum(shown)])[offsets]
         if self.channels is None:
             return table.slot_vectors(self.rows[chosen], offsets)[:, None], None
-        return vectors_by_type(table, self.types, self.rows[chosen], self.channels[chosen], offsets)
-
-
-def vectors_by_type(
-    table: EmbeddingTable, types: Sequence[str], rows: np.ndarray, channels: np.ndarray, offsets: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The share of each type in the mean NTU vector of posts, and how large it is.
-
-    Args:
-        table: the embedding table.
-        types: K types.
-        rows: int64 [n], -1 for an unknown NTU.
-        channels: int64 [n], places in `types`.
-        offsets: int64 [B + 1]; post b has the NTUs offsets[b] to offsets[b + 1].
-
-    Returns:
-        float32 [B, K, D]: per type the sum of its vectors over the number of all NTUs of the post; and float32 [B, K],
-        which sum to 1 over the types.
-    """
-    count, means = len(types), np.stack([table.type_means.get(name, table.mean) for name in types])
-    totals = np.diff(offsets)
-    vectors = np.tile(means / np.float32(count), (len(totals), 1, 1))
-    shares = np.full((len(totals), count), 1 / count, np.float32)
-    filled = np.flatnonzero(totals)
-    if not len(filled):
-        return vectors, shares
-    own = table.vectors[np.maximum(rows, 0)]
-    own[rows < 0] = means[channels[rows < 0]]
-    cells = np.repeat(np.arange(len(totals)), totals) * count + channels
-    in_cell = np.bincount(cells, minlength=len(totals) * count)
-    taken = np.flatnonzero(in_cell)
-    sums = np.zeros((len(in_cell), table.dimension), np.float32)
-    sums[taken] = np.add.reduceat(own[np.argsort(cells, kind="stable")], (np.cumsum(in_cell) - in_cell)[taken], axis=0)
-    over = totals[filled, None].astype(np.float32)
-    vectors[filled] = sums.reshape(vectors.shape)[filled] / over[..., None]
-    shares[filled] = in_cell.reshape(shares.shape)[filled] / over
-    return vectors, shares
+        return table.slot_vectors_by_type(self.rows[chosen], offsets, self.channels[chosen], self.types)
 
 
 @dataclass(frozen=True)
