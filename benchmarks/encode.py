@@ -18,11 +18,13 @@ from benchmarks.harness import Benchmark, Outcome, run
 from benchmarks.pretrain import layer_flops
 from benchmarks.texts import write_texts
 from ntulm.device import choose_device
-from ntulm.encode import Encoder, encode_posts, freeze
 from ntulm.language_model.backbone import load_backbone, packaged_directory
 from ntulm.language_model.batches import tokenise
 from ntulm.language_model.config import Batches
-from ntulm.variants import VARIANTS
+from ntulm.language_model.encoder import Encoder, freeze
+from ntulm.language_model.samples import NO_NTUS
+from ntulm.posts import Posts
+from ntulm.variants import Variant
 
 BATCHES = Batches(max_length=128, mask_urls=False, mask_mentions=False)
 BATCH_SIZE = 64
@@ -41,13 +43,11 @@ def ours(folder: Path) -> Outcome:
     """The computation of the stage `encode` for the variant `text`."""
     texts = _texts(folder)
     model, tokenizer, _ = load_backbone("minilm", 0, choose_device())
-    no_table: Any = None  # the variant `text` looks nothing up
-    dtype = np.dtype(np.float32)
-    encoder = Encoder(freeze(model), tokenizer, no_table, VARIANTS["text"], BATCHES, BATCH_SIZE, dtype, 0.0)
-    nothing: list[Any] = [None] * len(texts)
-    encode_posts(encoder, texts[:TUNED_ON], nothing[:TUNED_ON], nothing[:TUNED_ON])  # warms up
+    encoder = Encoder(freeze(model), tokenizer, None, NO_NTUS, Variant(), BATCHES, BATCH_SIZE)
+    posts = Posts.of(NO_NTUS, {"post_id": [""] * len(texts), "text": texts, "author": [None] * len(texts)})
+    encoder.encode(posts.take(np.arange(TUNED_ON)))  # warms up
     started = time.perf_counter()
-    vectors = encode_posts(encoder, texts, nothing, nothing)
+    vectors = encoder.encode(posts)
     return _outcome(time.perf_counter() - started, vectors, texts)
 
 

@@ -2,28 +2,28 @@
 
     python -m benchmarks.mask_share PROJECT [0.15 0.6 …]
 
-PROJECT holds params.yaml and what `dvc repro` wrote. One Markdown row a share and group of tokens: bits a masked token
-of `text` and of `author+hashtag`, on the same posts and masks, and the gain with its interval over posts and seeds.
+PROJECT holds params.yaml and what `dvc repro` wrote. One Markdown row per share and group of tokens: bits per masked
+token of `text` and of `author+hashtag`, on the same posts and masks, and the gain with its interval over posts and
+seeds.
 """
 
-import contextlib
 import sys
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ntulm import layout
 from ntulm.device import choose_device
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.evaluate.bootstrap import Bootstrap, ratio_samples, relative_gain
 from ntulm.language_model.backbone import load_model
 from ntulm.language_model.batches import Masking
 from ntulm.language_model.samples import FIXED_SEED, sample_posts
-from ntulm.language_model.training import Job, SlotTraining, evaluate
+from ntulm.language_model.training import Job, evaluate
+from ntulm.layout import Layout
 from ntulm.params import Params, load_params
 from ntulm.pretrain import Preparation
-from ntulm.variants import variant_of
+from ntulm.variants import parse_variant
 
 BASELINE, SYSTEM = "text", "author+hashtag"
 
@@ -31,18 +31,19 @@ BASELINE, SYSTEM = "text", "author+hashtag"
 def main() -> None:
     """Measure and print."""
     shares = [float(argument) for argument in sys.argv[2:]] or [0.15]
-    with contextlib.chdir(sys.argv[1]):
-        params = load_params(layout.PARAMS)
-        print("| masked | tokens | posts | text | author+hashtag | gain |")
-        print("| --: | :-- | --: | --: | --: | --: |")
-        for share in shares:
-            rows(params, share)
+    layout = Layout(Path(sys.argv[1]))
+    params = load_params(layout.params)
+    print("| masked | tokens | posts | text | author+hashtag | gain |")
+    print("| --: | :-- | --: | --: | --: | --: |")
+    for share in shares:
+        rows(params, share, layout)
 
 
-def rows(params: Params, share: float) -> None:
+def rows(params: Params, share: float, layout: Layout) -> None:
     """The rows of one share."""
     found = {
-        system: [losses(params, system, seed, share) for seed in params.run.seeds] for system in (BASELINE, SYSTEM)
+        system: [losses(params, system, seed, share, layout) for seed in params.run.seeds]
+        for system in (BASELINE, SYSTEM)
     }
     _, post, inside = found[BASELINE][0]
     bootstrap = Bootstrap(params.evaluate.resamples, params.evaluate.seed)
@@ -62,13 +63,14 @@ def rows(params: Params, share: float) -> None:
         )
 
 
-def losses(params: Params, system: str, seed: int, share: float) -> tuple[NDArray, NDArray, NDArray]:
+def losses(params: Params, system: str, seed: int, share: float, layout: Layout) -> tuple[NDArray, NDArray, NDArray]:
     """Of the masked tokens of the test posts: bits float32 [M], post int64 [M], in a hashtag bool [M]."""
-    about = variant_of(system)
+    scheme = params.ntus.scheme
+    about = parse_variant(system, scheme.of_posts)
     model, tokenizer = load_model(layout.pretrain(system, seed), f"pretrain@{system}-{seed}", choose_device())
-    table = EmbeddingTable.load(layout.EMBEDDINGS) if about.slot else None
-    prepare = Preparation(tokenizer, params.batches, table, about)
-    posts = prepare.posts(sample_posts("test", params.pretrain.max_test_posts, FIXED_SEED))
+    table = EmbeddingTable.load(layout.embeddings) if about.slots else None
+    prepare = Preparation(tokenizer, params.batches, table, scheme, about)
+    posts = prepare.examples(sample_posts("test", params.pretrain.max_test_posts, FIXED_SEED, scheme, layout))
     job = Job(
         name=f"{system} {seed}",
         model=model,
@@ -77,7 +79,7 @@ def losses(params: Params, system: str, seed: int, share: float) -> tuple[NDArra
         masking=Masking(tokenizer, share, params.batches.max_length),
         settings=params.pretrain,
         seed=seed,
-        slot=SlotTraining(),
+        slot=None,
         checkpoint=Path("unused"),
     )
     measured = evaluate(job, posts)

@@ -24,7 +24,7 @@ from ntulm.language_model.backbone import load_backbone
 from ntulm.language_model.batches import Masking, Tokens, tokenise
 from ntulm.language_model.config import Adapt, Batches
 from ntulm.language_model.model import NtulmForMaskedLM
-from ntulm.language_model.training import Job, Posts, SlotTraining, evaluate, train_model
+from ntulm.language_model.training import Examples, Job, evaluate, train_model
 
 VALIDATION = 400
 BATCHES = Batches(max_length=128, mask_urls=True, mask_mentions=True)
@@ -65,11 +65,11 @@ def start_job(folder: Path) -> tuple[Job, float]:
     model, tokenizer, _ = load_backbone(str(folder / "start"), 0, choose_device())
     texts = json.loads((folder / "texts.json").read_text())
     started = time.perf_counter()
-    train = Posts(tokenise(texts["train"], tokenizer, BATCHES), None)
+    train = Examples(tokenise(texts["train"], tokenizer, BATCHES))
     seconds = time.perf_counter() - started
-    validation = Posts(tokenise(texts["validation"], tokenizer, BATCHES), None)
+    validation = Examples(tokenise(texts["validation"], tokenizer, BATCHES))
     masking = Masking(tokenizer, settings().mask_share, BATCHES.max_length)
-    job = Job("ours", model, train, validation, masking, settings(), 0, SlotTraining(), folder / "checkpoint")
+    job = Job("ours", model, train, validation, masking, settings(), 0, None, folder / "checkpoint")
     return job, seconds
 
 

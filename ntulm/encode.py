@@ -7,11 +7,8 @@ projection each, the vectors one after the other), for the probe's `post-concat`
 Run: `ntulm encode --variant VARIANT --seed SEED --task TASK`.
 """
 
-import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +27,7 @@ from ntulm.language_model.slots import Slots, describe_slots
 from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme
 from ntulm.posts import COLUMNS, Posts
+from ntulm.tensors import open_tensors
 from ntulm.variants import Variant, parse_variant
 
 if TYPE_CHECKING:
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 
 POSTS_AT_ONCE = 32768  # read, sorted by length and written together; bounds the memory whatever the file's size
 TEXT = Variant()
-_CODES = {np.dtype(np.float16): "F16", np.dtype(np.float32): "F32"}
 
 
 def run(
@@ -96,24 +93,3 @@ def _finite(vectors: np.ndarray, source: Path) -> np.ndarray:
     if not np.isfinite(vectors).all():
         raise UserError(f"{source}: a post's vector is not a number; the model of `pretrain` is broken")
     return vectors
-
-
-@contextmanager
-def open_tensors(path: Path, shapes: Mapping[str, tuple[int, int]], dtype: np.dtype) -> Iterator[dict[str, np.ndarray]]:
-    """Create a safetensors file and yield its tensors, mapped for writing, so that it may be larger than memory."""
-    header, end = {}, 0
-    for name, shape in shapes.items():
-        start, end = end, end + shape[0] * shape[1] * dtype.itemsize
-        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + end)
-    if end == 0:  # nothing to map
-        yield {name: np.empty(shape, dtype) for name, shape in shapes.items()}
-        return
-    mapped = np.memmap(path, np.uint8, "r+", offset=8 + len(text))
-    views = {name: mapped[slice(*header[name]["data_offsets"])].view(dtype).reshape(shapes[name]) for name in shapes}
-    yield views
-    mapped.flush()

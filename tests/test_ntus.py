@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from schemes import MORE, SCHEME
 
@@ -57,6 +57,7 @@ def plain(post):
     return found + [("link", host) for host in dict.fromkeys(hosts) if host]
 
 
+@settings(deadline=None)  # a busy machine takes its time
 @given(posts)
 def test_ntus_stand_by_role_and_each_key_once(posts):
     ntus = ntus_of(MORE, {"post_id": [""] * len(posts), **columns(posts)})
@@ -64,6 +65,7 @@ def test_ntus_stand_by_role_and_each_key_once(posts):
     assert pairs(ntus) == [plain(post) for post in posts]
 
 
+@settings(deadline=None)  # a busy machine takes its time
 @given(posts, st.sampled_from([["author"], ["hashtag"], ["author", "hashtag"], ["mention", "author"], list(FIELDS)]))
 def test_rows_equal_a_plain_loop(table, posts, roles):
     ntus = ntus_of(MORE, {"post_id": [""] * len(posts), **columns(posts)})

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from schemes import MORE, SCHEME
 
@@ -69,6 +69,7 @@ def test_words_stand_before_the_text():
 rows = st.lists(st.integers(0, 39), max_size=60).map(lambda rows: np.array(rows, np.int64))
 
 
+@settings(deadline=None)  # a busy machine takes its time
 @given(rows)
 def test_taken_rows_stay_together(rows):
     posts = make_posts()
@@ -80,6 +81,7 @@ def test_taken_rows_stay_together(rows):
     assert posts.take(chosen).table["ordinal"].to_pylist() == sorted(set(numbers))
 
 
+@settings(deadline=None)  # a busy machine takes its time
 @given(rows)
 def test_posts_without_ntus_keep_everything_else(rows):
     posts = make_posts()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from schemes import MORE
 from transformers import AutoTokenizer
@@ -71,6 +71,7 @@ def plain(table, variant, post, hidden=frozenset()):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@settings(max_examples=20, deadline=None)
 @given(posts=posts_of, seed=st.integers(0, 99))
 def test_vectors_and_shares_equal_a_plain_loop(table, variant, posts, seed):
     slots, _ = make(table, variant, posts)

@@ -205,36 +205,6 @@ class EmbeddingTable:
         return rows
 
 
-def ntu_rows(
-    table: EmbeddingTable,
-    authors: Sequence[str | None],
-    hashtags: Sequence[Sequence[str] | None],
-    names: Sequence[str],
-) -> tuple[np.ndarray, np.ndarray]:
-    """The NTUs of posts as rows of the table.
-
-    Args:
-        authors: B users; None contributes no NTU.
-        hashtags: the hashtags of each of the B posts; None is as good as none.
-        names: which NTUs count, of "author" and "hashtag".
-
-    Returns:
-        rows int64 [n] (a post's author first, then its hashtags; -1 for an unknown NTU) and offsets int64 [B + 1].
-    """
-    with_author = "author" in names
-    tags = [list(tags) if tags is not None else [] for tags in hashtags] if "hashtag" in names else [[]] * len(authors)
-    has_author = np.fromiter((with_author and author is not None for author in authors), bool, len(authors))
-    offsets = np.zeros(len(authors) + 1, np.int64)
-    np.cumsum([len(own) for own in tags] + has_author, out=offsets[1:])
-    rows = np.empty(offsets[-1], np.int64)
-    is_author = np.zeros(len(rows), bool)
-    is_author[offsets[:-1][has_author]] = True
-    if with_author:
-        rows[is_author] = table.rows("user", (author for author in authors if author is not None))
-    rows[~is_author] = table.rows("hashtag", (tag for own in tags for tag in own))
-    return rows, offsets
-
-
 def write_table(
     directory: Path,
     types: Sequence[str],
