@@ -169,14 +169,3 @@ def test_missing_inputs_and_unknown_variants_are_user_errors(lm_project, task, t
     with pytest.raises(UserError, match=r"some\.parquet: not found"):
         encode.run(ENCODE, BATCHES, SCHEME, "text", 0, "words", LAYOUT)
     assert not LAYOUT.vectors("text", 0, "words").exists()
-
-
-def test_an_aligned_table_survives_the_safetensors_reader(tmp_path):
-    path = tmp_path / "t.safetensors"
-    with encode.open_tensors(path, {"a": (3, 5), "b": (3, 2)}, np.dtype(np.float16)) as tensors:
-        tensors["a"][:] = 1
-        tensors["b"][1] = [2, 3]
-    loaded = load_file(path)
-    assert loaded["a"].sum() == 15
-    assert loaded["b"].tolist() == [[0, 0], [2, 3], [0, 0]]
-    assert pa.types.is_floating(pa.from_numpy_dtype(loaded["a"].dtype))

@@ -1,6 +1,7 @@
 """The stage `evaluate` on hand-made outputs of the stages before it."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -259,7 +260,7 @@ MORE = NtuScheme(dict(SCHEME.types), {**SCHEME.roles, "mention": Role("user", "m
 def test_coverage_counts_posts_with_at_least_one_known_ntu_by_type_of_the_roles():
     write_embeddings(users=2, hashtags=2)
     table = EmbeddingTable.load(HERE.embeddings)
-    fields = {
+    fields: dict[str, list[Any]] = {
         "author": ["u0", "u9", None, "u1"],
         "hashtags": [["h0", "h8"], ["h9"], [], ["h9"]],
         "mentions": [[], ["u1", "u0"], [], ["u1"]],

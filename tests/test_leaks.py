@@ -110,14 +110,19 @@ def hashtag_recall(remove_target):
             "max_posts": {"train": 800, "validation": 200, "test": 200},
         }
     )
-    dataset = hashtag.build("hashtag", task)["hashtag"]
-    labels = np.eye(len(dataset.classes), dtype=bool)[[row.labels[0] for row in dataset.rows]]
-    split = np.array([row.split for row in dataset.rows])
-    texts = [row.text for row in dataset.rows]
+    dataset = hashtag.build("hashtag", task, SCHEME, LAYOUT)["hashtag"]
+    labels = np.eye(len(dataset.classes), dtype=bool)[[own[0] for own in dataset.posts.table["labels"].to_pylist()]]
+    split = np.array(dataset.posts.table["split"].to_pylist())
+    texts = dataset.posts.texts
     scores, *_ = tfidf_scores(texts, labels, split, "single", "recall@10", [10.0])
     order = np.argsort(-scores.astype(np.float64) + 1e-9 * np.random.default_rng(0).random(scores.shape), axis=1)
     truth = labels[split == "test"].argmax(1)
     return float(np.mean((order[:, :10] == truth[:, None]).any(1))), dataset
+
+
+def tags_of(dataset):
+    """The hashtags of each post among its NTUs."""
+    return [[ntu["key"] for ntu in own if ntu["role"] == "hashtag"] for own in dataset.posts.ntus.to_pylist()]
 
 
 def test_a_target_left_in_on_purpose_makes_the_score_jump(tmp_path, monkeypatch):
@@ -135,8 +140,8 @@ def test_a_target_left_in_on_purpose_makes_the_score_jump(tmp_path, monkeypatch)
     pq.write_table(pa.Table.from_pylist(posts), LAYOUT.posts)
     pq.write_table(pa.Table.from_pylist(splits), LAYOUT.splits)
     honest, dataset = hashtag_recall(remove_target=True)
-    assert not any(extract(row.text) or row.hashtags for row in dataset.rows)
+    assert not any(extract(text) or tags for text, tags in zip(dataset.posts.texts, tags_of(dataset), strict=True))
     leaked, dataset = hashtag_recall(remove_target=False)
-    assert all(extract(row.text) == row.hashtags != [] for row in dataset.rows)
+    assert all(extract(text) == tags != [] for text, tags in zip(dataset.posts.texts, tags_of(dataset), strict=True))
     assert leaked > 0.99
     assert abs(honest - 10 / len(TAGS)) < 0.15

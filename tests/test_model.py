@@ -1,5 +1,7 @@
 """ntulm/language_model/model.py: the slot of §3.2, the post embedding of §3.3, and what survives a save."""
 
+from typing import Any, cast
+
 import pytest
 import torch
 from schemes import slot_settings
@@ -164,10 +166,12 @@ def test_the_slot_stands_last_without_position_or_token_type(layer_norm):
 @pytest.mark.parametrize("variant", LAYOUTS)
 def test_a_slot_is_the_sum_over_its_channels(variant, tmp_path):
     model = with_biases(with_slot(make_backbone("bert"), variant=variant))
-    about, channels = LAYOUTS[variant], len(model.projections)
-    vectors, share, expected, c = slots(channels=channels), shares(channels), [], 0
+    about: Any = LAYOUTS[variant]
+    channels = len(model.projections)
+    vectors, share, c = slots(channels=channels), shares(channels), 0
+    expected: list[torch.Tensor] = []
     for slot in about:
-        position = 0
+        position = torch.zeros(())
         for _ in range(len(slot["types"]) if slot["per_type"] else 1):
             layer = model.projections[c]
             full = share[:, c, None] if slot["per_type"] else 1.0
@@ -247,7 +251,7 @@ def test_channels_start_in_directions_of_their_own_as_long_as_there_are_enough()
     assert alone.shape == weights[0].shape
     crowded = NtulmForMaskedLM.around(make_backbone("bert"))
     crowded.add_slots("author.hashtag", TWO, 20, [1.0, 1.0], slot_settings(), 0)  # 40 of 32 directions
-    first, second = (projection.weight.detach() for projection in crowded.projections)
+    first, second = (cast(torch.nn.Linear, projection).weight.detach() for projection in crowded.projections)
     assert torch.linalg.matrix_rank(torch.cat([first, second], 1)) == 20
     assert not torch.equal(first, second)
 

@@ -1,5 +1,7 @@
 """ntulm/posts.py: the container keeps rows together, and shows each variant what it may see."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -61,7 +63,12 @@ def test_shuffled_posts_keep_their_text_and_get_the_ntus_of_another():
 
 
 def test_words_stand_before_the_text():
-    fields = {"post_id": ["1", "2"], "text": ["hello #all", "so"], "author": ["ada", None], "hashtags": [["all"], None]}
+    fields: dict[str, list[Any]] = {
+        "post_id": ["1", "2"],
+        "text": ["hello #all", "so"],
+        "author": ["ada", None],
+        "hashtags": [["all"], None],
+    }
     seen = Posts.of(SCHEME, fields).seen_by(parse_variant("words", ROLES))
     assert seen.texts == ["ada all hello #all", "so"]
 

@@ -1,6 +1,7 @@
 """ntulm/pretrain.py: variants that differ in the slots alone, and a signal that only the slots carry."""
 
 import json
+from typing import cast
 
 import numpy as np
 import pytest
@@ -172,7 +173,9 @@ def test_any_slots_train_with_dropout_and_hiding(adapted, variant):
         "author++hashtag": [(["user", "hashtag"], True)],
     }[variant]
     assert len(model.projections) == sum(config.channels)
-    assert all(projection.bias.abs().sum() > 0 for projection in model.projections)  # each was trained
+    assert all(
+        cast(torch.nn.Linear, projection).bias.abs().sum() > 0 for projection in model.projections
+    )  # each was trained
     np.testing.assert_array_equal(losses(variant)["token"] > 0, True)
 
 

@@ -222,7 +222,13 @@ def test_no_hostile_hashtag_survives_in_text_or_ntus(tag, words, sign):
     target = normalise(tag)
     text = " ".join([f"{sign}{tag}", *words, f"x {sign}{tag.upper().lower()}", f"{sign}{tag}"])
     left = remove(text, tag).strip()
-    fields = {"post_id": ["1"], "text": [left], "author": ["ann"], "hashtags": [[target, "other"]], "places": [[tag]]}
+    fields: dict[str, list[Any]] = {
+        "post_id": ["1"],
+        "text": [left],
+        "author": ["ann"],
+        "hashtags": [[target, "other"]],
+        "places": [[tag]],
+    }
     posts = without_targets(labelled_posts(SCHEME, fields, ["train"], [[0]]), SCHEME, [target])
     assert [(ntu["role"], ntu["key"]) for ntu in posts.ntus[0].as_py()] == [
         ("author", "ann"),
@@ -263,7 +269,7 @@ def test_masked_text(text, left):
 
 
 def test_masked_ntus():
-    fields = {
+    fields: dict[str, list[Any]] = {
         "post_id": ["1"],
         "text": ["$oil"],
         "author": ["xom"],
@@ -358,7 +364,11 @@ def test_a_missing_or_stale_corpus_is_a_user_error(tmp_path, monkeypatch):
 def made(splits, labels):
     """Posts with these splits and labels, numbered."""
     count = len(splits)
-    fields = {"post_id": [str(i) for i in range(count)], "text": ["text"] * count, "author": [None] * count}
+    fields: dict[str, list[Any]] = {
+        "post_id": [str(i) for i in range(count)],
+        "text": ["text"] * count,
+        "author": [None] * count,
+    }
     return labelled_posts(SCHEME, fields, splits, labels)
 
 

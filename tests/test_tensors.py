@@ -7,7 +7,7 @@ from safetensors.numpy import load_file, save_file
 from ntulm import tensors
 from ntulm.tensors import map_tensors, open_tensors, write_tensors
 
-SOME = {
+SOME: dict[str, np.ndarray] = {
     "a": np.arange(12, dtype=np.float32).reshape(3, 4),
     "b": np.array([2**63], np.uint64),
     "empty": np.empty((0, 5), np.float16),
