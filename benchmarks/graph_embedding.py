@@ -65,7 +65,7 @@ def ours_float32(folder: Path) -> Outcome:
 
 
 def biggraph(folder: Path) -> Outcome:
-    """PBG with a worker a core."""
+    """PBG with a worker per core."""
     from ntulm.embeddings import pbg
 
     with tempfile.TemporaryDirectory() as work:
@@ -125,7 +125,7 @@ BENCHMARK = Benchmark(
     precision="bfloat16" if has_bf16(choose_device()) else "float32",
     notes=[
         "Dimension 200, 500 negatives from the batch and 500 uniform ones, batches of 1,000 edges, epochs 2 to 4 of 4;",
-        "PyTorch-BigGraph with a worker a core, ours with a thread a core. An edge counts once an epoch.",
+        "PyTorch-BigGraph with a worker per core, ours with a thread per core. An edge counts once per epoch.",
     ],
 )
 

@@ -33,7 +33,7 @@ REST: dict[str, Any] = {
 
 
 def write_tweets(path: Path, number: int, seed: int = 0) -> None:
-    """One object a line; a tenth of the reposts embed the same original as another."""
+    """One object per line; a tenth of the reposts embed the same original as another."""
     random = np.random.default_rng(seed)
     with path.open("w", encoding="utf-8") as file:
         originals: list[dict[str, Any]] = []

@@ -86,7 +86,7 @@ def encode_file(encoder: Encoder, table: EmbeddingTable, encode: "Encode", sourc
                     tensors["ntu"][rows] = slots.vectors(np.arange(len(posts)))[0].reshape(len(posts), -1)
                 start += len(part)
     rate = start / max(time.monotonic() - started, 1e-9)
-    print(f"encode: {source.stem}: {start} posts, {rate:.0f} posts/s", file=sys.stderr)
+    print(f"encode: {source.stem}: {start} posts, {rate:.0f} posts per second", file=sys.stderr)
 
 
 def _finite(vectors: np.ndarray, source: Path) -> np.ndarray:

@@ -48,7 +48,7 @@ def map_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The tensors of a file, mapped for reading, and its metadata; nothing is read before it is used.
 
     Raises:
-        OSError: the file can not be read.
+        OSError: the file cannot be read.
         ValueError: it is no file of tensors, or cut short.
     """
     with path.open("rb") as file:
@@ -62,7 +62,7 @@ def map_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         if end > size:
             raise ValueError("cut short")
         dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
-        empty = start == end  # an empty range can not be mapped
+        empty = start == end  # an empty range cannot be mapped
         tensors[name] = np.empty(shape, dtype) if empty else np.memmap(path, dtype, "r", base + start, shape)
     return tensors, metadata
 

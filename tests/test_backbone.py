@@ -79,7 +79,7 @@ def test_truncated_weights_are_a_user_error(tiny_backbone, tmp_path):
     shutil.copytree(tiny_backbone, directory)
     content = (directory / WEIGHTS).read_bytes()
     (directory / WEIGHTS).write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="can not be loaded"):
+    with pytest.raises(UserError, match="cannot be loaded"):
         load_backbone(str(directory), 0, CPU)
 
 

@@ -247,7 +247,7 @@ def test_held_out_pairs_leave_a_training_edge_to_both_nodes(tmp_path, monkeypatc
 
 
 def test_the_draw_of_held_out_pairs_stays_the_same(tmp_path, monkeypatch):
-    """A change here means that figures of link prediction can not be compared with those of earlier versions."""
+    """A change here means that figures of link prediction cannot be compared with those of earlier versions."""
     monkeypatch.chdir(tmp_path)
     write_corpus([(f"u{user}", [], [f"t{tag}"], True) for user in range(6) for tag in range(4)])
     graph.run(config(held_out_share=0.2, seed=1), SCHEME, LAYOUT)

@@ -351,7 +351,9 @@ def test_html_becomes_text(tmp_path):
 def test_a_json_array_is_named_and_not_shown(tmp_path, start):
     (tmp_path / "a.json").write_bytes(start)
     for attempt in (sources.detect, lambda path: rows(path, "table", mapping()), sources.source("table").columns):
-        with pytest.raises(UserError, match=r"a\.json: a JSON array; expected one object a line, as `jq -c '\.\[\]'`"):
+        with pytest.raises(
+            UserError, match=r"a\.json: a JSON array; expected one object per line, as `jq -c '\.\[\]'`"
+        ):
             attempt(tmp_path)
 
 

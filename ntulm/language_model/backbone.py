@@ -58,7 +58,7 @@ def load_backbone(name: str, seed: int, device: torch.device) -> Backbone:
             )
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"adapt.backbone: {name}: can not be loaded: {_first_sentence(error)}") from error
+        raise UserError(f"adapt.backbone: {name}: cannot be loaded: {_first_sentence(error)}") from error
     model: Any = NtulmForMaskedLM.around(backbone, attention_kernel(device))
     dense, _ = HEADS[model.config.backbone["model_type"]]
     return Backbone(model.to(device), check_tokenizer(tokenizer, name), f"{dense}.weight" in report["missing_keys"])

@@ -72,7 +72,7 @@ AttentionMaskInterface.register(ATTENTION, eager_mask)
 
 
 def speed_up(encoder: Any, layers: nn.ModuleList) -> None:
-    """Pack the linear layers of a frozen encoder on a CPU, in place; it can not be trained or saved then."""
+    """Pack the linear layers of a frozen encoder on a CPU, in place; it cannot be trained or saved then."""
     encoder.set_attn_implementation(ATTENTION)
     dtype = next(layers.parameters()).dtype
     if not packs(dtype):

@@ -345,7 +345,7 @@ class Meter:
         self.told = time.monotonic()
         step, rate = self.state.step, plan_posts(self.plan, self.state.step) / max(self.state.seconds, 1e-9)
         left = (self.plan.steps - step) / step * self.state.seconds / 60
-        line = f"{self.name}: step {step}/{self.plan.steps}, {loss}, {rate:.0f} posts/s, {left:.1f} min left"
+        line = f"{self.name}: step {step}/{self.plan.steps}, {loss}, {rate:.0f} posts per second, {left:.1f} min left"
         print(line, file=sys.stderr, flush=True)
 
 

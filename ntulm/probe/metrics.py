@@ -52,7 +52,7 @@ def resampled(name: str, labels: NDArray, scores: NDArray, weights: NDArray) -> 
     if labels.ndim != 2 or labels.shape != scores.shape or weights.ndim != 2 or weights.shape[1] != len(labels):
         raise ValueError(f"shapes: labels {labels.shape}, scores {scores.shape}, weights {weights.shape}")
     if name != "map" and not np.all(labels.sum(1) == 1):
-        raise ValueError(f"{name} needs exactly one label a post")
+        raise ValueError(f"{name} needs exactly one label per post")
     if 0 in labels.shape:
         return np.full(len(weights), np.nan)
     score = METRICS[name](labels, scores)

@@ -38,7 +38,7 @@ class Perceptron:
         Args:
             features: float32 [B, F].
             targets: int64 [B] for the kind `single`, float32 [B, C] for `multi`.
-            kind: the loss: softmax cross-entropy, or sigmoid cross-entropy for several labels a post (§4.3).
+            kind: the loss: softmax cross-entropy, or sigmoid cross-entropy for several labels per post (§4.3).
             kept: share of the running average that stays.
         """
         first, first_bias, second, second_bias = self.parts

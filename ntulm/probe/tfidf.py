@@ -33,7 +33,7 @@ def tfidf_scores(
         texts: N posts.
         labels: bool [N, C].
         split: [N], each of train, validation, test.
-        kind: `single` or `multi` labels a post.
+        kind: `single` or `multi` labels per post.
         name: the metric that decides.
         strengths: inverse strengths of regularisation (scikit-learn's C) to try.
 

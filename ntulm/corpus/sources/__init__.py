@@ -1,1 +1,1 @@
-"""Raw exports, one module a format, all read into one schema: `formats.read`."""
+"""Raw exports, one module per format, all read into one schema: `formats.read`."""

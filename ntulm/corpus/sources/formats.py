@@ -1,4 +1,4 @@
-"""Raw exports, one module a format, all read into one schema of raw records.
+"""Raw exports, one module per format, all read into one schema of raw records.
 
 A source module exposes two functions:
     matches(head: bytes) -> bool
@@ -72,7 +72,7 @@ def first_bytes(path: Path) -> tuple[Path, bytes]:
     first = export_files(path)[0]
     start = head(first, HEAD_BYTES)
     if _ARRAY.match(start):
-        raise UserError(f"{first}: a JSON array; expected one object a line, as `jq -c '.[]'` writes it")
+        raise UserError(f"{first}: a JSON array; expected one object per line, as `jq -c '.[]'` writes it")
     return first, start
 
 
@@ -99,6 +99,6 @@ def detect(path: Path) -> str:
         if source(name).matches(start):
             return name
     raise UserError(
-        f"{first}: format not recognised; expected Twitter API v1.1 objects (one JSON object a line), a CSV, "
+        f"{first}: format not recognised; expected Twitter API v1.1 objects (one JSON object per line), a CSV, "
         "JSON lines or Parquet table, or a world of the generator; `corpus.format` overrides the detection"
     )

@@ -181,7 +181,7 @@ def blocks(file: Path) -> Iterator[bytes]:
         unfinished = len(part) - cut if cut else unfinished + len(part)
         if unfinished > MAX_LINE_BYTES:
             line += sum(line_breaks(one) for one in [*parts, part])
-            raise UserError(f"{file}:{line}: line of more than {MAX_LINE_BYTES >> 20} MB; expected one record a line")
+            raise UserError(f"{file}:{line}: line of more than {MAX_LINE_BYTES >> 20} MB; expected one record per line")
         if size < BLOCK_BYTES or not cut:
             parts.append(part)
             continue

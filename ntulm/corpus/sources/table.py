@@ -172,7 +172,7 @@ def _kind(head: bytes) -> str:
 
 
 def _rows(connection: Connection, file: Path, mapping: TableMapping) -> Iterator[tuple[pa.Table, str | None]]:
-    """The rows of a file as strings, one column a field of the mapping, and the format of their times."""
+    """The rows of a file as strings, one column per field of the mapping, and the format of their times."""
     match _kind(head(file, HEAD_BYTES)):
         case "parquet":
             return ((rows, time_format) for rows, time_format in _parquet_rows(file, mapping))

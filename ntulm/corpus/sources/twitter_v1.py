@@ -1,4 +1,4 @@
-"""Twitter API v1.1 objects, one JSON object a line (.gz and .zst too), as the API and twarc write them.
+"""Twitter API v1.1 objects, one JSON object per line (.gz and .zst too), as the API and twarc write them.
 
 DuckDB parses the lines with a given schema, never a guessed one: a line that is not as it should be costs itself and
 nothing else. The long text and its entities are taken where the object carries them (`extended_tweet`, `full_text`).
