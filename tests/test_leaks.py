@@ -133,7 +133,8 @@ def test_a_target_left_in_on_purpose_makes_the_score_jump(tmp_path, monkeypatch)
     for number in range(1200):
         tag, words = str(random.choice(TAGS)), " ".join(random.choice(["so", "it", "very", "much", "we"], 5))
         hashtags = [tag]
-        posts.append({"post_id": str(number), "text": f"{words} #{tag}", "author": "ada", "hashtags": hashtags})
+        post = {"post_id": str(number), "text": f"{words} #{tag}", "author": "ada", "hashtags": hashtags}
+        posts.append(post | {"mentions": [], "urls": [], "places": []})
         splits.append(
             {"post_id": str(number), "split": "train" if number < 800 else "validation" if number < 1000 else "test"}
         )

@@ -47,7 +47,6 @@ def run(name: str, task: Task, scheme: NtuScheme, layout: Layout) -> None:
 
 def build(name: str, task: Task, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
     """The data sets of a task by name; nothing is written."""
-    reading = Reading(**read_json(layout.reading))
     match task:
         case TopicTask():
             return topic.build(name, task, scheme, layout)
@@ -55,6 +54,19 @@ def build(name: str, task: Task, scheme: NtuScheme, layout: Layout) -> dict[str,
             return hashtag.build(name, task, scheme, layout)
         case LabelledTask():
             return labelled.build(name, task, scheme, layout)
+        case _:
+            return _of_texts(name, task, scheme, layout)
+
+
+def _of_texts(
+    name: str,
+    task: TableTask | TweetEvalTask | SemEvalTask | SocialMediaIETask,
+    scheme: NtuScheme,
+    layout: Layout,
+) -> dict[str, Dataset]:
+    """Of a benchmark's files, whose texts are read as the corpus reads its own."""
+    reading = Reading(**read_json(layout.reading))
+    match task:
         case TableTask():
             return table.build(name, task, scheme, reading, layout)
         case TweetEvalTask():
