@@ -49,8 +49,8 @@ def test_a_second_build_runs_nothing_wherever_it_runs(built, api):
 
 def test_from_stage_and_force_run_that_stage_and_what_follows(built, api, project, undisturbed):
     run, state = api.run("build/build-cpu", {"from_stage": "evaluate", "force": True})
-    assert state["message"] == "2 stages: 2 ran"
-    assert sorted(task["name"] for task in api.tasks(run)) == ["evaluate", "report"]
+    assert state["message"] == "3 stages: 3 ran"
+    assert sorted(task["name"] for task in api.tasks(run)) == ["evaluate", "model", "report"]
     assert metrics(project) == undisturbed
 
 
