@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 NTUS = pa.list_(pa.struct([("role", pa.string()), ("key", pa.string())]))
 FIELDS = ("author", "mentions", "hashtags", "urls", "places", "text")  # of a post, from which roles can come
+# From which fields the key forms can take keys; a form that is not here takes them from any.
+READABLE = {
+    "user": ("author", "mentions"),
+    "hashtag": ("hashtags",),
+    "domain": ("urls",),
+    "cashtag": ("text",),
+    "verbatim": ("author", "mentions", "hashtags", "urls", "places"),
+}
 # The corpus writes these in their key form already: nothing is left to do.
 WRITTEN = {("author", "user"), ("mentions", "user"), ("hashtags", "hashtag")}
 
@@ -61,11 +69,17 @@ class NtuScheme:
         """The roles that come from fields of a post."""
         return {name: role for name, role in self.roles.items() if role.field is not None}
 
+    @property
+    def hashtag_roles(self) -> set[str]:
+        """The roles whose keys are a post's hashtags, however they are written."""
+        of_posts = self.of_posts.items()
+        return {name for name, role in of_posts if role.field == "hashtags" or self.types[role.type] == "hashtag"}
+
     def key_form(self, role: str) -> str | None:
         """The key form that turns a value of the role's field into keys; None where the corpus has written keys."""
         about = self.roles[role]
         form = self.types[about.type]
-        return None if (about.field, form) in WRITTEN or form == "verbatim" else form
+        return None if (about.field, form) in WRITTEN or form == "verbatim" else form  # verbatim changes nothing
 
     def to_json(self) -> dict[str, Any]:
         """A JSON value, the reverse of `from_json`."""

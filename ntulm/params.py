@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
 from ntulm.corpus.config import Corpus
@@ -12,16 +12,14 @@ from ntulm.errors import UserError
 from ntulm.evaluate.config import Evaluate
 from ntulm.graph.config import Graph
 from ntulm.language_model.config import Adapt, Batches, Encode, Pretrain
-from ntulm.ntus import NtuScheme
+from ntulm.ntus import READABLE, NtuScheme
 from ntulm.probe.config import Probe
 from ntulm.production.config import Challenge, Check
 from ntulm.report.config import Report
-from ntulm.section import Count, Positive, Range, Section
+from ntulm.section import Count, Name, Positive, Range, Section
 from ntulm.tasks.config import Task, TaskName
 from ntulm.text import KEY_FORMS
-from ntulm.variants import NAMED, ROLE, parse_variant
-
-Name = Annotated[str, Field(pattern=rf"^{ROLE}$")]  # of types, roles and relations
+from ntulm.variants import NAMED, parse_variant
 
 WRITES = "`ntulm configure RECIPE` writes a complete file"
 MOVED = {  # keys of earlier versions, and what they are now
@@ -35,6 +33,15 @@ MOVED = {  # keys of earlier versions, and what they are now
     "challenge.variant": "model.variant",
     "challenge.seed": "model.seed",
 }
+
+
+SYSTEMS = ("ntu", "tfidf")  # systems beside the variants: their scores go by these names
+
+
+def _kind_of_role(role: Any) -> str:
+    """Which of the two classes below a role is of, so that a mistake in it is told once."""
+    engaged = "engagement" in role if isinstance(role, dict) else isinstance(role, EngagementRole)
+    return "engagement" if engaged else "field"
 
 
 class FieldRole(Section):
@@ -75,15 +82,32 @@ class Ntus(Section):
     """The section `ntus`: which non-textual units there are."""
 
     types: Annotated[dict[Name, NtuType], Field(min_length=1)]
-    roles: Annotated[dict[Name, FieldRole | EngagementRole], Field(min_length=1)]
+    roles: Annotated[
+        dict[
+            Name,
+            Annotated[
+                Annotated[FieldRole, Tag("field")] | Annotated[EngagementRole, Tag("engagement")],
+                Discriminator(_kind_of_role),
+            ],
+        ],
+        Field(min_length=1),
+    ]
 
     @model_validator(mode="after")
     def _roles_have_types(self) -> "Ntus":
         for name, role in self.roles.items():
             if role.type not in self.types:
                 raise ValueError(f"roles.{name}.type: {role.type!r} is not among types ({', '.join(self.types)})")
-            if name in NAMED:
-                raise ValueError(f"roles.{name}: the name of a variant; expected another one")
+            if name in (*NAMED, *SYSTEMS):
+                raise ValueError(f"roles.{name}: the name of a variant or system; expected another one")
+            form = self.types[role.type].key
+            if role.field is not None and role.field not in READABLE.get(form, (role.field,)):
+                raise ValueError(
+                    f"roles.{name}: keys of the form {form!r} cannot be read from the field {role.field!r}; "
+                    f"expected {' or '.join(READABLE[form])}"
+                )
+            if role.field is None and form not in ("user", "verbatim"):
+                raise ValueError(f"roles.{name}: whoever engaged is a user, not a key of the form {form!r}")
         return self
 
     @property
@@ -154,6 +178,8 @@ class Params(Section):
                         f"graph.relations.{name}.{side}: {getattr(relation, side)!r} is not among ntus.roles "
                         f"({', '.join(roles)})"
                     )
+            if relation.left == relation.right and roles[relation.left].field == "author":
+                raise ValueError(f"graph.relations.{name}: a post has one {relation.left}, so there is no edge")
         related = {roles[role].type for one in self.graph.relations.values() for role in (one.left, one.right)}
         for name in related - self.graph.min_degree.keys():
             raise ValueError(f"graph.min_degree: nothing for the type {name!r}, which a relation uses")
@@ -177,6 +203,8 @@ class Params(Section):
                     raise ValueError(f"{key}: {error}") from error
                 if key in ("tune.variant", "encode.post_concat") and not variant.slots:
                     raise ValueError(f"{key}: {name!r} has no slot")
+                if key == "encode.post_concat" and variant.shuffled:
+                    raise ValueError(f"{key}: {name!r} has the NTUs of other posts; expected another variant")
         return self
 
     @model_validator(mode="after")

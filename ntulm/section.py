@@ -28,6 +28,9 @@ Cut = Annotated[
 ]
 
 
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]  # of types, roles and relations
+
+
 class Section(BaseModel):
     """A part of params.yaml: frozen, strict, without defaults."""
 

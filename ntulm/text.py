@@ -344,7 +344,7 @@ def unescaped(text: str) -> str:
 
 # How the keys of a type of NTU are written: from one value of a post's field to its keys. Idempotent on keys.
 KEY_FORMS: dict[str, Callable[[str], list[str]]] = {
-    "verbatim": lambda value: [value.strip()],
+    "verbatim": lambda value: [value],
     "user": lambda value: [user_key(value)],
     "hashtag": lambda value: [normalise(value)],
     "domain": lambda value: [domain(value)],

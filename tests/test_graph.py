@@ -220,7 +220,9 @@ def test_pbg_reads_its_input_and_counts_are_capped(tmp_path, monkeypatch):
     assert (entities.load_count("user", 0), entities.load_count("hashtag", 0)) == (2, 2)
     edges = FileEdgeStorage(str(LAYOUT.pbg_input / "train")).load_edges(0, 0)
     relations = json.loads((LAYOUT.pbg_input / "relations.json").read_text())
-    assert relations == [{"name": name, "lhs": "user", "rhs": "hashtag"} for name in sorted(RELATIONS)]
+    assert relations == [
+        {"name": name, "lhs": "user", "rhs": "hashtag", "symmetric": False} for name in sorted(RELATIONS)
+    ]
     names = [relation["name"] for relation in relations]
     users, tags = ([n["key"] for n in read_nodes() if n["type"] == kind] for kind in ("user", "hashtag"))
     columns = (edges.lhs.tensor.tolist(), edges.rel.tolist(), edges.rhs.tensor.tolist())
@@ -354,8 +356,8 @@ def test_a_type_and_a_relation_are_a_matter_of_data(tmp_path, monkeypatch):
     }
     assert [node["type"] for node in read_nodes()] == ["cashtag", "domain", "domain", "place", "user"]
     assert json.loads((LAYOUT.pbg_input / "relations.json").read_text()) == [
-        {"name": "linked", "lhs": "user", "rhs": "domain"},
-        {"name": "traded", "lhs": "cashtag", "rhs": "place"},
+        {"name": "linked", "lhs": "user", "rhs": "domain", "symmetric": False},
+        {"name": "traded", "lhs": "cashtag", "rhs": "place", "symmetric": False},
     ]
     with h5py.File(LAYOUT.pbg_input / "train" / "edges_0_0.h5") as file:
         triples = zip(*(file[name][:].tolist() for name in ("lhs", "rel", "rhs")), strict=True)

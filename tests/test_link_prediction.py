@@ -119,3 +119,14 @@ def test_sides_are_those_of_the_type_of_the_answer(triples, seed):
             assert figures["sides"][name]["mrr"] == pytest.approx(np.mean([1 / rank for rank in ranks]))
     assert figures["mrr"] == pytest.approx(np.mean([1 / rank for ranks in expected.values() for rank in ranks]))
     assert figures["edges"] == held_out.sum() == sum(one["edges"] for one in figures["relations"].values())
+
+
+def test_neighbours_of_a_symmetric_relation_do_not_compete_whichever_side_they_stand_on():
+    nodes = {"hashtag": np.eye(4, dtype=np.float32)[[0, 0, 0, 1]] * 2}
+    model = Model(nodes, np.zeros((1, 4), np.float32))
+    # 0-1 and 1-2 are true, each written once; 1 is asked about with the answer 2, which 0 would tie with
+    edges = Edges(np.array([0, 1]), np.array([0, 0]), np.array([1, 2]))
+    held_out, asked = np.array([False, True]), np.array([1])
+    apart = link_prediction(model, edges, held_out, asked, [Relation("together", "hashtag", "hashtag")])
+    both = link_prediction(model, edges, held_out, asked, [Relation("together", "hashtag", "hashtag", True)])
+    assert both["mrr"] > apart["mrr"]

@@ -1,8 +1,11 @@
+import re
+
 import pytest
+from ruamel.yaml import YAML
 
 from ntulm.configure import configured
 from ntulm.errors import UserError
-from ntulm.params import load_params
+from ntulm.params import check_params, load_params
 
 
 def write(path, changes=(), replace=("", "")):
@@ -58,3 +61,31 @@ def test_a_file_of_an_earlier_version_is_told_what_moved(tmp_path):
     assert "pretrain.slot_scale is now pretrain.slot.scale" in str(caught.value)
     assert "challenge.variant is now model.variant" in str(caught.value)
     assert "missing" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"roles": {"tag": {"type": "hashtag", "field": "text"}}}, "cannot be read from the field 'text'"),
+        ({"roles": {"who": {"type": "hashtag", "engagement": "favorited"}}}, "whoever engaged is a user"),
+        ({"roles": {"tfidf": {"type": "user", "field": "author"}}}, "the name of a variant or system"),
+        ({"roles": {"tag": {"type": "hashtag", "field": "hashtag"}}}, "ntus.roles.tag.field.field: Input should be"),
+    ],
+)
+def test_roles_that_mean_nothing_are_refused(change, message):
+    values = YAML(typ="safe", pure=True).load(configured("quickstart", []))
+    values["ntus"]["roles"] |= change["roles"]
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        check_params(values, "params.yaml")
+    assert str(error.value).count("ntus") == 1
+
+
+def test_relations_and_systems_that_cannot_be_are_refused():
+    values = YAML(typ="safe", pure=True).load(configured("quickstart", []))
+    values["graph"]["relations"]["alone"] = {"left": "author", "right": "author"}
+    with pytest.raises(UserError, match="a post has one author"):
+        check_params(values, "params.yaml")
+    del values["graph"]["relations"]["alone"]
+    values["encode"]["post_concat"] = "shuffled"
+    with pytest.raises(UserError, match="has the NTUs of other posts"):
+        check_params(values, "params.yaml")

@@ -191,3 +191,13 @@ def test_parts_of_types_equal_a_plain_loop_and_add_up_to_the_slot(tmp_path_facto
     whole = loaded.slot_vectors(rows, offsets, fill)
     filled = np.diff(offsets) > 0
     np.testing.assert_allclose(sums.sum(axis=1)[filled], whole[filled], atol=1e-6)
+
+
+def test_an_overlay_of_another_table_is_refused(tmp_path):
+    write_table(tmp_path, ["user"], ["ada"], np.ones((1, 4), np.float32), {"user": "user"})
+    write_table(tmp_path, ["user"], ["bob"], np.ones((1, 1), np.float32), {"user": "user"}, "overlay.safetensors")
+    with pytest.raises(UserError, match="vectors of length 1; those of the table have 4"):
+        EmbeddingTable.load(tmp_path)
+    write_table(tmp_path, ["user"], ["bob"], np.ones((1, 4), np.float32), {"user": "domain"}, "overlay.safetensors")
+    with pytest.raises(UserError, match="keys of user in the form 'domain'"):
+        EmbeddingTable.load(tmp_path)

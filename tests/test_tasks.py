@@ -361,6 +361,14 @@ def test_a_missing_or_stale_corpus_is_a_user_error(tmp_path, monkeypatch):
     expect("run `ntulm corpus` again", "hashtag", task(HASHTAG))
 
 
+def test_a_target_leaves_roles_that_write_hashtags_in_another_way():
+    roles = {"raw": Role("tag", "hashtags"), "author": Role("user", "author")}
+    scheme = NtuScheme({"tag": "verbatim", "user": "user"}, roles)
+    fields: dict[str, list[Any]] = {"post_id": ["1"], "text": ["so"], "author": ["paris"], "hashtags": [["paris", "x"]]}
+    posts = without_targets(labelled_posts(scheme, fields, ["train"], [[0]]), scheme, ["paris"])
+    assert [(ntu["role"], ntu["key"]) for ntu in posts.ntus[0].as_py()] == [("raw", "x"), ("author", "paris")]
+
+
 def made(splits, labels):
     """Posts with these splits and labels, numbered."""
     count = len(splits)

@@ -17,7 +17,6 @@ import numpy as np
 
 from ntulm.files import read_json
 
-LHS, RHS = 1, 2  # the places of the types in a Relation
 SCORE_CELLS = 1 << 24  # scores held at a time: 64 MiB
 
 Scores = Callable[[np.ndarray], np.ndarray]  # places of b questions -> float32 [b, N]
@@ -29,6 +28,12 @@ class Relation(NamedTuple):
     name: str
     lhs: str
     rhs: str
+    symmetric: bool = False  # an edge stands for both directions
+
+    @property
+    def types(self) -> tuple[str, str]:
+        """On the left and on the right."""
+        return self.lhs, self.rhs
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,14 @@ class Edges:
 
 def read_relations(pbg_input: Path) -> list[Relation]:
     """The R relations of data/graph/pbg."""
-    return [Relation(one["name"], one["lhs"], one["rhs"]) for one in read_json(pbg_input / "relations.json")]
+    return [Relation(**one) for one in read_json(pbg_input / "relations.json")]
+
+
+def both_ways(edges: Edges, relations: Sequence[Relation]) -> Edges:
+    """The edges, those of symmetric relations in both directions."""
+    turned = edges.take(np.array([relation.symmetric for relation in relations])[edges.rel]).turned()
+    parts = zip((edges.given, edges.rel, edges.answer), (turned.given, turned.rel, turned.answer), strict=True)
+    return Edges(*(np.concatenate(pair) for pair in parts)) if len(turned) else edges
 
 
 def types_of(relations: Sequence[Relation]) -> list[str]:
@@ -88,7 +100,7 @@ def link_prediction(
     rel = edges.rel[asked]
     sides = {}
     for ntu_type in types_of(relations):
-        on_left, on_right = (np.array([one[side] == ntu_type for one in relations])[rel] for side in (LHS, RHS))
+        on_left, on_right = (np.array([one.types[side] == ntu_type for one in relations])[rel] for side in (0, 1))
         ranks = np.concatenate([rights[:, on_right], lefts[:, on_left]], axis=1)
         candidates = len(model.nodes[ntu_type])
         sides[ntu_type] = {**figures(ranks, int((on_left | on_right).sum())), "candidates": candidates}
@@ -145,12 +157,12 @@ def _side_ranks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """float64 [2, n] each: the ranks of the left answers and those of the right ones, of the model and the baseline."""
     lefts, rights = np.empty((2, len(asked))), np.empty((2, len(asked)))
-    pairs = [(relation.lhs, relation.rhs) for relation in relations]
+    pairs = [relation.types for relation in relations]
     for lhs, rhs in dict.fromkeys(pairs):  # relations between the same types are asked about together
         among = np.array([pair == (lhs, rhs) for pair in pairs])
         own, places = among[edges.rel], among[edges.rel[asked]]
-        mine, questions = edges.take(own), edges.take(asked[places])
-        training = edges.take(own & ~held_out)
+        mine, questions = both_ways(edges.take(own), relations), edges.take(asked[places])
+        training = both_ways(edges.take(own & ~held_out), relations)
         to_left, to_right = _scores(model, lhs, rhs, questions)
         size = len(relations), len(model.nodes[rhs])
         rights[:, places] = _side(mine, training, questions, to_right, size, lhs == rhs)

@@ -75,7 +75,9 @@ def _config(config: Embeddings, pbg_input: Path, checkpoint: Path, relations: li
         "edge_paths": [str(pbg_input / "train")],
         "checkpoint_path": str(checkpoint),
         "entities": {ntu_type: {"num_partitions": 1} for ntu_type in types_of(relations)},
-        "relations": [relation._asdict() | {"operator": "translation"} for relation in relations],
+        "relations": [
+            {"name": one.name, "lhs": one.lhs, "rhs": one.rhs, "operator": "translation"} for one in relations
+        ],
         "dimension": config.dimension,
         "global_emb": False,
         "comparator": "dot",

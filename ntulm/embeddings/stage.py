@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from ntulm import files
 from ntulm.embeddings import pbg
-from ntulm.embeddings.link_prediction import LHS, RHS, Edges, Model, Relation, link_prediction, read_relations
+from ntulm.embeddings.link_prediction import Edges, Model, Relation, link_prediction, read_relations
 from ntulm.embeddings.table import write_table
 from ntulm.errors import UserError
 from ntulm.layout import Layout
@@ -69,7 +69,7 @@ def read_edges(path: Path, relations: list[Relation], model: Model) -> tuple[Edg
     types = sorted(model.nodes)
     sizes = np.cumsum([0] + [len(model.nodes[ntu_type]) for ntu_type in types])
     first = dict(zip(types, sizes[:-1].tolist(), strict=True))
-    left, right = (np.array([first[one[side]] for one in relations])[rel] for side in (LHS, RHS))
+    left, right = (np.array([first[one.types[side]] for one in relations])[rel] for side in (0, 1))
     return Edges(table["lhs"].to_numpy() - left, rel, table["rhs"].to_numpy() - right), table["held_out"].to_numpy()
 
 

@@ -92,6 +92,8 @@ class EmbeddingTable:
         tensors, types = _read(directory / TABLE_FILE)
         later = directory / OVERLAY_FILE
         overlay = Part.of(_read(later)[0]) if later.is_file() else None
+        if overlay is not None:
+            _refuse_other(later, tensors["vectors"], overlay.vectors, types, _read(later)[1])
         means = dict(zip(types, np.array(tensors["type_means"]), strict=True))
         return cls(Part.of(tensors), overlay, np.array(tensors["mean"]), means, types)
 
@@ -203,6 +205,21 @@ class EmbeddingTable:
             later = self.overlay.find([names[place] for place in missing])
             rows[missing] = np.where(later < 0, -1, later + len(self.base))
         return rows
+
+
+def _refuse_other(
+    path: Path, base: np.ndarray, overlay: np.ndarray, types: Mapping[str, str], later: Mapping[str, str]
+) -> None:
+    """An overlay has to be one of its table.
+
+    Raises:
+        UserError: its vectors are of another length, or a type has another key form.
+    """
+    if overlay.shape[1] != base.shape[1]:
+        raise UserError(f"{path}: vectors of length {overlay.shape[1]}; those of the table have {base.shape[1]}")
+    for name, form in later.items():
+        if types.get(name, form) != form:
+            raise UserError(f"{path}: keys of {name} in the form {form!r}; those of the table are {types[name]!r}")
 
 
 def write_table(

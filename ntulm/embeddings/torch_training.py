@@ -163,7 +163,7 @@ def split(
             if len(lhs):
                 found.setdefault((0, 0), [(lhs[:0], rhs[:0])] * len(edges))[rel] = lhs, rhs
             continue
-        left_size, right_size = (_partition_size(counts[name], partitions) for name in relations[rel][1:])
+        left_size, right_size = (_partition_size(counts[name], partitions) for name in relations[rel].types)
         keys = lhs // left_size * partitions + rhs // right_size
         places = keys.argsort(stable=True)
         for part in places.split(keys.bincount().tolist()):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ntulm.section import Count, Positive, Section
+from ntulm.section import Count, Name, Positive, Section
 
 
 class Relation(Section):
@@ -15,7 +15,7 @@ class Relation(Section):
 
 
 class Graph(Section):
-    relations: Annotated[dict[str, Relation], Field(min_length=1)]
+    relations: Annotated[dict[Name, Relation], Field(min_length=1)]
     min_degree: dict[str, Positive]  # per type
     max_count: Positive
     held_out_share: Annotated[float, Field(ge=0, lt=0.5)]

@@ -11,7 +11,8 @@ Command: `ntulm graph`, or `dvc repro graph`.
 
 data/graph/pbg/ is what PyTorch-BigGraph 1.0.0 trains from, in one partition:
     entity_count_TYPE_0.txt             number of nodes of a type; node ids count from 0 within each type here
-    relations.json                      name, lhs and rhs (types) of each relation; `rel` is an index into them
+    relations.json                      name, lhs and rhs (types) of each relation, and whether it is symmetric: one
+                                        role on both sides, each pair once; `rel` is an index into them
     {train,held_out}/edges_0_0.h5       lhs, rel, rhs: int64 [E]; in train an edge stands min(count, max_count) times
 PBG's entity_names_*.json are left out: only its importer and exporter read them, and nodes.parquet has the names.
 """
@@ -137,7 +138,10 @@ def write(database: duckdb.DuckDBPyConnection, config: Graph, shape: Shape, out:
     write_nodes(database, shape, out / "nodes.parquet")
     for ntu_type, count in counts.items():
         (pbg / f"entity_count_{ntu_type}_0.txt").write_text(f"{count}\n", encoding="utf-8")
-    relations = [{"name": name, "lhs": lhs, "rhs": rhs} for name, (lhs, rhs) in shape.relations.items()]
+    relations = [
+        {"name": name, "lhs": lhs, "rhs": rhs, "symmetric": config.relations[name].left == config.relations[name].right}
+        for name, (lhs, rhs) in shape.relations.items()
+    ]
     files.write_json(pbg / "relations.json", relations)
     write_edges(database, config, shape, out)
 

@@ -131,10 +131,13 @@ class Slots:
         return [max(float(np.sqrt(np.square(found).sum(axis=1).mean())), 1e-6) for found in sums]
 
     def fingerprint(self) -> str:
-        """A hash of the NTUs and of the table's mean, which any other training of the table changes."""
+        """A hash of the NTUs and of the table: its mean, which any other training changes, and its overlay."""
         digest = hashlib.sha256(self.table.mean.tobytes())
+        if self.table.overlay is not None:
+            digest.update(self.table.overlay.hashes.tobytes() + self.table.overlay.vectors.tobytes())
         for slot in self.slots:
             digest.update(repr((slot.types, len(slot.rows))).encode() + slot.rows.tobytes() + slot.offsets.tobytes())
+            digest.update(b"" if slot.channels is None else slot.channels.tobytes())
         return digest.hexdigest()
 
 
@@ -144,7 +147,7 @@ def ntus_of_tokens(slots: Slots, tokens: Tokens, scheme: NtuScheme, variant: Var
     Args:
         slots: the slots of the same posts.
         tokens: of N posts.
-        scheme: says which roles have hashtags: those whose type has the key form `hashtag`.
+        scheme: says which roles have hashtags.
         variant: says which roles each slot takes.
         ntus: N lists of type `ntulm.ntus.NTUS`, from which the slots were made.
 
@@ -160,7 +163,7 @@ def ntus_of_tokens(slots: Slots, tokens: Tokens, scheme: NtuScheme, variant: Var
         own = pairs.take(pa.array(slot.places))
         posts = np.repeat(np.arange(len(slot.offsets) - 1), np.diff(slot.offsets))
         for role in about.roles:
-            if scheme.types[scheme.roles[role].type] != "hashtag":
+            if role not in scheme.hashtag_roles:
                 continue
             of_role = np.flatnonzero(pc.equal(own.field("role"), role).to_numpy(False).astype(bool))
             keys = own.field("key").take(pa.array(of_role)).to_pylist()

@@ -55,9 +55,9 @@ class Classifier:
     """A trained probe.
 
     `about` holds `task`, `dataset`, `system`, `variant`, `seed`, `kind` (`single` or `multi` labels per post),
-    `classes` (C names), `threshold` (the probability from which on a class is a label; null for `single`, where the likeliest
-    class is), `precision` (of the vectors that it learnt from, float16 or float32), `metric`, `validation` and `test`
-    (the metric's values) and `posts` (how many of each split).
+    `classes` (C names), `threshold` (the probability from which on a class is a label; null for `single`, where the
+    likeliest class is), `precision` (of the vectors that it learnt from, float16 or float32), `metric`,
+    `validation` and `test` (the metric's values) and `posts` (how many of each split).
     """
 
     layers: tuple[Tensor, ...]  # weight [H, F], bias [H], weight [C, H], bias [C], all float32

@@ -74,7 +74,7 @@ def targets(posts: list[dict], classes: list[str]) -> list[str]:
 
 def without_targets(posts: Posts, scheme: NtuScheme, classes: list[str]) -> Posts:
     """The posts whose NTUs hold the hashtag of their label in no role, whatever field the role comes from."""
-    roles = {name for name, role in scheme.of_posts.items() if scheme.types[role.type] == "hashtag"}
+    roles = scheme.hashtag_roles
     labels = [classes[own[0]] for own in posts.table["labels"].to_pylist()]
     return posts.replace(
         ntus=[
