@@ -70,10 +70,13 @@ _JOINERS = "\u200c\u200d"  # inside words of Persian, Sinhala and others; betwee
 @lru_cache(1 << 16)  # few hashtags are most of those used
 def normalise(tag: str) -> str:
     """The form that posts, graph and tasks compare: NFKC, casefolded, without the sign; idempotent."""
-    while (form := unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).casefold())) != tag:
+    while (form := _folded(tag).lstrip(_SIGNS + SPACES).rstrip()) != tag:
         tag = form
-    bare = tag.strip().lstrip(_SIGNS)
-    return bare if bare == tag else normalise(bare)
+    return tag
+
+
+def _folded(tag: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).casefold())
 
 
 def hashtag_spans(text: str) -> list[Span]:

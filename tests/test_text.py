@@ -49,6 +49,11 @@ def test_normalise_is_idempotent(tag):
     assert normalise(normalise(tag)) == normalise(tag)
 
 
+def test_a_hashtag_of_many_signs_is_read():
+    assert normalise("# " * 3000 + "Tag") == "tag"
+    assert normalise("＃\u3000" * 3000) == ""
+
+
 @pytest.mark.parametrize(
     ("text", "tags"),
     [
