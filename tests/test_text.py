@@ -1,7 +1,9 @@
 """text.py: one meaning of hashtags, mentions, links and users, whoever reads a text."""
 
 import csv
+import html
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -35,6 +37,7 @@ from ntulm.text import (
     masked,
     mentions,
     normalise,
+    plain_text,
     readable,
     remove,
     user_key,
@@ -335,6 +338,45 @@ def test_how_a_source_is_read():
     reading = Reading(casefold_users=True, mention_hosts=True, html=True, mentions_in_text=True)
     assert readable(raw, reading) == "hi @Bob@b.example & #x"
     assert fields_of(readable(raw, reading), reading) == Fields(["x"], ["bob@b.example"], [])
+
+
+MARKUP = [
+    "<",
+    ">",
+    "<!--",
+    "-->",
+    "--",
+    "!",
+    "<a ",
+    "</a>",
+    "<br",
+    "<br/>",
+    "</p>",
+    "<h1>",
+    "<!-->",
+    "a",
+    "\n",
+    "&lt;",
+    "1",
+]
+
+
+@given(st.lists(st.sampled_from(MARKUP), max_size=14).map("".join))
+def test_html_is_what_plain_patterns_say(markup):
+    broken = re.sub(r"(?i)<(?:br|hr|/p|/div|/li|/blockquote|/pre|/h\d)\b[^>]*>", "\n", markup)
+    assert plain_text(markup) == html.unescape(re.sub(r"(?s)</?[a-zA-Z][^>]*>|<!--.*?-->", "", broken)).strip()
+
+
+@pytest.mark.parametrize("start", ["", ">", "-->"])
+@pytest.mark.parametrize("hostile", ["<!--", "<a", "</p ", "<br ", "<h1\t"])
+def test_hostile_html_is_read_in_time(start, hostile):
+    markup = start + hostile * (800_000 // len(hostile))  # minutes, were each `<` to search the rest for its end
+    assert plain_text(markup) == markup.strip()
+    assert plain_text(f"x{markup}>y").endswith("y")
+
+
+def test_a_number_too_long_for_a_character():
+    assert plain_text(f"a&#{'1' * 5000};b") == "a\ufffdb"
 
 
 # What SQL does for speed
