@@ -329,11 +329,21 @@ def test_the_world_and_the_text_of_its_posts_agree():
             assert user_key(record["author"].upper(), reading.casefold_users) == record["author"]
 
 
+def test_a_record_without_its_mentions_is_read_as_a_new_post_is(tmp_path):
+    mapping = mapping_of(mentions="named")
+    texts = ["hi @Bob #x", "hi @Eve"]
+    posts = [{"author": "ann", "time": AT, "text": text} for text in texts]
+    posts[1] |= {"named": ["Al"]}
+    (tmp_path / "export").write_text("".join(json.dumps(post) + "\n" for post in posts))
+    read = dict(corpus_fields(tmp_path / "export", "table", mapping))
+    assert read[texts[0]] == fields_of(texts[0], reading_of("table", mapping)) == Fields(["x"], ["bob"], [])
+    assert read[texts[1]].mentions == ["al"]
+
+
 def test_how_a_source_is_read():
     assert reading_of("twitter_v1", None) == Reading(False, False, False, False)
     assert reading_of("synthetic", None) == Reading(True, False, False, True)
     assert reading_of("table", mapping_of(mention_hosts=True, html=True)) == Reading(True, True, True, True)
-    assert reading_of("table", mapping_of(mentions="m")).mentions_in_text is False
     raw = "<p>hi <a>@<span>Bob@b.example</span></a> &amp; #x</p>"
     reading = Reading(casefold_users=True, mention_hosts=True, html=True, mentions_in_text=True)
     assert readable(raw, reading) == "hi @Bob@b.example & #x"
