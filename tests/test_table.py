@@ -191,3 +191,16 @@ def test_parts_of_types_equal_a_plain_loop_and_add_up_to_the_slot(tmp_path_facto
     whole = loaded.slot_vectors(rows, offsets, fill)
     filled = np.diff(offsets) > 0
     np.testing.assert_allclose(sums.sum(axis=1)[filled], whole[filled], atol=1e-6)
+
+
+@pytest.mark.parametrize("file", [table.TABLE_FILE, table.OVERLAY_FILE])
+@pytest.mark.parametrize(("place", "offset"), [(-2, 1 << 40), (-2, -9), (-1, 1 << 40), (-1, 1)])
+def test_names_outside_of_the_file_are_a_user_error(tmp_path, file, place, offset):
+    small_table(tmp_path)
+    write_table(tmp_path, ["user"], ["new"], np.ones((1, 3), np.float32), file=table.OVERLAY_FILE)
+    found, metadata = tensors.map_tensors(tmp_path / file)
+    changed = {name: np.array(tensor) for name, tensor in found.items()}
+    changed["name_offsets"][place] = offset
+    tensors.write_tensors(tmp_path / file, changed, metadata)
+    with pytest.raises(UserError, match=f"{file}: damaged: name_offsets do not ascend"):
+        EmbeddingTable.load(tmp_path)
