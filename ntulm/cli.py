@@ -1,6 +1,7 @@
 """The command line: one command per stage, and a few for people. Heavy imports wait until a command needs them.
 
-A `UserError` is shown as one line, exit code 1.
+A `UserError` is shown as one line, exit code 1; so is a package that is missing: `pip install ntulm` only
+reads models.
 """
 
 import os
@@ -233,9 +234,16 @@ def results() -> None:
 
 
 def main() -> None:
-    """Entry point: user errors become one line on standard error and exit code 1."""
+    """Entry point: user errors and packages that are missing become one line on standard error and exit code 1."""
     try:
         app()
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        package = (error.name or "ntulm").partition(".")[0]
+        if package == "ntulm":  # a mistake of our own
+            raise
+        message = f"the package {package} is not installed; `pip install 'ntulm[pipeline]'` installs all that is needed"
+        typer.echo(f"error: {message}", err=True)
         sys.exit(1)

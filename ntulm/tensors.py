@@ -6,6 +6,7 @@ numpy alone.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,19 +50,20 @@ def map_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no file of tensors, or cut short.
+        ValueError: it is no file of tensors, cut short, or says of a tensor what cannot be.
     """
     with path.open("rb") as file:
         header = _read_header(file)
         base = file.tell()
     metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise ValueError("not a file of tensors")
     size = path.stat().st_size - base
     tensors: dict[str, np.ndarray] = {}
     for name, entry in header.items():
-        start, end = entry["data_offsets"]
+        dtype, shape, start, end = _placed(name, entry)
         if end > size:
             raise ValueError("cut short")
-        dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
         empty = start == end  # an empty range cannot be mapped
         tensors[name] = np.empty(shape, dtype) if empty else np.memmap(path, dtype, "r", base + start, shape)
     return tensors, metadata
@@ -87,6 +89,16 @@ def _header(
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text, places
+
+
+def _placed(name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...], int, int]:
+    """Data type, shape, start and end of a tensor, as its entry in the header says them."""
+    match entry:
+        case {"dtype": str(code), "shape": [*shape], "data_offsets": [int(start), int(end)]} if code in _DTYPES:
+            sizes = all(type(length) is int and length >= 0 for length in shape)
+            if sizes and 0 <= start <= end and end - start == math.prod(shape) * _DTYPES[code].itemsize:
+                return _DTYPES[code], tuple(shape), start, end
+    raise ValueError(f"tensor {name}: its type, shape and place in the file do not belong together")
 
 
 def _read_header(file: BinaryIO) -> dict[str, Any]:

@@ -70,10 +70,13 @@ _JOINERS = "\u200c\u200d"  # inside words of Persian, Sinhala and others; betwee
 @lru_cache(1 << 16)  # few hashtags are most of those used
 def normalise(tag: str) -> str:
     """The form that posts, graph and tasks compare: NFKC, casefolded, without the sign; idempotent."""
-    while (form := unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).casefold())) != tag:
+    while (form := _folded(tag).lstrip(_SIGNS + SPACES).rstrip()) != tag:
         tag = form
-    bare = tag.strip().lstrip(_SIGNS)
-    return bare if bare == tag else normalise(bare)
+    return tag
+
+
+def _folded(tag: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).casefold())
 
 
 def hashtag_spans(text: str) -> list[Span]:
@@ -327,14 +330,27 @@ def without_cashtags(text: str) -> str:
 # HTML
 
 _BREAK = re.compile(r"<(?:br|hr|/p|/div|/li|/blockquote|/pre|/h\d)\b[^>]*>", re.IGNORECASE)
-_TAG = re.compile(r"</?[a-zA-Z][^>]*>|<!--.*?-->", re.DOTALL)
+_TAG = re.compile(r"</?[a-zA-Z][^>]*>")
+_TAG_OR_COMMENT = re.compile(rf"{_TAG.pattern}|<!--.*?-->", re.DOTALL)
+_NUMBER_TOO_LONG = re.compile(r"&#[0-9]{1000,};?")  # which no character has and `int` refuses
 # Only with the semicolon: `&copy=` in a link is no sign.
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 
 def plain_text(markup: str) -> str:
     """HTML as the words that a browser would show; `&` and its like are taken for what they stand for."""
-    return html.unescape(_TAG.sub("", _BREAK.sub("\n", markup))).strip()
+    # Patterns see only what can end where they look for an end: without one, each `<` would search the whole rest.
+    tags, rest = _after_last(">", markup)
+    commented, rest = _after_last("-->", _BREAK.sub("\n", tags) + rest)
+    tags, rest = _after_last(">", rest)
+    words = _TAG_OR_COMMENT.sub("", commented) + _TAG.sub("", tags) + rest
+    return html.unescape(_NUMBER_TOO_LONG.sub("\ufffd", words)).strip()
+
+
+def _after_last(end: str, text: str) -> tuple[str, str]:
+    """The text up to its last `end`, that included, and the rest."""
+    before, found, rest = text.rpartition(end)
+    return before + found, rest
 
 
 def unescaped(text: str) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ntulm import cli
 from ntulm.configure import run as configure
 
 NTULM = str(Path(sys.executable).parent / "ntulm")
@@ -43,3 +44,20 @@ def test_a_stage_outside_a_project_says_what_to_do(tmp_path):
     done = ntulm("corpus", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "ntulm configure RECIPE" in done.stderr
+
+
+def test_a_command_of_the_pipeline_says_how_to_install_it(tmp_path):
+    """As after `pip install ntulm`, which only reads models."""
+    code = "import sys; sys.modules['pydantic'] = None; sys.argv[1:] = ['corpus']; from ntulm.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "pydantic is not installed; `pip install 'ntulm[pipeline]'`" in done.stderr
+
+
+def test_a_missing_module_of_our_own_is_shown_in_full(monkeypatch):
+    def fails():
+        raise ModuleNotFoundError("No module named 'ntulm.gone'", name="ntulm.gone")
+
+    monkeypatch.setattr(cli, "app", fails)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main()

@@ -201,3 +201,16 @@ def test_an_overlay_of_another_table_is_refused(tmp_path):
     write_table(tmp_path, ["user"], ["bob"], np.ones((1, 4), np.float32), {"user": "domain"}, "overlay.safetensors")
     with pytest.raises(UserError, match="keys of user in the form 'domain'"):
         EmbeddingTable.load(tmp_path)
+
+
+@pytest.mark.parametrize("file", [table.TABLE_FILE, table.OVERLAY_FILE])
+@pytest.mark.parametrize(("place", "offset"), [(-2, 1 << 40), (-2, -9), (-1, 1 << 40), (-1, 1)])
+def test_names_outside_of_the_file_are_a_user_error(tmp_path, file, place, offset):
+    small_table(tmp_path)
+    write_table(tmp_path, ["user"], ["new"], np.ones((1, 3), np.float32), file=table.OVERLAY_FILE)
+    found, metadata = tensors.map_tensors(tmp_path / file)
+    changed = {name: np.array(tensor) for name, tensor in found.items()}
+    changed["name_offsets"][place] = offset
+    tensors.write_tensors(tmp_path / file, changed, metadata)
+    with pytest.raises(UserError, match=f"{file}: damaged: name_offsets do not ascend"):
+        EmbeddingTable.load(tmp_path)

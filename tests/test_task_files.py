@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
+from schemes import MORE
 
 from ntulm.errors import UserError
 from ntulm.files import write_json
@@ -20,6 +21,7 @@ from ntulm.tasks import stage as tasks
 from ntulm.tasks.config import Task
 from ntulm.tasks.records import lines, records
 from ntulm.tasks.semeval import Tweet, clean, decode
+from ntulm.text import Reading, readable
 
 LAYOUT = Layout()
 SCHEME = NtuScheme(
@@ -117,6 +119,16 @@ def test_table_writes_authors_as_the_corpus_does(casefold, expected):
     Path("posts.csv").write_text("text,label,who\n" + rows)
     _, found = run(TABLE, author_column="who", casefold_users=casefold)
     assert {row["author"] for row in found["mine"]} == {expected}
+
+
+def test_a_raw_post_is_read_as_a_new_one_is():
+    html = {**READING, "html": True}
+    write_json(LAYOUT.reading, html)
+    raw = "<p>Tom &amp; Jerry <a>#<b>cat</b></a> x &lt; y</p>"
+    Path("posts.csv").write_text("text,label\n" + "".join(f'"{raw} {i}",{"ab"[i % 2]}\n' for i in range(40)))
+    _, rows = run(TABLE)
+    assert {row["text"] for row in rows["mine"]} == {readable(f"{raw} {i}", Reading(**html)) for i in range(40)}
+    assert {tuple(hashtags(row)) for row in rows["mine"]} == {("cat",)}
 
 
 @pytest.mark.parametrize("name", ["posts.jsonl", "posts.jsonl.gz", "posts.parquet", "posts.csv.gz", "posts.tsv"])
@@ -348,6 +360,17 @@ def test_semeval_years_and_together():
         "label 'neutral'": 10,
         "label 'off topic'": 10,
     }
+
+
+def test_a_topic_is_no_part_of_what_a_post_says():
+    write_semeval("2016train-BD", 40, 500, topics=True, labels=["negative", "positive"])
+    write_semeval("2016test-BD", 8, 700, topics=True, labels=["negative", "positive"])
+    for path in Path("se").rglob("*.tsv"):
+        path.write_text(path.read_text().replace("the \\u002c topic", "$AAPL").replace("#Day", "$MSFT"))
+    tasks.run("mine", task(SEMEVAL, subtasks=["BD"]), MORE, LAYOUT)
+    rows = pq.read_table(LAYOUT.task("mine") / "2016-BD.parquet").to_pylist()
+    assert rows[-1]["text"] == "text 707 $MSFT $AAPL"
+    assert {tuple(ntu["key"] for ntu in row["ntus"]) for row in rows} == {("msft",)}
 
 
 def test_semeval_without_a_dev_part_takes_a_share_of_train():

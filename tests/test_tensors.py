@@ -1,5 +1,7 @@
 """Files of tensors: what is written is read by the library and by ourselves, whatever its size."""
 
+import json
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -55,3 +57,43 @@ def test_what_is_no_file_of_tensors_is_refused(tmp_path):
         (tmp_path / "file").write_bytes(damaged)
         with pytest.raises(ValueError, match=message):
             map_tensors(tmp_path / "file")
+
+
+def write_header(path, entry, metadata=None):
+    header = json.dumps({"a": entry} | ({"__metadata__": metadata} if metadata is not None else {})).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(24))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dtype": "F99"},
+        {"dtype": ["F32"]},
+        {"shape": [4, 3]},
+        {"shape": [-2, -3]},
+        {"shape": [2.0, 3]},
+        {"shape": 6},
+        {"data_offsets": [24, 0]},
+        {"data_offsets": [-8, 16]},
+        {"data_offsets": [0, 12]},
+        {"data_offsets": [0, 24, 48]},
+        {"data_offsets": None},
+    ],
+)
+def test_a_header_that_cannot_be_is_refused(tmp_path, changes):
+    entry = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
+    write_header(tmp_path / "file", entry)
+    assert map_tensors(tmp_path / "file")[0]["a"].shape == (2, 3)
+    write_header(tmp_path / "file", entry | changes)
+    with pytest.raises(ValueError, match="tensor a: its type, shape and place"):
+        map_tensors(tmp_path / "file")
+
+
+def test_a_header_without_objects_is_refused(tmp_path):
+    for entry in (None, 1, [], "a"):
+        write_header(tmp_path / "file", entry)
+        with pytest.raises(ValueError, match="tensor a: its type, shape and place"):
+            map_tensors(tmp_path / "file")
+    write_header(tmp_path / "file", {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, metadata=["x"])
+    with pytest.raises(ValueError, match="not a file of tensors"):
+        map_tensors(tmp_path / "file")

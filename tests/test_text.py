@@ -1,7 +1,9 @@
 """text.py: one meaning of hashtags, mentions, links and users, whoever reads a text."""
 
 import csv
+import html
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -35,6 +37,7 @@ from ntulm.text import (
     masked,
     mentions,
     normalise,
+    plain_text,
     readable,
     remove,
     user_key,
@@ -47,6 +50,11 @@ TAGS = st.text(st.characters(categories=["L", "N", "M"]) | st.just("_"), min_siz
 @given(st.text(max_size=20))
 def test_normalise_is_idempotent(tag):
     assert normalise(normalise(tag)) == normalise(tag)
+
+
+def test_a_hashtag_of_many_signs_is_read():
+    assert normalise("# " * 3000 + "Tag") == "tag"
+    assert normalise("＃\u3000" * 3000) == ""
 
 
 @pytest.mark.parametrize(
@@ -321,15 +329,64 @@ def test_the_world_and_the_text_of_its_posts_agree():
             assert user_key(record["author"].upper(), reading.casefold_users) == record["author"]
 
 
+def test_a_record_without_its_mentions_is_read_as_a_new_post_is(tmp_path):
+    mapping = mapping_of(mentions="named")
+    texts = ["hi @Bob #x", "hi @Eve"]
+    posts = [{"author": "ann", "time": AT, "text": text} for text in texts]
+    posts[1] |= {"named": ["Al"]}
+    (tmp_path / "export").write_text("".join(json.dumps(post) + "\n" for post in posts))
+    read = dict(corpus_fields(tmp_path / "export", "table", mapping))
+    assert read[texts[0]] == fields_of(texts[0], reading_of("table", mapping)) == Fields(["x"], ["bob"], [])
+    assert read[texts[1]].mentions == ["al"]
+
+
 def test_how_a_source_is_read():
     assert reading_of("twitter_v1", None) == Reading(False, False, False, False)
     assert reading_of("synthetic", None) == Reading(True, False, False, True)
     assert reading_of("table", mapping_of(mention_hosts=True, html=True)) == Reading(True, True, True, True)
-    assert reading_of("table", mapping_of(mentions="m")).mentions_in_text is False
     raw = "<p>hi <a>@<span>Bob@b.example</span></a> &amp; #x</p>"
     reading = Reading(casefold_users=True, mention_hosts=True, html=True, mentions_in_text=True)
     assert readable(raw, reading) == "hi @Bob@b.example & #x"
     assert fields_of(readable(raw, reading), reading) == Fields(["x"], ["bob@b.example"], [])
+
+
+MARKUP = [
+    "<",
+    ">",
+    "<!--",
+    "-->",
+    "--",
+    "!",
+    "<a ",
+    "</a>",
+    "<br",
+    "<br/>",
+    "</p>",
+    "<h1>",
+    "<!-->",
+    "a",
+    "\n",
+    "&lt;",
+    "1",
+]
+
+
+@given(st.lists(st.sampled_from(MARKUP), max_size=14).map("".join))
+def test_html_is_what_plain_patterns_say(markup):
+    broken = re.sub(r"(?i)<(?:br|hr|/p|/div|/li|/blockquote|/pre|/h\d)\b[^>]*>", "\n", markup)
+    assert plain_text(markup) == html.unescape(re.sub(r"(?s)</?[a-zA-Z][^>]*>|<!--.*?-->", "", broken)).strip()
+
+
+@pytest.mark.parametrize("start", ["", ">", "-->"])
+@pytest.mark.parametrize("hostile", ["<!--", "<a", "</p ", "<br ", "<h1\t"])
+def test_hostile_html_is_read_in_time(start, hostile):
+    markup = start + hostile * (800_000 // len(hostile))  # minutes, were each `<` to search the rest for its end
+    assert plain_text(markup) == markup.strip()
+    assert plain_text(f"x{markup}>y").endswith("y")
+
+
+def test_a_number_too_long_for_a_character():
+    assert plain_text(f"a&#{'1' * 5000};b") == "a\ufffdb"
 
 
 # What SQL does for speed

@@ -55,10 +55,11 @@ def read_export(
 def reading_of(name: str, mapping: TableMapping | None) -> Reading:
     """How a source of that format writes users and texts."""
     if name == "table" and mapping is not None:
-        return Reading(mapping.casefold_users, mapping.mention_hosts, mapping.html, mapping.mentions is None)
+        # A column of mentions changes nothing: where a record gives none, its text is read.
+        return Reading(mapping.casefold_users, mapping.mention_hosts, mapping.html, mentions_in_text=True)
     # Users of tweets are ids: a handle in the text would be a second key of the same user.
     return Reading(
-        casefold_users=name == "synthetic", mention_hosts=False, html=False, mentions_in_text=name == "synthetic"
+        casefold_users=name == "synthetic", mention_hosts=False, html=False, mentions_in_text=name != "twitter_v1"
     )
 
 

@@ -84,7 +84,7 @@ class EmbeddingTable:
 
     @classmethod
     def load(cls, directory: Path) -> "EmbeddingTable":
-        """Map the table of `directory` into memory, with its overlay; nothing is read before it is looked up.
+        """Map the table of `directory` into memory, with its overlay; vectors are not read before they are looked up.
 
         Raises:
             UserError: there is no table, or a file is damaged.
@@ -325,6 +325,16 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         tensors, metadata = map_tensors(path)
         if metadata.get("format") != FORMAT:
             raise ValueError("not an embedding table of this version")
+        _refuse_misplaced_names(tensors["name_offsets"], tensors["name_bytes"])
         return tensors, json.loads(metadata["types"])
     except (ValueError, KeyError) as error:
         raise UserError(f"{path}: {error}; remove it and run `dvc repro embeddings` again") from error
+
+
+def _refuse_misplaced_names(offsets: np.ndarray, content: np.ndarray) -> None:
+    """Refuse places of names that are outside of the bytes: Arrow would look there all the same, and crash."""
+    kinds = (offsets.dtype, offsets.ndim, content.dtype, content.ndim)
+    if kinds != (np.dtype("<i8"), 1, np.dtype("u1"), 1) or not len(offsets):
+        raise ValueError("damaged: name_offsets or name_bytes are of another type or shape")
+    if offsets[0] != 0 or offsets[-1] != len(content) or not (offsets[1:] >= offsets[:-1]).all():
+        raise ValueError("damaged: name_offsets do not ascend from 0 to the number of name_bytes")

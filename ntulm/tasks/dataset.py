@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ntulm.errors import UserError
 from ntulm.ntus import NTUS, NtuScheme
 from ntulm.posts import Posts
-from ntulm.text import Reading, fields_of
+from ntulm.text import Reading, fields_of, readable
 
 if TYPE_CHECKING:
     from ntulm.tasks.config import MaxPosts
@@ -71,18 +71,15 @@ def posts_of_texts(
     texts: list[str],
     labels: list[int],
     authors: list[str | None] | None = None,
-    read: list[str] | None = None,
 ) -> Posts:
-    """N posts of a benchmark, which come as texts with one label each; their NTUs are what the texts say.
+    """N posts of a benchmark, which come as raw texts with one label each; their NTUs are what the texts say.
 
     Args:
-        reading: how the corpus writes users, or none of a text would be known.
-        read: the texts that NTUs are looked for in, where those have something after them that is not of the post.
+        reading: how the corpus writes users and texts: the same post has the same text and NTUs wherever it is read.
     """
-    fields: dict[str, list[Any]] = {"post_id": post_ids, "text": texts, "author": authors or [None] * len(texts)}
-    return labelled_posts(
-        scheme, fields | fields_of_texts(read or texts, reading), splits, [[label] for label in labels]
-    )
+    read = [readable(text, reading) for text in texts]
+    fields: dict[str, list[Any]] = {"post_id": post_ids, "text": read, "author": authors or [None] * len(texts)}
+    return labelled_posts(scheme, fields | fields_of_texts(read, reading), splits, [[label] for label in labels])
 
 
 def fields_of_texts(texts: Sequence[str], reading: Reading) -> dict[str, list[Any]]:

@@ -164,9 +164,11 @@ def _dataset(
         reading,
         post_ids=[tweet.post_id for tweet in tweets],
         splits=[split for split in SPLITS for _ in kept[split]],
-        texts=[f"{tweet.text} {tweet.topic}".strip() for tweet in tweets],
+        texts=[tweet.text for tweet in tweets],
         labels=[classes.index(tweet.label) for tweet in tweets],
-        read=[tweet.text for tweet in tweets],  # the topic is not of the post
     )
+    # After the NTUs have been read, for the topic is not of the post.
+    with_topics = [f"{text} {tweet.topic}".strip() for text, tweet in zip(posts.texts, tweets, strict=True)]
+    posts = posts.replace(text=with_topics)
     chosen = sample(posts, task.max_posts, task.seed)
     return Dataset(family, "single", classes, _METRICS, chosen, {**dropped, "copies of other posts": doubles})
