@@ -53,7 +53,7 @@ class Version:
 
 
 def production(root: Path) -> Version | None:
-    """The model in production, or None where nothing was promoted yet, or somebody took it out with `gto unassign`."""
+    """The model in production, or None where nothing was promoted yet, or somebody took it out with `gto deprecate`."""
     assigned = history(root)
     return assigned[-1] if assigned and stage_events(root)[-1]["event"] == "assignment" else None
 
