@@ -15,6 +15,8 @@ from flows.champion import fetch
 from flows.failure import CommandError
 from flows.registry import Version, before, git
 from flows.workspace import open_workspace
+from ntulm.errors import UserError
+from ntulm.inference.directory import find
 
 ROOT = Path(__file__).parent.parent
 PIPELINE = """
@@ -129,6 +131,23 @@ def test_a_champion_of_before_the_model_directory_names_the_way_out(project, pro
         git(root, "config", name, value)
     call(*command.split(), cwd=root)
     assert registry.production(root) is None
+
+
+def test_a_change_of_production_takes_the_fetched_model_of_before_away(project, promoted, tmp_path, monkeypatch):
+    root = tmp_path / "fetched"
+    shutil.copytree(project, root, symlinks=True)
+    monkeypatch.chdir(root)
+
+    def fetched():
+        with open_workspace(root, "test", lambda line: None) as workspace:
+            fetch(workspace, registry.production(root), lambda line: None)
+        assert find("production").is_dir()
+
+    for change in (lambda: registry.promote(root, "again"), lambda: registry.rollback(root)):
+        fetched()
+        change()
+        with pytest.raises(UserError, match="--stage production"):
+            find("production")
 
 
 def test_one_command_rolls_back_and_show_says_so(project, promoted):
