@@ -8,25 +8,30 @@ import shutil
 from pathlib import Path
 
 from flows.failure import CommandError
-from flows.registry import CORPUS, Version, model_path
+from flows.registry import CHAMPION, CORPUS, MODEL, STAGE, Version, model_path
 from flows.workspace import Log, Workspace, dvc
 
-FOLDER = Path("data/champion")
 MODEL_DIRECTORY = "data/model"  # where `ntulm` looks for it, wherever the promoted commit had it
+READING = "reading.json"  # how the model reads posts; what was promoted earlier has none
 
 
 def fetch(workspace: Workspace, version: Version, log: Log) -> Path:
     """Put the champion's corpus and model directory into `data/champion`; return that folder.
 
     Raises:
-        CommandError: an output is neither in the cache nor in a remote.
+        CommandError: an output is neither in the cache nor in a remote, or the champion is no model directory.
     """
-    folder = workspace.root / FOLDER
+    folder = workspace.root / CHAMPION
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for path, target in ((CORPUS, CORPUS), (model_path(workspace.root, version.commit), MODEL_DIRECTORY)):
         try:
-            workspace.run(dvc("get", ".", path, "--rev", version.commit, "--out", str(FOLDER / target)), log)
+            workspace.run(dvc("get", ".", path, "--rev", version.commit, "--out", str(CHAMPION / target)), log)
         except CommandError as failure:
             raise CommandError(f"{version.version}: {path} cannot be fetched: {failure}") from None
-    return FOLDER
+    if not (folder / MODEL_DIRECTORY / READING).is_file():
+        raise CommandError(
+            f"{version.version} was promoted before model directories existed; take it out of production with "
+            f"`gto deprecate {MODEL} {version.version} {STAGE}`, and the next model is promoted without a comparison"
+        )
+    return CHAMPION

@@ -11,6 +11,7 @@ included, on the branch `promotions`; the branch, the index and the files that p
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -34,6 +35,7 @@ FIRST = "v1.0.0"
 BRANCH = "refs/heads/promotions"
 LOCK_FILE, PARAMS_FILE = "dvc.lock", "params.yaml"
 CORPUS = "data/corpus"
+CHAMPION = Path("data/champion")  # where the model in production is fetched to (flows/champion.py)
 AUTHOR = "ntulm retrain"
 ADDRESS = "retrain@localhost"
 LONGEST_WAIT = 60.0  # seconds: clocks of two machines differ by less, or something is wrong
@@ -53,7 +55,7 @@ class Version:
 
 
 def production(root: Path) -> Version | None:
-    """The model in production, or None where nothing was promoted yet, or somebody took it out with `gto unassign`."""
+    """The model in production, or None where nothing was promoted yet, or somebody took it out with `gto deprecate`."""
     assigned = history(root)
     return assigned[-1] if assigned and stage_events(root)[-1]["event"] == "assignment" else None
 
@@ -114,7 +116,7 @@ def before(assigned: list[Version]) -> Version | None:
 
 
 def assign(root: Path, version: str, reason: str) -> Version:
-    """Tag a registered version as the one in production.
+    """Tag a registered version as the one in production, and take away the copy of the one before.
 
     Raises:
         CommandError: GTO refuses, or the last change of the stage lies in the future.
@@ -126,6 +128,8 @@ def assign(root: Path, version: str, reason: str) -> Version:
         )
     except GTOException as error:
         raise CommandError(f"registry: {error}") from error
+    # `ntulm.load("production")` looks there: it has to ask for the new one instead of loading the old one.
+    shutil.rmtree(root / CHAMPION, ignore_errors=True)
     assigned = production(root)
     assert assigned is not None
     return assigned

@@ -141,7 +141,9 @@ def model() -> None:
     """Put the model directory together: what is loaded, promoted and served."""
     params = _params()
     from ntulm import model as stage
+    from ntulm.params import check_model
 
+    check_model(params)
     stage.run(params.model, params.batches, params.ntus.scheme, params.adapt.backbone, params.run.tasks, HERE)
 
 

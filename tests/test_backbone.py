@@ -1,5 +1,7 @@
 """ntulm/language_model/backbone.py: what is loaded, what is refused."""
 
+import contextlib
+import json
 import shutil
 
 import pytest
@@ -64,6 +66,75 @@ def test_a_saved_model_loads_again_with_its_tokenizer(tiny_backbone, tmp_path):
 def test_a_model_that_is_not_there_names_the_stage(tmp_path):
     with pytest.raises(UserError, match="dvc repro adapt"):
         load_model(tmp_path, "adapt", CPU)
+
+
+EVIL = """from pathlib import Path
+Path({mark!r}).touch()
+from transformers import BertConfig as EvilConfig, BertForMaskedLM as EvilModel, BertTokenizerFast as EvilTokenizer
+"""
+
+
+@pytest.fixture
+def foreign(tiny_backbone, tmp_path, monkeypatch):
+    """Gives a directory code of its own that leaves a mark when it runs; asks fail, as a prompt would."""
+    mark = tmp_path / "mark"
+
+    def ask(*words):
+        mark.touch()
+        return "y"
+
+    monkeypatch.setattr("builtins.input", ask)
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+
+    def spoil(directory):
+        (directory / "evil.py").write_text(EVIL.format(mark=str(mark)))
+        classes = {"AutoConfig": "evil.EvilConfig", "AutoModelForMaskedLM": "evil.EvilModel"}
+        tokenizer = {"AutoTokenizer": ["evil.EvilTokenizer", "evil.EvilTokenizer"]}
+        for name, auto_map in (("config.json", classes | tokenizer), ("tokenizer_config.json", tokenizer)):
+            value = json.loads((directory / name).read_text()) | {"auto_map": auto_map}
+            (directory / name).write_text(json.dumps(value | ({"tokenizer_class": "Evil"} if "tok" in name else {})))
+
+    return spoil, mark
+
+
+def test_code_that_a_directory_comes_with_is_neither_run_nor_asked_about(tiny_backbone, tmp_path, foreign):
+    spoil, mark = foreign
+    model, tokenizer, _ = load_backbone(str(tiny_backbone), 0, CPU)
+    written, copy = tmp_path / "written", tmp_path / "copy"
+    written.mkdir()
+    save_model(model, tokenizer, written)
+    shutil.copytree(tiny_backbone, copy)
+    spoil(written)
+    spoil(copy)
+    with pytest.raises(UserError, match=r"^[^\n]*written: the language model cannot be loaded: [^\n]*$"):
+        load_model(written, "model", CPU)
+    with contextlib.suppress(UserError):  # a family that transformers knows is loaded by its own code
+        load_backbone(str(copy), 0, CPU)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (WEIGHTS, None),
+        (WEIGHTS, b"cut short"),
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("config.json", b'{"model_type": "bert"}'),
+        ("tokenizer.json", None),
+        ("tokenizer.json", b'{"a": 1}'),
+        ("tokenizer_config.json", None),
+        ("tokenizer_config.json", b"{"),
+    ],
+)
+def test_a_damaged_model_directory_is_one_line_that_names_it(tiny_backbone, tmp_path, name, content):
+    model, tokenizer, _ = load_backbone(str(tiny_backbone), 0, CPU)
+    save_model(model, tokenizer, tmp_path)
+    (tmp_path / name).unlink() if content is None else (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as refused:
+        load_model(tmp_path, "model", CPU)
+    assert str(refused.value).startswith(f"{tmp_path}: the language model cannot be loaded: ")
+    assert "\n" not in str(refused.value)
 
 
 def test_pickled_weights_are_refused(tiny_backbone, tmp_path):

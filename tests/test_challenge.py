@@ -86,6 +86,26 @@ def test_a_champion_of_other_roles_and_settings_can_be_compared(built):
     assert decision()["promote"]
 
 
+@pytest.mark.parametrize(
+    ("role", "types", "words"),
+    [
+        ({"type": "user", "field": "mentions"}, {}, "field mentions, type user, key form user"),
+        ({"type": "writer", "field": "author"}, {"writer": "user"}, "field author, type writer, key form user"),
+        ({"type": "user", "field": "author"}, {"user": "verbatim"}, "field author, type user, key form verbatim"),
+    ],
+)
+def test_a_champion_whose_role_meant_something_else_is_refused(built, role, types, words):
+    champion = copied()
+    path = Layout(champion).model / "reading.json"
+    value = json.loads(path.read_text())
+    value["ntus"]["types"] |= types
+    value["ntus"]["roles"]["author"] = role
+    path.write_text(json.dumps(value))
+    with pytest.raises(UserError, match=rf"^ntus\.roles\.author: .*the model in production has {words}, .*$"):
+        challenge.run(built, champion, layout)
+    assert not layout.challenge.exists()
+
+
 def test_what_is_no_champion_is_said_in_one_line(built, tmp_path):
     with pytest.raises(UserError, match=r"data/model: no such directory"):
         challenge.run(built, tmp_path / "nowhere", layout)

@@ -12,10 +12,13 @@ import pytest
 from ntulm.configure import configured
 from ntulm.embeddings.table import EmbeddingTable, write_table
 from ntulm.errors import UserError
+from ntulm.inference.directory import READING, Batches, Settings
 from ntulm.layout import Layout
+from ntulm.ntus import NtuScheme, Role
 from ntulm.params import check_params, load_params
 from ntulm.production import check
 from ntulm.production.arriving import Records, frame, most_used_words, posts_per_day, words
+from ntulm.text import Reading
 
 HERE, CHAMPION = Layout(), Layout(Path("champion"))
 ENGLISH = "the of and to a in is you that it he was for on are as with his they i at be this have from or one had"
@@ -75,7 +78,15 @@ def project(tmp_path, monkeypatch, table):
     CHAMPION.model.mkdir()
     keys = [f"secret-author-{n}" for n in range(10)]
     write_table(CHAMPION.model, ["user"] * 10, keys, np.eye(10, 4).astype(np.float32))
-    return load_params(HERE.params)
+    params = load_params(HERE.params)
+    write_settings(params.ntus.scheme)
+    return params
+
+
+def write_settings(scheme):
+    """How the model in production reads posts."""
+    source = Reading(casefold_users=True, mention_hosts=False, html=False, mentions_in_text=True)
+    Settings("author+hashtag", 0, scheme, Batches(48, True, True), source).write(CHAMPION.model / READING)
 
 
 def failed_checks(arriving, table, reference=None, **changes):
@@ -132,6 +143,16 @@ def test_only_what_the_champion_does_not_hold_is_judged(tmp_path, project):
     found = {record["check"]: record for record in json.loads((HERE.check / "checks.json").read_text())}
     assert found["new posts"]["value"] == "300"
     assert found["rejected records"]["value"] == "0.7%"
+
+
+def test_known_is_what_the_champion_knows_by_its_own_scheme(project):
+    keys = [f"secret-author-{n}" for n in range(10)]
+    write_table(CHAMPION.model, ["writer"] * 10, keys, np.eye(10, 4).astype(np.float32))
+    write_settings(NtuScheme({"writer": "user"}, {"author": Role("writer", "author")}))
+    write_project(HERE, pa.concat_tables([posts(2000), posts(300, 5000)]), rejects(4))
+    check.run(project, Path("champion"), None, HERE)
+    found = {record["check"]: record["value"] for record in json.loads((HERE.check / "checks.json").read_text())}
+    assert found["posts with a known author"] == "50.0%"
 
 
 def test_nothing_new_is_refused_and_leaves_no_older_result(tmp_path, project):

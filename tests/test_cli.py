@@ -40,6 +40,16 @@ def test_a_user_error_is_one_line_and_exit_code_1(tmp_path, monkeypatch, argumen
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
+def test_a_model_that_is_not_built_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    configure("quickstart", ["run.variants=[text, author]"])
+    settings = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(settings.replace("model: {variant: author+hashtag", "model: {variant: hashtag"))
+    done = ntulm("model", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "not among run.variants (text, author)" in done.stderr
+
+
 def test_a_stage_outside_a_project_says_what_to_do(tmp_path):
     done = ntulm("corpus", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

@@ -1,6 +1,7 @@
 """The registry on a real git and DVC repository: tags that GTO and DVC read, rollback, the user's files untouched."""
 
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,8 @@ from flows.champion import fetch
 from flows.failure import CommandError
 from flows.registry import Version, before, git
 from flows.workspace import open_workspace
+from ntulm.errors import UserError
+from ntulm.inference.directory import find
 
 ROOT = Path(__file__).parent.parent
 PIPELINE = """
@@ -23,7 +26,7 @@ stages:
     deps: [posts]
     outs: [data/corpus]
   model:
-    cmd: mkdir -p data/model && cp posts data/model/weights
+    cmd: mkdir -p data/model && cp posts data/model/weights && echo {} > data/model/reading.json
     deps: [data/corpus]
     outs: [data/model]
 artifacts:
@@ -106,8 +109,45 @@ def test_the_champion_is_fetched_as_a_folder_like_the_project(project, promoted)
     with open_workspace(project, "test", lambda line: None) as workspace:
         folder = project / fetch(workspace, first, lambda line: None)
     found = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
-    assert found == {"data/corpus/posts": "first", "data/model/weights": "first"}
+    assert found == {"data/corpus/posts": "first", "data/model/weights": "first", "data/model/reading.json": "{}\n"}
     assert (project / "data/corpus/posts").read_text() == "second"
+
+
+def test_a_champion_of_before_the_model_directory_names_the_way_out(project, promoted, tmp_path):
+    root = tmp_path / "earlier"
+    shutil.copytree(project, root, symlinks=True)
+    earlier = (root / "dvc.yaml").read_text().replace(" && echo {} > data/model/reading.json", "")
+    (root / "dvc.yaml").write_text(earlier)
+    build(root, "earlier")
+    version = registry.promote(root, "an earlier release")
+    with open_workspace(root, "test", lambda line: None) as workspace, pytest.raises(CommandError) as refused:
+        fetch(workspace, version, lambda line: None)
+    assert str(refused.value).startswith(
+        f"{version.version} was promoted before model directories existed; take it out"
+    )
+    command = str(refused.value).split("`")[1]
+    registry.wait_past(registry.stage_events(root))
+    for name, value in (("user.name", "t"), ("user.email", "t@example.org")):
+        git(root, "config", name, value)
+    call(*command.split(), cwd=root)
+    assert registry.production(root) is None
+
+
+def test_a_change_of_production_takes_the_fetched_model_of_before_away(project, promoted, tmp_path, monkeypatch):
+    root = tmp_path / "fetched"
+    shutil.copytree(project, root, symlinks=True)
+    monkeypatch.chdir(root)
+
+    def fetched():
+        with open_workspace(root, "test", lambda line: None) as workspace:
+            fetch(workspace, registry.production(root), lambda line: None)
+        assert find("production").is_dir()
+
+    for change in (lambda: registry.promote(root, "again"), lambda: registry.rollback(root)):
+        fetched()
+        change()
+        with pytest.raises(UserError, match="--stage production"):
+            find("production")
 
 
 def test_one_command_rolls_back_and_show_says_so(project, promoted):

@@ -254,13 +254,13 @@ def test_only_a_name_of_the_hub_is_looked_for_there(monkeypatch, tmp_path):
         return tmp_path
 
     monkeypatch.setattr(directory_module, "download", download)
-    for name in ("nowhere", "./a/b", "/a/b", "a/b/c", "~/a"):
+    for name in ("nowhere", "./a/b", "/a/b", "a/b/c", "~/a", "data/model", "hf://a", "hf://a/b/c"):
         with pytest.raises(UserError, match="no such directory; expected a model directory"):
             find(name)
     with pytest.raises(UserError, match="no such directory"):
-        find(Path("owner/name"))
+        find(Path("hf://owner/name"))
     assert asked == []
-    assert find("owner/name") == tmp_path
+    assert find("hf://owner/name") == tmp_path
     assert asked == ["owner/name"]
 
 
@@ -273,10 +273,8 @@ def test_a_hub_that_gives_nothing_is_one_line(monkeypatch, tmp_path):
         raise OSError("no route.\nlines")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    with pytest.raises(
-        UserError, match=r"^owner/name: no such directory, and the Hugging Face hub gave nothing \(no route\.\)$"
-    ):
-        find("owner/name")
+    with pytest.raises(UserError, match=r"^hf://owner/name: the Hugging Face hub gave nothing \(no route\.\)$"):
+        find("hf://owner/name")
 
 
 def test_what_is_no_model_directory_is_said(moved):

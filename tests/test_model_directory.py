@@ -113,6 +113,15 @@ def test_a_card_on_real_posts_says_what_is_not_known_and_that_the_table_is_perso
     assert "personal data: pass the directory on only" in text
 
 
+@pytest.mark.parametrize("name", ["models/secret-client", "secret-client"])
+def test_a_directory_is_never_published_as_a_name_of_the_hub(built, lm_project, name):
+    assert f"Fine-tuned from {name}" in card.card(facts(backbone=name))
+    (lm_project / name).mkdir(parents=True)
+    text = card.card(facts(backbone=name))
+    assert "secret-client" not in text
+    assert "base_model" not in text
+
+
 def test_a_value_cannot_become_a_key_of_the_metadata(built):
     tables = json.loads((layout.evaluate / "tables.json").read_text())
     tables["datasets"][0]["dataset"] = 'x"\n---\nlicense: mit\n#'

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ntulm.inference.directory import Settings
@@ -20,6 +21,7 @@ BACKBONES = {
     "bert-base-uncased": ("google-bert/bert-base-uncased", "apache-2.0"),
 }
 NOT_KNOWN = "not known"
+HUB_NAME = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)?")
 LANGUAGE = re.compile(r"[a-z]{2,3}")
 USE = """import ntulm
 model = ntulm.load(".")  # this directory, wherever it lies
@@ -98,7 +100,7 @@ def backbone_of(backbone: str) -> tuple[str, str]:
     """The backbone's name and licence; a directory's name is a path of the machine, and not said."""
     if backbone in BACKBONES:
         return BACKBONES[backbone]
-    is_name = re.fullmatch(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)?", backbone) is not None
+    is_name = HUB_NAME.fullmatch(backbone) is not None and not Path(backbone).is_dir()
     return (backbone if is_name else "a backbone of a local directory"), NOT_KNOWN
 
 

@@ -27,7 +27,7 @@ READING, CLASSIFIERS, MODELING, CARD = "reading.json", "classifiers", "modeling_
 FORMAT = "ntulm-model-1"
 HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # no code
 PROMOTED = re.compile(r"production|v\d+(?:\.\d+)*")
-HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+HUB_NAME = re.compile(r"hf://([\w-][\w.-]*/[\w-][\w.-]*)")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def find(source: str | Path) -> Path:
 
     Args:
         source: a directory; `production` or a version such as `v3.0.0` of the project in the working directory, where
-            they were fetched to; or else `owner/name` on the Hugging Face hub, the one case that uses the network.
+            they were fetched to; or `hf://owner/name` on the Hugging Face hub, the one case that uses the network.
 
     Raises:
         UserError: there is none; the message names the command that fetches it where one does.
@@ -91,11 +91,11 @@ def find(source: str | Path) -> Path:
         return path
     if PROMOTED.fullmatch(name):
         return promoted(name, Layout())
-    if isinstance(source, str) and HUB_NAME.fullmatch(name):
-        return download(name)
+    if on_hub := HUB_NAME.fullmatch(name):
+        return download(on_hub[1])
     raise UserError(
         f"{source}: no such directory; expected a model directory, `production`, a version like `v3.0.0`, or "
-        "`owner/name` of the Hugging Face hub"
+        "`hf://owner/name` of the Hugging Face hub"
     )
 
 
@@ -125,4 +125,4 @@ def download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except (OSError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), "no reason given").split(". ")[0][:200]
-        raise UserError(f"{name}: no such directory, and the Hugging Face hub gave nothing ({reason})") from error
+        raise UserError(f"hf://{name}: the Hugging Face hub gave nothing ({reason})") from error

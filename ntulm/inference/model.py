@@ -132,8 +132,8 @@ def load(source: str | Path, device: str | None = None) -> Model:
     """Load a model directory.
 
     Args:
-        source: the directory; `production` or a version like `v3.0.0` that was fetched; or `owner/name` on the Hugging
-            Face hub (`ntulm/inference/directory.py`).
+        source: the directory; `production` or a version like `v3.0.0` that was fetched; or `hf://owner/name` on the
+            Hugging Face hub (`ntulm/inference/directory.py`).
         device: a name that torch knows; None: the GPU if there is one.
 
     Raises:

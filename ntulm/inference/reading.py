@@ -32,7 +32,8 @@ def read_posts(posts: Any, scheme: NtuScheme, source: Reading) -> Posts:
         source: how the model's source writes users and texts.
 
     Raises:
-        UserError: no posts, or a post without a text, with an unknown field or with a value of a wrong type.
+        UserError: not a list or table of posts, or a post without a text, with an unknown field or with a value of a
+            wrong type. An empty list is 0 posts.
     """
     columns: dict[str, list[Any]] = {name: [] for name in FIELDS if name not in UNUSED}
     for number, given in enumerate(_rows(posts)):

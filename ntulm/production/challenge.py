@@ -24,6 +24,7 @@ from ntulm.files import read_json, whole_directory, write_json
 from ntulm.inference.model import Model, load
 from ntulm.language_model.encoder import hidden_rows
 from ntulm.layout import Layout
+from ntulm.ntus import NtuScheme
 from ntulm.params import check_challenge
 from ntulm.posts import COLUMNS, Posts
 from ntulm.probe.stage import prepare, read_labels, solve
@@ -42,10 +43,12 @@ def run(params: Params, project: Path, layout: Layout) -> None:
     """Compare and write the decision.
 
     Raises:
-        UserError: the section `challenge` does not fit the pipeline, or something was not built.
+        UserError: the section `challenge` does not fit the pipeline, something was not built, or the champion's roles
+            mean something else today.
     """
     check_challenge(params)
     champion = load(Layout(project).model)
+    check_roles(champion, params.ntus.scheme)
     variant = params.model.variant
     update = {"variants": [variant], "seeds": [params.model.seed], "tasks": params.challenge.tasks}
     compared = []
@@ -57,6 +60,29 @@ def run(params: Params, project: Path, layout: Layout) -> None:
     with whole_directory(layout.challenge) as directory:
         write_json(directory / "challenge.json", decision)
     print(f"challenge: {decision['reason']}")
+
+
+def check_roles(champion: Model, scheme: NtuScheme) -> None:
+    """Refuse a champion that would read the NTUs of today's data sets as something that they are not.
+
+    Raises:
+        UserError: a role that it looks at has another field, type or key form today, or is gone.
+    """
+    own = champion.settings.scheme
+    for name in champion.encoder.variant.roles:
+        then, now = _meaning(own, name), _meaning(scheme, name)
+        if then != now:
+            raise UserError(
+                f"ntus.roles.{name}: {now}; the model in production has {then}, so that the two cannot be compared; "
+                "write it as it was, or promote the next model without a comparison (docs/how-to/retrain.md)"
+            )
+
+
+def _meaning(scheme: NtuScheme, role: str) -> str:
+    about = scheme.of_posts.get(role)
+    if about is None:
+        return "no such role of posts"
+    return f"field {about.field}, type {about.type}, key form {scheme.types[about.type]}"
 
 
 def champion_scores(params: Params, champion: Model, dataset: ScoredDataset, layout: Layout) -> NDArray[np.floating]:

@@ -32,6 +32,7 @@ from evidently.tests import gte, lte
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
 from ntulm.files import whole_directory, write_json
+from ntulm.inference.directory import Settings
 from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme
 from ntulm.params import check_challenge
@@ -91,9 +92,11 @@ def run(params: Params, project: Path | None, exports: Path | None, layout: Layo
     arriving, reference = compared(params, champion, exports, layout)
     if not len(arriving.posts):
         raise UserError("new posts: 0; nothing has arrived that the model in production was not trained on")
-    table = None if champion is None else EmbeddingTable.load(champion.model)
-    roles = params.evaluate.overlap
-    snapshot, checks = examine(params.check, arriving, reference, table, params.ntus.scheme, roles)
+    table, scheme = None, params.ntus.scheme
+    if champion is not None:  # what its table knows is asked for as it was written
+        scheme, table = Settings.read(champion.model).scheme, EmbeddingTable.load(champion.model)
+    roles = [role for role in params.evaluate.overlap if role in scheme.of_posts]
+    snapshot, checks = examine(params.check, arriving, reference, table, scheme, roles)
     with whole_directory(layout.check) as directory:
         snapshot.save_html(str(directory / "checks.html"))
         write_json(directory / "checks.json", checks)
