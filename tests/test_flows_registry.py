@@ -140,7 +140,9 @@ def test_a_change_of_production_takes_the_fetched_model_of_before_away(project, 
 
     def fetched():
         with open_workspace(root, "test", lambda line: None) as workspace:
-            fetch(workspace, registry.production(root), lambda line: None)
+            version = registry.production(root)
+            assert version is not None
+            fetch(workspace, version, lambda line: None)
         assert find("production").is_dir()
 
     for change in (lambda: registry.promote(root, "again"), lambda: registry.rollback(root)):

@@ -1,6 +1,7 @@
 """Files of tensors: what is written is read by the library and by ourselves, whatever its size."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,8 @@ def test_a_header_that_cannot_be_is_refused(tmp_path, changes):
 
 
 def test_a_header_without_objects_is_refused(tmp_path):
-    for entry in (None, 1, [], "a"):
+    entries: list[Any] = [None, 1, [], "a"]
+    for entry in entries:
         write_header(tmp_path / "file", entry)
         with pytest.raises(ValueError, match="tensor a: its type, shape and place"):
             map_tensors(tmp_path / "file")

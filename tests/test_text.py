@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -332,7 +333,7 @@ def test_the_world_and_the_text_of_its_posts_agree():
 def test_a_record_without_its_mentions_is_read_as_a_new_post_is(tmp_path):
     mapping = mapping_of(mentions="named")
     texts = ["hi @Bob #x", "hi @Eve"]
-    posts = [{"author": "ann", "time": AT, "text": text} for text in texts]
+    posts: list[dict[str, Any]] = [{"author": "ann", "time": AT, "text": text} for text in texts]
     posts[1] |= {"named": ["Al"]}
     (tmp_path / "export").write_text("".join(json.dumps(post) + "\n" for post in posts))
     read = dict(corpus_fields(tmp_path / "export", "table", mapping))
