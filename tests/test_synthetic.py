@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.sparse as sp
+from exports import files
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from ntulm.corpus.sources import synthetic
-from ntulm.corpus.sources.formats import RAW_SCHEMA
+from ntulm.corpus.sources.export import File
+from ntulm.corpus.sources.formats import RAW_SCHEMA, Sample
 from ntulm.corpus.sources.synthetic import records
 from ntulm.corpus.sources.world import World, load_world
 from ntulm.errors import UserError
@@ -44,7 +46,7 @@ def originals(world: World) -> list[dict]:
 
 
 def test_reads_the_raw_schema(tmp_path):
-    batches = list(synthetic.read(world_file(tmp_path), None))
+    batches = list(synthetic.read(files(world_file(tmp_path)), None))
     table = pa.Table.from_batches(batches)
     assert table.schema.equals(RAW_SCHEMA)
     assert table["file"].unique().to_pylist() == ["world.yaml"]
@@ -55,10 +57,10 @@ def test_reads_the_raw_schema(tmp_path):
 
 def test_a_folder_with_one_world_is_read_and_one_with_two_is_not(tmp_path):
     path = world_file(tmp_path)
-    assert next(iter(synthetic.read(tmp_path, None))).num_rows > 200
+    assert next(iter(synthetic.read(files(tmp_path), None))).num_rows > 200
     (tmp_path / "other.yaml").write_bytes(path.read_bytes())
     with pytest.raises(UserError, match="2 files; expected one world file"):
-        synthetic.read(tmp_path, None)
+        synthetic.read(files(tmp_path), None)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_a_folder_with_one_world_is_read_and_one_with_two_is_not(tmp_path):
     ],
 )
 def test_detection(head, expected):
-    assert synthetic.matches(head) is expected
+    assert synthetic.confidence(Sample(File(Path("world"), "world"), head, [])) == float(expected)
 
 
 def test_same_file_same_records_another_seed_others():
@@ -280,7 +282,7 @@ def test_the_words_are_whole_words_of_the_backbone():
 )
 def test_a_wrong_world_is_a_user_error(tmp_path, old, new, message):
     with pytest.raises(UserError, match=message):
-        synthetic.read(world_file(tmp_path, old, new), None)
+        synthetic.read(files(world_file(tmp_path, old, new)), None)
 
 
 def test_a_missing_world_is_a_user_error(tmp_path):

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from ntulm.corpus.config import TableMapping
-from ntulm.corpus.records import read_export, reading_of
+from ntulm.corpus.records import read_export
+from ntulm.corpus.sources import formats
 from ntulm.corpus.sources.table import _MACROS
 from ntulm.language_model.batches import tokenise
 from ntulm.language_model.config import Batches
@@ -261,9 +262,9 @@ AT = "2015-01-01 00:00:00"
 
 
 def corpus_fields(path: Path, name: str, mapping: TableMapping | None) -> list[tuple[str, Fields]]:
-    with read_export(path, name, mapping, [], "id", path.parent / "spill") as (connection, _):
+    with read_export(path, name, mapping, [], "id", path.parent / "spill") as export:
         query = "SELECT text, hashtags, mentions, urls FROM record WHERE reject IS NULL ORDER BY ordinal"
-        return [(text, Fields(*fields)) for text, *fields in connection.execute(query).fetchall()]
+        return [(text, Fields(*fields)) for text, *fields in export.connection.execute(query).fetchall()]
 
 
 def mapping_of(**changes) -> TableMapping:
@@ -308,7 +309,7 @@ def test_every_reader_and_the_tokeniser_agree(tmp_path, tokenizer, texts, source
     mapping = mapping_of(mention_hosts=hosts, casefold_users=casefold) if name == "table" else None
     write(tmp_path / "export", [f"so {text}".replace("\0", "").replace("\r", "\n") for text in texts])
     read = corpus_fields(tmp_path / "export", name, mapping)
-    reading = reading_of(name, mapping)
+    reading = formats.source(name).facts(mapping)
     assert len(read) == len(texts)
     for text, fields in read:
         assert fields == fields_of(text, reading)
@@ -321,7 +322,7 @@ def test_the_world_and_the_text_of_its_posts_agree():
     from ntulm.corpus.sources.synthetic import records
     from ntulm.corpus.sources.world import load_world
 
-    reading = reading_of("synthetic", None)
+    reading = formats.source("synthetic").facts(None)
     for record in records(load_world(world).model_copy(update={"posts": 200, "authors": 60, "periods": 6})):
         if not record["is_repost"]:
             fields = fields_of(readable(record["text"], reading), reading)
@@ -337,14 +338,14 @@ def test_a_record_without_its_mentions_is_read_as_a_new_post_is(tmp_path):
     posts[1] |= {"named": ["Al"]}
     (tmp_path / "export").write_text("".join(json.dumps(post) + "\n" for post in posts))
     read = dict(corpus_fields(tmp_path / "export", "table", mapping))
-    assert read[texts[0]] == fields_of(texts[0], reading_of("table", mapping)) == Fields(["x"], ["bob"], [])
+    assert read[texts[0]] == fields_of(texts[0], formats.source("table").facts(mapping)) == Fields(["x"], ["bob"], [])
     assert read[texts[1]].mentions == ["al"]
 
 
 def test_how_a_source_is_read():
-    assert reading_of("twitter_v1", None) == Reading(False, False, False, False)
-    assert reading_of("synthetic", None) == Reading(True, False, False, True)
-    assert reading_of("table", mapping_of(mention_hosts=True, html=True)) == Reading(True, True, True, True)
+    assert formats.source("twitter_v1").facts(None) == Reading(False, False, False, False)
+    assert formats.source("synthetic").facts(None) == Reading(True, False, False, True)
+    assert formats.source("table").facts(mapping_of(mention_hosts=True, html=True)) == Reading(True, True, True, True)
     raw = "<p>hi <a>@<span>Bob@b.example</span></a> &amp; #x</p>"
     reading = Reading(casefold_users=True, mention_hosts=True, html=True, mentions_in_text=True)
     assert readable(raw, reading) == "hi @Bob@b.example & #x"

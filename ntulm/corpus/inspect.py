@@ -14,7 +14,6 @@ from typing import Any
 from ntulm.corpus.config import TableMapping
 from ntulm.corpus.records import read_export, row
 from ntulm.corpus.sources import formats
-from ntulm.corpus.sources.lines import export_files
 from ntulm.corpus.stage import reject_reasons
 from ntulm.errors import UserError
 
@@ -99,14 +98,16 @@ def inspect(path: Path, format: str = "auto", own: TableMapping | None = None) -
 
     `own` is a mapping that counts where the table has its columns; else one is guessed.
     """
-    files = export_files(path)
     if format not in ("auto", *formats.FORMATS):
         raise UserError(f"--format: {format!r} is no format; expected auto, {', '.join(sorted(formats.FORMATS))}")
-    name = formats.named(path, format)
     columns: tuple[str, ...] = ()
     mapping, origin = None, ""
+    with tempfile.TemporaryDirectory() as spill, formats.opened(path, Path(spill)) as export:
+        detection = formats.detect(export, format)
+        name, files = detection.format, detection.files
+        if name == "table":
+            columns = tuple(formats.source(name).columns(files))
     if name == "table":
-        columns = tuple(formats.source(name).columns(path))
         mapping, origin = fitting(own, columns), "as params.yaml says"
         if mapping is None:
             mapping, origin = guess_mapping(columns), "guessed"
@@ -114,8 +115,9 @@ def inspect(path: Path, format: str = "auto", own: TableMapping | None = None) -
             return Inspection(str(path), name, len(files), columns, None, origin, {}, None, None, ())
     with (
         tempfile.TemporaryDirectory() as spill,
-        read_export(path, name, mapping, [], "id", Path(spill)) as (connection, counts),
+        read_export(path, name, mapping, [], "id", Path(spill)) as read,
     ):
+        connection, counts = read.connection, read.counts
         first, last, counts["authors"], _, counts["hashtags"] = row(connection, "SELECT * FROM figures")
         (counts["engagements"],) = row(connection, "SELECT count(*) FROM engagement")
         reasons = reject_reasons(connection)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from duckdb.func import ARROW, SPECIAL
 
 from ntulm import text
 from ntulm.corpus.sources import formats
+from ntulm.corpus.sources.formats import Detection
 from ntulm.corpus.sources.lines import side_by_side
 from ntulm.text import Reading
 
@@ -33,34 +35,43 @@ Connection = duckdb.DuckDBPyConnection
 _STRINGS = pa.list_(pa.string())
 
 
+@dataclass(frozen=True)
+class Reader:
+    """An export that was read."""
+
+    connection: Connection  # its posts, engagements and labels
+    counts: Counts  # fates of its records
+    detection: Detection
+    reading: Reading
+    notes: list[str]  # what has to be said of how it was opened
+
+
 @contextmanager
 def read_export(
-    path: Path, name: str, mapping: TableMapping | None, languages: list[str], duplicates: str, spill: Path
-) -> Iterator[tuple[Connection, Counts]]:
+    path: str | Path,
+    format_name: str,
+    mapping: TableMapping | None,
+    languages: list[str],
+    duplicates: str,
+    spill: Path,
+) -> Iterator[Reader]:
     """The posts, engagements and labels of an export as tables of a database, and the fates of its records.
 
     Args:
         path: a file or a folder of raw exports.
-        name: of their format.
+        format_name: of them, or `auto`.
         mapping: of a table's columns; other formats take none.
         languages: codes to keep, empty for all.
         duplicates: `id`, or `text` for posts of the same text too.
         spill: a folder that need not be there, for what does not fit the memory.
     """
-    with workspace(spill, reading_of(name, mapping)) as connection:
-        add_records(connection, formats.read(path, name, mapping), languages)
-        yield connection, resolve(connection, duplicates)
-
-
-def reading_of(name: str, mapping: TableMapping | None) -> Reading:
-    """How a source of that format writes users and texts."""
-    if name == "table" and mapping is not None:
-        # A column of mentions changes nothing: where a record gives none, its text is read.
-        return Reading(mapping.casefold_users, mapping.mention_hosts, mapping.html, mentions_in_text=True)
-    # Users of tweets are ids: a handle in the text would be a second key of the same user.
-    return Reading(
-        casefold_users=name == "synthetic", mention_hosts=False, html=False, mentions_in_text=name != "twitter_v1"
-    )
+    with formats.opened(path, spill) as export:
+        detection = formats.detect(export, format_name)
+        reading = formats.source(detection.format).facts(mapping)
+        with workspace(spill, reading) as connection:
+            add_records(connection, formats.read(detection, mapping), languages)
+            counts = resolve(connection, duplicates)
+            yield Reader(connection, counts, detection, reading, export.notes)
 
 
 @contextmanager

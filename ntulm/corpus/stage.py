@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ntulm.corpus.records import Connection, Counts, read_export, reading_of, row
-from ntulm.corpus.sources import formats
+from ntulm.corpus.records import Connection, Counts, read_export, row
 from ntulm.errors import UserError
 from ntulm.files import whole_directory, write_json
 from ntulm.layout import Layout
@@ -77,21 +76,21 @@ TABLES = {
 def run(config: Corpus, layout: Layout) -> None:
     """Read the export, judge its records, write the tables, how the source is to be read, and the metrics."""
     check(config)
-    path = Path(config.path)
-    name = formats.named(path, config.format)
     with (
         whole_directory(layout.corpus) as directory,
-        read_export(path, name, config.table, config.languages, config.duplicates, directory / ".spill") as export,
+        read_export(
+            config.path, config.format, config.table, config.languages, config.duplicates, directory / ".spill"
+        ) as export,
     ):
-        connection, counts = export
+        connection, counts = export.connection, export.counts
         refuse_rejects(connection, counts, config.max_reject_share)
         refuse_nothing(counts, config)
         assign_splits(connection, config.splits)
-        metrics = {"format": name, **counts, **figures(connection)}
+        metrics = {"format": export.detection.format, **counts, **figures(connection)}
         refuse_empty_parts(connection, metrics["splits"], config.splits)
         for table, (query, schema) in TABLES.items():
             write_table(connection, query, schema, directory / f"{table}.parquet")
-        write_json(directory / layout.reading.name, asdict(reading_of(name, config.table)))
+        write_json(directory / layout.reading.name, asdict(export.reading))
         shutil.rmtree(directory / ".spill", ignore_errors=True)
     write_json(layout.metrics("corpus"), metrics)
     print(summary(metrics))

@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ntulm.corpus.records import read_export
-from ntulm.corpus.sources import formats
 from ntulm.corpus.stage import TABLES, write_table
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
@@ -72,12 +71,13 @@ def read_exports(config: Corpus, path: Path) -> Records:
     Raises:
         UserError: there are none, or they cannot be read.
     """
-    name = formats.named(path, config.format)
     with (
         tempfile.TemporaryDirectory() as folder,
-        read_export(path, name, config.table, config.languages, config.duplicates, Path(folder) / "spill") as export,
+        read_export(
+            path, config.format, config.table, config.languages, config.duplicates, Path(folder) / "spill"
+        ) as export,
     ):
-        connection, _ = export
+        connection = export.connection
         for table in ("posts", "rejects"):
             query, schema = TABLES[table]
             write_table(connection, query, schema, Path(folder) / f"{table}.parquet")

@@ -1,4 +1,4 @@
-"""Files of an export, whatever they are packed with, and the lines of a text file as Arrow batches.
+"""The content of files, whatever they are packed with, and the lines of a text file as Arrow batches.
 
 Compression is told by the first bytes, never by the name. A file that is cut off, damaged or empty is a UserError: a
 stage that went on would look complete. A line that is not UTF-8 or holds NUL bytes is a row with a reason.
@@ -9,7 +9,6 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import zstandard
 
+from ntulm.corpus.sources.export import File
 from ntulm.errors import UserError
 
 READ_BYTES = 1 << 20  # compressed bytes a read
@@ -31,23 +31,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def export_files(path: Path) -> list[Path]:
-    """The files of an export in the order of their names; hidden ones are left out."""
-    if path.is_file():
-        return [path]
-    if not path.exists():
-        raise UserError(f"{path}: not found; `corpus.path` names a file or a folder of raw exports")
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    )
-    if not files:
-        raise UserError(f"{path}: the folder has no files; `corpus.path` names a file or a folder of raw exports")
-    return files
-
-
-def head(file: Path, size: int) -> bytes:
+def head(file: File, size: int) -> bytes:
     """The first `size` decompressed bytes of a file."""
     start = b""
     for part in decompressed(file):
@@ -57,7 +41,7 @@ def head(file: Path, size: int) -> bytes:
     return start[:size]
 
 
-def decompressed(file: Path) -> Iterator[bytes]:
+def decompressed(file: File) -> Iterator[bytes]:
     """The content of a file in parts; a UserError where it is empty, cut off, damaged or UTF-16."""
     lines = 0
     empty = True
@@ -78,8 +62,8 @@ def decompressed(file: Path) -> Iterator[bytes]:
         raise UserError(f"{file}: empty file; expected posts (remove it if there are none)")
 
 
-def _unpacked(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as stream:
+def _unpacked(file: File) -> Iterator[bytes]:
+    with file.path.open("rb") as stream:
         part = stream.read(READ_BYTES)
         decoder: Any = None
         fresh: Callable[[], Any] | None = (lambda: zlib.decompressobj(31)) if part[:2] == GZIP else None
@@ -100,8 +84,14 @@ def _unpacked(file: Path) -> Iterator[bytes]:
             raise EOFError("end of file before the end of the data")
 
 
-def record_lines(files: Iterable[Path]) -> Iterator[pa.Table]:
-    """The lines of many files as `line_tables` gives them, and their `file`; small files share a table."""
+def record_lines(files: Iterable[File], items: tuple[str, ...] = ()) -> Iterator[pa.Table]:
+    """The lines of many files as `line_tables` gives them, and their `file`; small files share a table.
+
+    Args:
+        files: whose lines.
+        items: where in a file that is one JSON document its records are, see `read_json`.
+    """
+    del items
     waiting: list[pa.Table] = []
     size = 0
     for file in files:
@@ -115,7 +105,7 @@ def record_lines(files: Iterable[Path]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def line_tables(file: Path) -> Iterator[pa.Table]:
+def line_tables(file: File) -> Iterator[pa.Table]:
     """The lines of a UTF-8 file that are not blank: `line` (from 1), `content` and `reject`, one of the two null."""
     first = 1
     for block in blocks(file):
@@ -170,7 +160,7 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
             yield item  # type: ignore[misc]
 
 
-def blocks(file: Path) -> Iterator[bytes]:
+def blocks(file: File) -> Iterator[bytes]:
     """Whole lines, about BLOCK_BYTES at a time, each with its line break."""
     parts: list[bytes] = []
     size = unfinished = 0  # bytes waiting, and those of them behind the last line break

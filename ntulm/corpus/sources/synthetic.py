@@ -16,16 +16,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from ntulm.corpus.sources.formats import RAW_SCHEMA
-from ntulm.corpus.sources.lines import export_files
+from ntulm.corpus.sources.export import File
+from ntulm.corpus.sources.formats import RAW_SCHEMA, Sample
 from ntulm.corpus.sources.world import INVENTED_SYLLABLES, TOP_KEY, Kind, World, load_world
 from ntulm.errors import UserError
+from ntulm.text import Reading
 
 if TYPE_CHECKING:
     from ntulm.corpus.config import TableMapping
@@ -39,21 +39,26 @@ SITES = ("https://news.example/a/", "https://pics.example/p/", "https://blog.exa
 Record = dict[str, Any]
 
 
-def matches(head: bytes) -> bool:
-    """Whether the first line that is neither blank nor a comment opens a world."""
-    for line in head.splitlines():
+def confidence(sample: Sample) -> float:
+    """Sure where the first line that is neither blank nor a comment opens a world."""
+    for line in sample.head.splitlines():
         if line.strip() and not line.lstrip().startswith(b"#"):
-            return line.startswith(f"{TOP_KEY}:".encode())
-    return False
+            return float(line.startswith(f"{TOP_KEY}:".encode()))
+    return 0.0
 
 
-def read(path: Path, mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
+def facts(mapping: TableMapping | None) -> Reading:
+    """Users are handles without hosts."""
+    del mapping
+    return Reading(casefold_users=True, mention_hosts=False, html=False, mentions_in_text=True)
+
+
+def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
     """The posts of a world, as batches of RAW_SCHEMA; `mapping` means nothing here."""
     del mapping
-    files = export_files(path)
     if len(files) > 1:  # two worlds would give different posts the same ids
-        raise UserError(f"{path}: {len(files)} files; expected one world file, such as worlds/quickstart.yaml")
-    return _batches(load_world(files[0]), files[0].name)
+        raise UserError(f"{files[0]}: {len(files)} files; expected one world file, such as worlds/quickstart.yaml")
+    return _batches(load_world(files[0].path), files[0].path.name)
 
 
 def _batches(world: World, file: str) -> Iterator[pa.RecordBatch]:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -20,10 +19,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ntulm.corpus.sources import json_paths
-from ntulm.corpus.sources.formats import HEAD_BYTES, RAW_SCHEMA, first_bytes
-from ntulm.corpus.sources.lines import ahead, blocks, export_files, head, line_tables
+from ntulm.corpus.sources.export import File
+from ntulm.corpus.sources.formats import HEAD_BYTES, Sample, conformed, first_of
+from ntulm.corpus.sources.lines import ahead, blocks, head, line_tables
 from ntulm.errors import UserError
-from ntulm.text import SPACES, plain_text
+from ntulm.text import SPACES, Reading, plain_text
 
 if TYPE_CHECKING:
     from ntulm.corpus.config import TableMapping
@@ -106,21 +106,31 @@ END AS reject, fields FROM parsed ORDER BY line
 """
 
 
-def matches(head: bytes) -> bool:
-    """Whether the first bytes are of a Parquet file, of JSON objects or of a header with several columns."""
-    kind = _kind(head)
-    if kind != "csv":
-        return True
+LIKELY = 0.5  # what has columns is a table, unless another format knows better
+
+
+def confidence(sample: Sample) -> float:
+    """Likely for a Parquet file, JSON objects or a header with several columns."""
+    if _kind(sample.head) != "csv":
+        return LIKELY
     try:
-        first = head.split(b"\n", 1)[0].decode("utf-8-sig")
+        first = sample.head.split(b"\n", 1)[0].decode("utf-8-sig")
     except UnicodeDecodeError:
-        return False
-    return first.strip().replace("\t", "").isprintable() and len(_header(first)) > 1
+        return 0.0
+    return LIKELY if first.strip().replace("\t", "").isprintable() and len(_header(first)) > 1 else 0.0
 
 
-def columns(path: Path) -> list[str]:
-    """The names of the columns of an export's first file, in their order."""
-    file, start = first_bytes(path)
+def facts(mapping: TableMapping | None) -> Reading:
+    """As the mapping says. A column of mentions changes nothing: where a record gives none, its text is read."""
+    if mapping is None:
+        return Reading(casefold_users=False, mention_hosts=False, html=False, mentions_in_text=True)
+    return Reading(mapping.casefold_users, mapping.mention_hosts, mapping.html, mentions_in_text=True)
+
+
+def columns(files: Sequence[File]) -> list[str]:
+    """The names of the columns of the first file, in their order."""
+    first = first_of(files)
+    file, start = first.file, first.head
     match _kind(start):
         case "parquet":
             return list(_parquet(file).schema_arrow.names)
@@ -130,17 +140,18 @@ def columns(path: Path) -> list[str]:
             return _header(start.decode("utf-8-sig", "replace").split("\n", 1)[0])
 
 
-def read(path: Path, mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
-    """Every row of the export in RAW_SCHEMA."""
+def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
+    """Every row of the files in RAW_SCHEMA."""
     if mapping is None:
         raise UserError(
-            f"corpus.table: null, but {path} is a table; say which column is what; it has {', '.join(columns(path))}"
+            f"corpus.table: null, but {files[0]} is a table; say which column is what; it has "
+            f"{', '.join(columns(files))}"
         )
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(_MACROS)
         _check_time_format(connection, mapping.time_format)
-        for file in export_files(path):
+        for file in files:
             for rows, time_format in _rows(connection, file, mapping):
                 if mapping.html:
                     texts = pa.array([text and plain_text(text) for text in rows["text"].to_pylist()], pa.string())
@@ -152,7 +163,7 @@ def read(path: Path, mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
                     "flagged": mapping.repost_flag is not None,
                 }
                 connection.register("rows", rows)
-                yield from connection.sql(_CONVERT, params=values).to_arrow_table().cast(RAW_SCHEMA).to_batches()
+                yield from conformed(connection.sql(_CONVERT, params=values).to_arrow_table()).to_batches()
 
 
 def _check_time_format(connection: Connection, time_format: str | None) -> None:
@@ -171,7 +182,7 @@ def _kind(head: bytes) -> str:
     return "parquet" if head[:4] == b"PAR1" else "json" if start[:1] == b"{" else "csv"
 
 
-def _rows(connection: Connection, file: Path, mapping: TableMapping) -> Iterator[tuple[pa.Table, str | None]]:
+def _rows(connection: Connection, file: File, mapping: TableMapping) -> Iterator[tuple[pa.Table, str | None]]:
     """The rows of a file as strings, one column per field of the mapping, and the format of their times."""
     match _kind(head(file, HEAD_BYTES)):
         case "parquet":
@@ -182,7 +193,7 @@ def _rows(connection: Connection, file: Path, mapping: TableMapping) -> Iterator
             return ((rows, mapping.time_format) for rows in _csv_rows(file, mapping))
 
 
-def _wanted(file: Path, mapping: TableMapping, present: list[str]) -> dict[str, str]:
+def _wanted(file: File, mapping: TableMapping, present: list[str]) -> dict[str, str]:
     """Field -> column for the fields that the mapping has; a UserError for a column that the file lacks."""
     fields = {name: getattr(mapping, name) for name in FIELDS if getattr(mapping, name) is not None}
     for key, column in [*fields.items(), *(("labels", label) for label in mapping.labels)]:
@@ -223,7 +234,7 @@ def _header(line: str) -> list[str]:
     return next(csv.reader([line.rstrip("\r\n")], delimiter=_delimiter(line)), [])
 
 
-def _csv_rows(file: Path, mapping: TableMapping) -> Iterator[pa.Table]:
+def _csv_rows(file: File, mapping: TableMapping) -> Iterator[pa.Table]:
     lines = _text_lines(file)
     first = next(lines).removeprefix("\ufeff")
     header = _header(first)
@@ -239,13 +250,13 @@ def _csv_rows(file: Path, mapping: TableMapping) -> Iterator[pa.Table]:
         yield _csv_table(records, places, fields, mapping.labels)
 
 
-def _text_lines(file: Path) -> Iterator[str]:
+def _text_lines(file: File) -> Iterator[str]:
     """Lines with their ends, as the csv module wants them; bytes that are not UTF-8 are kept for the record to tell."""
     for block in ahead(blocks(file)):
         yield from io.StringIO(block.decode("utf-8", "surrogateescape"), newline="\n")
 
 
-def _csv_records(file: Path, reader: Any, width: int) -> Iterator[Record]:
+def _csv_records(file: File, reader: Any, width: int) -> Iterator[Record]:
     """The line on which a record starts (the header is line 1), why it is not readable, and its values."""
     faulty = [""] * width
     while True:
@@ -293,7 +304,7 @@ def _readable(record: Record) -> Record:
 # JSON lines
 
 
-def _json_rows(connection: Connection, file: Path, mapping: TableMapping) -> Iterator[pa.Table]:
+def _json_rows(connection: Connection, file: File, mapping: TableMapping) -> Iterator[pa.Table]:
     start = head(file, HEAD_BYTES)
     fields = _wanted(file, mapping, json_paths.paths(start))
     names = list(dict.fromkeys([*fields.values(), *mapping.labels]))
@@ -313,14 +324,14 @@ def _json_rows(connection: Connection, file: Path, mapping: TableMapping) -> Ite
 # Parquet
 
 
-def _parquet(file: Path) -> pq.ParquetFile:
+def _parquet(file: File) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
+        return pq.ParquetFile(file.path)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: damaged or cut off Parquet file ({' '.join(str(error).split())})") from error
 
 
-def _parquet_rows(file: Path, mapping: TableMapping) -> Iterator[tuple[pa.Table, str | None]]:
+def _parquet_rows(file: File, mapping: TableMapping) -> Iterator[tuple[pa.Table, str | None]]:
     parquet = _parquet(file)
     fields = _wanted(file, mapping, list(parquet.schema_arrow.names))
     typed = pa.types.is_temporal(parquet.schema_arrow.field(mapping.created_at).type)
@@ -333,7 +344,7 @@ def _parquet_rows(file: Path, mapping: TableMapping) -> Iterator[tuple[pa.Table,
         first += batch.num_rows
 
 
-def _strings(file: Path, name: str, values: pa.Array) -> pa.Array:
+def _strings(file: File, name: str, values: pa.Array) -> pa.Array:
     try:
         if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
             return pc.binary_join(values.cast(pa.list_(pa.string())), " ")

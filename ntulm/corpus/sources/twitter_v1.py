@@ -9,21 +9,18 @@ have added or cut words, the original's id is unknown, and its text is what that
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
-from ntulm.corpus.sources.formats import RAW_SCHEMA
-from ntulm.corpus.sources.lines import export_files, record_lines, side_by_side
+from ntulm.corpus.sources.export import File
+from ntulm.corpus.sources.formats import Sample
+from ntulm.corpus.sources.json_records import read_json
+from ntulm.text import Reading
 
 if TYPE_CHECKING:
     from ntulm.corpus.config import TableMapping
-
-Connection = duckdb.DuckDBPyConnection
 
 _ENTITIES = {
     "hashtags": [{"text": "VARCHAR"}],
@@ -42,7 +39,7 @@ _TWEET: dict[str, Any] = {
     "entities": _ENTITIES,
     "extended_tweet": {"full_text": "VARCHAR", "entities": _ENTITIES},
 }
-STRUCTURE = json.dumps({**_TWEET, "retweeted_status": _TWEET})
+STRUCTURE = {**_TWEET, "retweeted_status": _TWEET}
 TIME_FORMAT = "%a %b %d %H:%M:%S %z %Y"
 
 # Mentions are user ids. Where a tweet has no entities its hashtags and links are taken from the text, but not its
@@ -63,17 +60,13 @@ CREATE MACRO content(tweet) AS struct_pack(
 );
 """
 # Each value is made once: DuckDB evaluates both sides of AND, and what two levels name twice, twice.
-_READ = """
-WITH parsed AS (
-    SELECT file, line, content AS raw, reject AS unreadable, TRY(from_json(content, $structure)) AS tweet FROM lines
-), contents AS (
-    SELECT file, line, raw, unreadable, tweet IS NULL AS empty, tweet.user IS NULL AS anonymous,
-        tweet.created_at AS written, content(tweet) AS own, content(tweet.retweeted_status) AS reposted
+_QUERY = """, contents AS (
+    SELECT file, line, unread, record.user IS NULL AS anonymous,
+        record.created_at AS written, content(record) AS own, content(record.retweeted_status) AS reposted
     FROM parsed
 ), judged AS (
     SELECT file, line, own, reposted, CASE
-        WHEN unreadable IS NOT NULL THEN unreadable
-        WHEN empty THEN CASE WHEN json_valid(raw) THEN 'not a post object' ELSE 'invalid JSON' END
+        WHEN unread IS NOT NULL THEN unread
         WHEN anonymous AND own.text IS NULL THEN 'not a post object'
         WHEN written IS NOT NULL AND own.created_at IS NULL THEN 'impossible date'
     END AS reject
@@ -85,35 +78,29 @@ WITH parsed AS (
 )
 SELECT file, line, reject, own.post_id, own.created_at, own.lang, own.text, own.author,
     own.mentions, own.hashtags, own.urls, own.places,
-    CASE WHEN reject IS NULL THEN reposted IS NOT NULL END AS is_repost, reposted,
-    NULL::VARCHAR[] AS favorited_by, NULL::STRUCT(field VARCHAR, "value" VARCHAR)[] AS labels
+    CASE WHEN reject IS NULL THEN reposted IS NOT NULL END AS is_repost, reposted
 FROM readable
 """
 
 
-def matches(head: bytes) -> bool:
-    """Whether one of the first lines is a tweet; the others before it become rejects."""
-    for line in head.split(b"\n"):
-        try:
-            value = json.loads(line.decode("utf-8", "replace"))
-        except (ValueError, RecursionError):
-            continue
-        if not isinstance(value, dict) or "created_at" not in value or not {"id", "id_str"} & value.keys():
-            continue
-        if isinstance(value.get("user"), dict) or ("entities" in value and "author_id" not in value):  # v2 has these
-            return True
-    return False
+def confidence(sample: Sample) -> float:
+    """Sure where one of the first objects is a tweet; the others become rejects."""
+    return float(any(_is_tweet(value) for value in sample.objects))
 
 
-def read(path: Path, mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
-    """Every line of the export in RAW_SCHEMA; a column mapping is of no use here."""
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(_MACROS)
-        for table in side_by_side(connection, _parsed, record_lines(export_files(path))):
-            yield from table.to_batches()
+def _is_tweet(value: dict[str, Any]) -> bool:
+    if "created_at" not in value or not {"id", "id_str"} & value.keys():
+        return False
+    return isinstance(value.get("user"), dict) or ("entities" in value and "author_id" not in value)  # v2 has these
 
 
-def _parsed(connection: Connection, lines: pa.Table) -> pa.Table:
-    connection.register("lines", lines)  # one core, so the rows come back in their order
-    return connection.sql(_READ, params={"structure": STRUCTURE}).to_arrow_table().cast(RAW_SCHEMA)
+def facts(mapping: TableMapping | None) -> Reading:
+    """Users are ids: a handle in a text would be a second key of the same user."""
+    del mapping
+    return Reading(casefold_users=False, mention_hosts=False, html=False, mentions_in_text=False)
+
+
+def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
+    """Every line of the files in RAW_SCHEMA; a column mapping is of no use here."""
+    del mapping
+    return read_json(files, STRUCTURE, _MACROS, _QUERY)

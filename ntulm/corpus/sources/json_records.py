@@ -1,0 +1,60 @@
+"""JSON records by SQL: what the JSON formats have in common.
+
+Library of the sources; not a format. DuckDB parses each record with a given structure, never a guessed one: a record
+that is not as it should be costs itself and nothing else. A format says, in SQL, which column of RAW_SCHEMA is what.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from ntulm.corpus.sources.export import File
+from ntulm.corpus.sources.formats import conformed
+from ntulm.corpus.sources.lines import record_lines, side_by_side
+
+Connection = duckdb.DuckDBPyConnection
+
+# What `query` starts from: `record` is the parsed value, null where it could not be parsed; `unread` says why.
+_PARSED = """
+WITH read AS (
+    SELECT file, line, content, reject, CASE WHEN reject IS NULL THEN TRY(from_json(content, $structure)) END AS record
+    FROM lines
+), parsed AS (
+    SELECT file, line, record, CASE
+        WHEN reject IS NOT NULL THEN reject
+        WHEN record IS NULL THEN CASE WHEN json_valid(content) THEN 'not a post object' ELSE 'invalid JSON' END
+    END AS unread FROM read
+)
+"""
+
+
+def read_json(
+    files: Sequence[File], structure: Any, macros: str, query: str, items: tuple[str, ...] = ()
+) -> Iterator[pa.RecordBatch]:
+    """Every record of the files as batches of RAW_SCHEMA.
+
+    Args:
+        files: of one format.
+        structure: of a record, as `from_json` of DuckDB takes it, in Python values.
+        macros: SQL that defines what `query` uses.
+        query: SQL that goes on after `WITH …, parsed AS (file, line, record, unread)`, with a comma or a SELECT, and
+            gives `file`, `line`, `reject` and any other columns of RAW_SCHEMA, in the order of `parsed`. It must pass
+            `unread` on as `reject`.
+        items: where in a file that is one JSON document its records are: keys of the document with a list, each.
+    """
+    values = {"structure": json.dumps(structure)}
+
+    def parsed(connection: Connection, lines: pa.Table) -> pa.Table:
+        connection.register("lines", lines)  # one core, so the rows come back in their order
+        return conformed(connection.sql(_PARSED + query, params=values).to_arrow_table())
+
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(macros)
+        for table in side_by_side(connection, parsed, record_lines(files, items)):
+            yield from table.to_batches()
