@@ -35,9 +35,9 @@ def ours(folder: Path) -> Outcome:
     from ntulm.corpus.records import read_export
 
     started = time.perf_counter()
-    export = read_export(folder / "tweets.jsonl", "twitter_v1", None, [], "id", folder / "spill")
-    with export as (connection, _):
+    with read_export(folder / "tweets.jsonl", "twitter_v1", None, [], "id", folder / "spill") as export:
         seconds = time.perf_counter() - started
+        connection = export.connection
         posts = connection.execute(
             "SELECT post_id, epoch(created_at)::BIGINT, lang, text, author, mentions, hashtags, urls FROM post"
         ).fetchall()

@@ -59,7 +59,7 @@ def ours(folder: Path) -> Outcome:
     out = folder / f"ours-{time.time_ns()}"
     out.mkdir()
     started = time.perf_counter()
-    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(out / "spill")}
+    settings: dict[str, Any] = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(out / "spill")}
     with duckdb.connect(config=settings) as database:
         database.read_parquet(str(folder / "edges.parquet")).create("raw_edges")
         shape = graph.Shape({name: ("user", "hashtag") for name in RELATIONS})
@@ -106,7 +106,7 @@ def _digest(file: h5py.File, users: pa.Array, hashtags: pa.Array, relations: lis
         "hashtag": hashtags.take(pa.array(file["rhs"][:])),
     }
     triples = pa.table(columns)
-    rows = duckdb.sql(
+    rows = duckdb.execute(
         "SELECT md5(string_agg(line, '\n' ORDER BY line)) FROM "
         "(SELECT concat_ws('\t', \"user\", rel, hashtag) AS line FROM triples)"
     ).fetchall()

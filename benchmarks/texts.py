@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import ROOT
+from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.synthetic import read
 
 WORLD = ROOT / "worlds/quickstart.yaml"
@@ -33,6 +34,6 @@ def _texts() -> Iterator[str]:
 
 def _words() -> Iterator[str]:
     while True:
-        for batch in read(WORLD, None):
+        for batch in read([File.of(WORLD)], None):
             for text in batch["text"].to_pylist():
                 yield from text.split()
