@@ -17,15 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dvc.dvcfile import Lockfile
-from dvc.utils.strictyaml import YAMLValidationError
-from ruamel.yaml import YAML, YAMLError
-
 from flows.failure import CommandError, failure_of
+from flows.mending import Log, mend
 from flows.supervised import run_supervised
 
 LOCK = Path(".dvc/tmp/flows.lock")
-LOCK_FILE = Path("dvc.lock")  # of DVC: what the finished stages read and wrote
 WAIT_SECONDS = 1.0
 REMIND_SECONDS = 60.0
 KEPT_LINES = 400  # of the output, to find the reason of a failure in
@@ -37,8 +33,6 @@ QUIET = {
 }
 SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|API_KEY|ACCESS_KEY|AUTH_STRING|CONNECTION_URL")
 SHORTEST_SECRET = 6
-
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -91,35 +85,10 @@ def open_workspace(root: Path, owner: str, log: Log) -> Iterator[Workspace]:
         _wait_for(lock, log)
         os.truncate(lock, 0)
         os.pwrite(lock, owner.encode(), 0)
-        mend_lock_file(root, log)
+        mend(root, log)
         yield Workspace(root, lock)
     finally:
         os.close(lock)  # not unlocked: a supervisor that still ends its stage shares the lock
-
-
-def mend_lock_file(root: Path, log: Log) -> None:
-    """Set a half-written `dvc.lock` aside: DVC writes it in place, and a kill meanwhile would bar all later runs.
-
-    Nothing is lost: what a missing `dvc.lock` would say of finished stages, DVC finds in its run cache.
-    """
-    path = root / LOCK_FILE
-    if _is_whole(path):
-        return
-    time.sleep(WAIT_SECONDS)  # somebody's own DVC may be writing it at this moment
-    if not _is_whole(path):
-        path.replace(root / "dvc.lock.damaged")
-        log("dvc.lock was half-written by a killed run: now dvc.lock.damaged; finished stages do not run again")
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a `dvc.lock` is one that DVC takes; so is none at all."""
-    try:
-        Lockfile.validate(YAML(typ="safe", pure=True).load(path.read_bytes()))
-    except FileNotFoundError:
-        return True
-    except (YAMLError, UnicodeDecodeError, YAMLValidationError):
-        return False
-    return True
 
 
 def _wait_for(lock: int, log: Log) -> None:

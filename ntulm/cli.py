@@ -224,7 +224,7 @@ def verify() -> None:
     """Check the packaged MiniLM weights against their known sha256."""
     from ntulm.language_model.backbone import packaged_directory
 
-    typer.echo(f"minilm: sha256 of the weights as expected, {packaged_directory()}")
+    typer.echo(f"minilm: sha256 of all files as expected, {packaged_directory()}")
 
 
 @app.command()

@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import re
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ntulm.errors import UserError
 from ntulm.language_model import backbone
@@ -16,26 +18,29 @@ from ntulm.language_model.backbone import (
     load_model,
     packaged_directory,
     save_model,
-    verify,
 )
 
 CPU = torch.device("cpu")
 
 
-def test_the_packaged_weights_are_the_known_ones():
-    verify(packaged_directory() / WEIGHTS, PACKAGED_SHA256)
+def test_all_that_is_read_of_the_package_is_verified():
+    read = {file.name for file in packaged_directory().iterdir() if file.is_file()}
+    assert read - set(PACKAGED_SHA256) == {
+        ".gitattributes", "README.md", "data_config.json", "modules.json",
+        "config_sentence_transformers.json", "sentence_bert_config.json",
+    }  # fmt: skip
 
 
-def test_changed_packaged_weights_are_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", [WEIGHTS, "config.json", "tokenizer.json"])
+def test_a_changed_file_of_the_package_is_refused(tmp_path, monkeypatch, name):
     copy = tmp_path / "gt" / "model"
-    copy.mkdir(parents=True)
-    shutil.copy(packaged_directory() / WEIGHTS, copy)
-    with (copy / WEIGHTS).open("r+b") as file:
-        file.seek(1_000_000)
+    shutil.copytree(packaged_directory(), copy)
+    with (copy / name).open("r+b") as file:
+        file.seek(100)
         file.write(b"changed")
     spec = type("Spec", (), {"origin": str(tmp_path / "gt" / "__init__.py")})
     monkeypatch.setattr(backbone.importlib.util, "find_spec", lambda name: spec)
-    with pytest.raises(UserError, match="sha256"):
+    with pytest.raises(UserError, match=f"{re.escape(name)}: sha256"):
         load_backbone("minilm", 0, CPU)
 
 
@@ -143,6 +148,27 @@ def test_pickled_weights_are_refused(tiny_backbone, tmp_path):
     (directory / WEIGHTS).rename(directory / "pytorch_model.bin")
     with pytest.raises(UserError, match="pickled weights"):
         load_backbone(str(directory), 0, CPU)
+
+
+@pytest.mark.parametrize("named", ["pytorch_model.bin", "../other.safetensors", 1])
+def test_an_index_that_names_other_files_is_refused(tiny_backbone, tmp_path, named):
+    directory = tmp_path / "indexed"
+    shutil.copytree(tiny_backbone, directory)
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"weight": named}}))
+    with pytest.raises(UserError, match=r"index\.json names .*; expected \*\.safetensors"):
+        load_backbone(str(directory), 0, CPU)
+    with pytest.raises(UserError, match=r"index\.json names .*; expected \*\.safetensors"):
+        load_model(directory, "model", CPU)
+
+
+def test_a_model_that_lacks_weights_is_refused(tiny_backbone, tmp_path):
+    model, tokenizer, _ = load_backbone(str(tiny_backbone), 0, CPU)
+    save_model(model, tokenizer, tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    gone = next(name for name in tensors if "attention" in name)
+    save_file({name: tensor for name, tensor in tensors.items() if name != gone}, tmp_path / WEIGHTS, {"format": "pt"})
+    with pytest.raises(UserError, match=f"missing weights: {re.escape(gone)}; write or copy it again"):
+        load_model(tmp_path, "model", CPU)
 
 
 def test_truncated_weights_are_a_user_error(tiny_backbone, tmp_path):

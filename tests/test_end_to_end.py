@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.workspace import mend_lock_file
+from flows.mending import mend
 
 ROOT = Path(__file__).parent.parent
 BIN = str(Path(sys.executable).parent)
@@ -125,7 +125,6 @@ def test_a_killed_run_leaves_nothing_half_done_and_the_next_gives_the_same_figur
         time.sleep(pause)
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
-        (tmp_path / ".dvc/tmp/rwlock").unlink(missing_ok=True)
-        mend_lock_file(tmp_path, print)
+        mend(tmp_path, print)
     call("dvc", "repro", cwd=tmp_path)
     assert metrics(tmp_path) == metrics(project)

@@ -54,36 +54,6 @@ def test_a_killed_holder_frees_the_workspace(project):
         assert (project / LOCK).read_text() == "next"
 
 
-WHOLE_LOCK_FILE = """\
-schema: '2.0'
-stages:
-  corpus:
-    cmd: python -m ntulm corpus
-    outs:
-    - path: data/corpus
-      md5: 0123456789abcdef0123456789abcdef.dir
-      size: 10
-      nfiles: 2
-"""
-
-
-@pytest.mark.parametrize("left", ["", "sche", "schema: '2.0'\nstages:\n  corpus:\n    outs:\n    - path: data", "\x00"])
-def test_a_lock_file_that_a_killed_dvc_left_half_written_is_set_aside(project, left):
-    (project / "dvc.lock").write_text(left)
-    said: list[str] = []
-    with open_workspace(project, "next", said.append):
-        assert not (project / "dvc.lock").exists()
-    assert (project / "dvc.lock.damaged").read_text() == left
-    assert len(said) == 1
-    assert said[0].startswith("dvc.lock was half-written")
-
-
-def test_a_whole_lock_file_stays(project):
-    (project / "dvc.lock").write_text(WHOLE_LOCK_FILE)
-    with open_workspace(project, "next", pytest.fail):
-        assert (project / "dvc.lock").read_text() == WHOLE_LOCK_FILE
-
-
 def test_a_folder_that_is_no_project_is_refused(tmp_path):
     with pytest.raises(CommandError, match="root of the project"), open_workspace(tmp_path, "x", print):
         pass

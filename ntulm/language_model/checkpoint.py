@@ -1,12 +1,14 @@
 """Checkpoints of a training run: what it needs to go on after a kill as if nothing had happened.
 
 A directory of `state.safetensors` (tensors by name) and `state.json`, written whole, without pickle. It belongs to one
-fingerprint of settings and data; anything else found there is ignored and replaced. Library of `training.py`.
+fingerprint of settings and data; anything else found there is ignored and replaced. A damaged one is set aside as
+`….damaged`, with a line. Library of `training.py`.
 """
 
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ntulm.files import whole_directory
+from ntulm.files import sha256, whole_directory
 
 TENSORS, STATE = "state.safetensors", "state.json"
 
@@ -31,23 +33,39 @@ class Checkpoint:
         """Replace the checkpoint."""
         with whole_directory(self.path) as partial:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / TENSORS)
-            content = {"fingerprint": self.fingerprint, "state": state}
+            content = {"fingerprint": self.fingerprint, "sha256": sha256(partial / TENSORS), "state": state}
+            content["digest"] = fingerprint(content)
             (partial / STATE).write_text(json.dumps(content), encoding="utf-8")
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The tensors and the state, or None if there is no readable checkpoint of this fingerprint."""
+        """The tensors and the state, or None if there is no whole checkpoint of this fingerprint."""
+        if not self.path.exists():
+            return None
         try:
             content = json.loads((self.path / STATE).read_text(encoding="utf-8"))
-            if content["fingerprint"] != self.fingerprint:
-                return None
-            return load_file(self.path / TENSORS), content["state"]
-        except (OSError, ValueError, KeyError, SafetensorError):
+            digest = content.pop("digest")
+            if digest != fingerprint(content) or content["sha256"] != sha256(self.path / TENSORS):
+                raise ValueError("not what was written")
+            return (load_file(self.path / TENSORS), content["state"]) if self._is_own(content) else None
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError, SafetensorError) as error:
+            self._set_aside(error)
             return None
 
+    def _is_own(self, content: dict[str, Any]) -> bool:
+        return bool(content["fingerprint"] == self.fingerprint)
+
+    def _set_aside(self, error: Exception) -> None:
+        damaged = self.path.with_name(f"{self.path.name}.damaged")
+        shutil.rmtree(damaged, ignore_errors=True)
+        self.path.replace(damaged)
+        reason = " ".join(str(error).split())[:200]
+        print(f"{self.path}: damaged checkpoint ({reason}); now {damaged.name}, training starts anew", file=sys.stderr)
+
     def remove(self) -> None:
-        """Remove the checkpoint and what a killed write left."""
+        """Remove the checkpoint, what a killed write left, and a damaged one."""
         shutil.rmtree(self.path, ignore_errors=True)
-        shutil.rmtree(self.path.with_name(f".partial-{self.path.name}"), ignore_errors=True)
+        for left in (f".partial-{self.path.name}", f"{self.path.name}.damaged"):
+            shutil.rmtree(self.path.with_name(left), ignore_errors=True)
 
 
 def fingerprint(*parts: Any) -> str:

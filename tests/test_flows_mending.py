@@ -1,0 +1,100 @@
+"""What a killed DVC leaves half-written bars no later run; what somebody uses stays."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.lock import make_lock
+
+from flows.mending import mend
+from flows.workspace import open_workspace
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    return tmp_path
+
+
+WHOLE_LOCK_FILE = """\
+schema: '2.0'
+stages:
+  corpus:
+    cmd: python -m ntulm corpus
+    outs:
+    - path: data/corpus
+      md5: 0123456789abcdef0123456789abcdef.dir
+      size: 10
+      nfiles: 2
+"""
+
+
+@pytest.mark.parametrize("left", ["", "sche", "schema: '2.0'\nstages:\n  corpus:\n    outs:\n    - path: data", "\x00"])
+def test_a_lock_file_that_a_killed_dvc_left_half_written_is_set_aside(project, left):
+    (project / "dvc.lock").write_text(left)
+    said: list[str] = []
+    with open_workspace(project, "next", said.append):
+        assert not (project / "dvc.lock").exists()
+    assert (project / "dvc.lock.damaged").read_text() == left
+    assert len(said) == 1
+    assert said[0].startswith("dvc.lock was half-written")
+
+
+def test_a_whole_lock_file_stays(project):
+    (project / "dvc.lock").write_text(WHOLE_LOCK_FILE)
+    with open_workspace(project, "next", pytest.fail):
+        assert (project / "dvc.lock").read_text() == WHOLE_LOCK_FILE
+
+
+@pytest.mark.parametrize("left", ["", '{"write": {', "[]", '{"write": {"/a": {"pid": "x"}}}'])
+def test_a_list_of_paths_in_use_that_was_left_half_written_is_set_aside(project, left):
+    path = project / ".dvc" / "tmp" / "rwlock"
+    path.write_text(left)
+    said: list[str] = []
+    with open_workspace(project, "next", said.append):
+        assert not path.exists()
+    assert path.with_name("rwlock.damaged").read_text() == left
+    assert said == [".dvc/tmp/rwlock was half-written by a killed run: now rwlock.damaged"]
+
+
+def test_a_whole_list_stays(project):
+    path = project / ".dvc" / "tmp" / "rwlock"
+    path.write_text(json.dumps({"write": {"/data": {"pid": os.getpid(), "cmd": "dvc repro"}}, "read": {}}))
+    with open_workspace(project, "next", pytest.fail):
+        assert json.loads(path.read_text())["write"]["/data"]["pid"] == os.getpid()
+
+
+def test_a_list_that_another_process_is_writing_is_waited_for(project):
+    temporary = project / ".dvc" / "tmp"
+    (temporary / "rwlock").write_text("")  # as it is between the opening and the writing
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with make_lock(str(temporary / "rwlock.lock"), tmp_dir=str(temporary)):
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "flows.mending"], cwd=project, env=environment, stdout=subprocess.PIPE, text=True
+        )
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(4)
+        (temporary / "rwlock").write_text("{}")
+    said, _ = waiting.communicate(timeout=30)
+    assert said == ""
+    assert (temporary / "rwlock").read_text() == "{}"
+
+
+def test_dvc_runs_again_after_a_kill_in_the_moment_of_writing(project):
+    command = [sys.executable, "-m", "dvc"]
+    (project / "dvc.yaml").write_text("stages:\n  one: {cmd: echo 1 > one, outs: [one]}\n")
+    for arguments in (["init", "--no-scm", "--force", "--quiet"], ["repro", "--quiet"]):
+        subprocess.run([*command, *arguments], cwd=project, check=True, capture_output=True)
+    (project / ".dvc" / "tmp" / "rwlock").write_text("")
+    (project / "one").unlink()
+    barred = subprocess.run([*command, "repro"], cwd=project, capture_output=True, text=True)
+    assert "JSON structure is corrupted" in barred.stderr
+    mend(project, print)
+    subprocess.run([*command, "repro", "--quiet"], cwd=project, check=True, capture_output=True)
+    assert (project / "one").read_text() == "1\n"
