@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all: written beside their place, then renamed.
+"""Outputs appear whole or not at all: written beside their place, flushed to the disk, then renamed.
 
 A stage that is killed leaves at most a `.partial-*` sibling, which the next run of the same stage removes.
 """
@@ -26,8 +26,12 @@ def whole_directory(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    for file in partial.rglob("*"):
+        _to_disk(file)
+    _to_disk(partial)
     shutil.rmtree(path, ignore_errors=True)
     os.replace(partial, path)
+    _to_disk(path.parent)
 
 
 @contextmanager
@@ -40,7 +44,18 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    _to_disk(partial)
     os.replace(partial, path)
+    _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file or folder is on the disk: a rename that outlives a power cut must not name an empty file."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:

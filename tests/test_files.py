@@ -1,4 +1,6 @@
 import math
+import os
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +42,28 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path):
 def test_a_missing_output_says_what_writes_it(tmp_path):
     with pytest.raises(UserError, match="dvc repro"):
         read_json(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_an_output_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, kind):
+    order: list[tuple[str, str]] = []
+    replace, flush = os.replace, os.fsync
+
+    def replaced(source, target):
+        order.append(("rename", Path(target).name))
+        replace(source, target)
+
+    def flushed(handle):
+        order.append(("flush", Path(os.readlink(f"/proc/self/fd/{handle}")).name))
+        flush(handle)
+
+    monkeypatch.setattr(os, "replace", replaced)
+    monkeypatch.setattr(os, "fsync", flushed)
+    if kind == "file":
+        with whole_file(tmp_path / "out") as partial:
+            partial.write_text("x")
+        assert order == [("flush", ".partial-out"), ("rename", "out"), ("flush", tmp_path.name)]
+    else:
+        with whole_directory(tmp_path / "out") as partial:
+            (partial / "one").write_text("x")
+        assert order == [("flush", "one"), ("flush", ".partial-out"), ("rename", "out"), ("flush", tmp_path.name)]
