@@ -54,7 +54,7 @@ def test_an_output_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, 
         replace(source, target)
 
     def flushed(handle):
-        order.append(("flush", Path(os.readlink(f"/proc/self/fd/{handle}")).name))
+        order.append(("flush", Path(f"/proc/self/fd/{handle}").readlink().name))
         flush(handle)
 
     monkeypatch.setattr(os, "replace", replaced)
