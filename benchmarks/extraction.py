@@ -36,7 +36,8 @@ def ours(folder: Path) -> Outcome:
 
     started = time.perf_counter()
     export = read_export(folder / "tweets.jsonl", "twitter_v1", None, [], "id", folder / "spill")
-    with export as (connection, _):
+    with export as reader:
+        connection = reader.connection
         seconds = time.perf_counter() - started
         posts = connection.execute(
             "SELECT post_id, epoch(created_at)::BIGINT, lang, text, author, mentions, hashtags, urls FROM post"

@@ -46,6 +46,7 @@ class Fields:
     hashtags: list[str]
     mentions: list[str]
     urls: list[str]
+    cashtags: list[str]
 
 
 def readable(raw: str, reading: Reading) -> str:
@@ -56,7 +57,8 @@ def readable(raw: str, reading: Reading) -> str:
 def fields_of(text: str, reading: Reading) -> Fields:
     """The hashtags, mentions and links of a text (a `readable` one), as the corpus takes them where none are given."""
     named = mentions(text, reading.mention_hosts) if reading.mentions_in_text else []
-    return Fields(extract(text), _distinct(user_key(name, reading.casefold_users) for name in named), links(text))
+    users = _distinct(user_key(name, reading.casefold_users) for name in named)
+    return Fields(extract(text), users, links(text), _distinct(cashtags(text)))
 
 
 # Hashtags
@@ -322,9 +324,24 @@ def cashtags(text: str) -> list[str]:
     return [found.lower() for found in _CASHTAG.findall(text)]
 
 
+def cashtag_key(symbol: str) -> str:
+    """A stock symbol as posts have it: in lower case, without the sign."""
+    return symbol.strip(SPACES).lstrip("$").lower()
+
+
 def without_cashtags(text: str) -> str:
     """The text with a space in the place of whatever could be a cashtag: more than `cashtags`, so that none is left."""
     return _LIKE_A_CASHTAG.sub(" ", text)
+
+
+# Communities
+
+_SUBREDDIT = re.compile(r"^(?:\s*/?r/)+\s*", re.IGNORECASE)
+
+
+def community_key(name: str) -> str:
+    """A subreddit, group or channel: without `r/` and white space around it, in one case."""
+    return _SUBREDDIT.sub("", name.strip(SPACES)).casefold()
 
 
 # HTML
@@ -365,6 +382,7 @@ KEY_FORMS: dict[str, Callable[[str], list[str]]] = {
     "hashtag": lambda value: [normalise(value)],
     "domain": lambda value: [domain(value)],
     "cashtag": cashtags,
+    "community": lambda value: [community_key(value)],
 }
 
 

@@ -1,0 +1,51 @@
+"""Users under one name each: ids in the place of handles, where the export says which belong together.
+
+Library of `ntulm/corpus/records.py`; people.sql does the work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+HERE = Path(__file__).parent
+MOST = 0.9  # of the names: so many of one kind, and the others are exceptions
+# A number, a decentralised identifier, or a hash as releases of anonymised accounts have them.
+ID_PATTERN = r"\d+|did:.+|[0-9a-f]{32,}|[A-Za-z0-9+/_-]{40,}=*"
+
+
+@dataclass(frozen=True)
+class People:
+    """Who the users of posts and engagements are."""
+
+    joined: int  # users with an id that some records name by handle: under their id now
+    mentioned: int  # names in mentions
+    strangers: int  # of these, nobody's key as an author
+    split: bool  # authors are ids, mentions are handles: the same people are two
+
+    @property
+    def warning(self) -> str | None:
+        """What there is to say of users who are two, in one line."""
+        if not self.split:
+            return None
+        return (
+            f"{self.strangers:,} of {self.mentioned:,} mentioned names are nobody's author key: authors are ids and "
+            "mentions are handles, so a person who is mentioned and writes counts as two; give authors by handle, or "
+            "an export that has both"
+        )
+
+
+def join(connection: duckdb.DuckDBPyConnection) -> None:
+    """Replace handles in `post` and `engagement` by ids, as far as `person` says."""
+    if connection.table("person").limit(1).fetchall():
+        connection.execute((HERE / "people.sql").read_text(encoding="utf-8"))
+
+
+def count(connection: duckdb.DuckDBPyConnection) -> People:
+    """Count users; call it before they get pseudonyms, which look alike."""
+    statement = (HERE / "people_figures.sql").read_text(encoding="utf-8")
+    found = connection.execute(statement, {"pattern": ID_PATTERN}).fetchall()
+    ((joined, mentioned, strangers, author_ids, mention_ids),) = found
+    return People(joined, mentioned, strangers, author_ids > MOST and mention_ids < 1 - MOST and strangers > 0)
