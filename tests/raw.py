@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from ruamel.yaml import YAML
 
-from ntulm.corpus import people
+from ntulm.configure import configured
+from ntulm.corpus import people, stage
+from ntulm.corpus.config import Corpus
 from ntulm.corpus.records import Connection, Counts, add_records, resolve, workspace
+from ntulm.corpus.sources import formats
 from ntulm.corpus.sources.formats import RAW_SCHEMA
+from ntulm.layout import Layout
 from ntulm.text import Reading
 
 START = datetime(2015, 1, 1, tzinfo=UTC)
 READING = Reading(casefold_users=True, mention_hosts=False, html=False, mentions_in_text=True)
-ASIDES = ("deleted_post", "deleted_author", "people", "left_out", "reject")
 
 
 def post(number: int, **changes: Any) -> dict[str, Any]:
@@ -60,3 +64,14 @@ def resolved(
 def table(connection: Connection, query: str) -> list[dict[str, Any]]:
     """The rows of a query."""
     return list(connection.sql(query).to_arrow_table().to_pylist())
+
+
+def written(monkeypatch: Any, layout: Layout, rows: list[dict[str, Any]], **changes: Any) -> None:
+    """Run the stage corpus on raw records, as a format would read them."""
+    export = layout.root / "export.jsonl"
+    export.write_text("{}\n", encoding="utf-8")
+    monkeypatch.setattr(formats, "read", lambda detection, mapping: iter([batch(rows)]))
+    monkeypatch.setattr(formats.source("twitter_v1"), "facts", lambda mapping: READING)
+    values = YAML(typ="safe", pure=True).load(configured("quickstart", []))["corpus"]
+    values |= {"path": str(export), "format": "twitter_v1", "duplicates": "id", **changes}
+    stage.run(Corpus.model_validate(values), layout)

@@ -163,7 +163,7 @@ def refuse_nothing(counts: Counts, config: Corpus) -> None:
     """An export without a post of its own is no corpus."""
     if counts["posts"]:
         return
-    fates = ", ".join(f"{name} {counts[name]}" for name in FATES[1:])
+    fates = ", ".join(f"{name.replace('_', ' ')} {counts[name]}" for name in FATES[1:])
     hint = f"; corpus.languages keeps {', '.join(config.languages)}" if counts["filtered"] else ""
     raise UserError(f"{config.path}: no usable post in {counts['read']} records ({fates}){hint}")
 

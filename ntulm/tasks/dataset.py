@@ -89,6 +89,7 @@ def fields_of_texts(texts: Sequence[str], reading: Reading) -> dict[str, list[An
         "hashtags": [one.hashtags for one in found],
         "mentions": [one.mentions for one in found],
         "urls": [one.urls for one in found],
+        "cashtags": [one.cashtags for one in found],
     }
 
 

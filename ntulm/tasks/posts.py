@@ -32,7 +32,8 @@ def corpus_posts(split: str, seed: int, layout: Layout) -> pa.Table:
     for path in (layout.posts, layout.splits):
         if not path.is_file():
             raise UserError(f"{path}: not found; run `ntulm corpus` first")
-    posts = pq.read_table(layout.posts, columns=["post_id", *FIELDS])
+    written = pq.read_schema(layout.posts).names
+    posts = pq.read_table(layout.posts, columns=[name for name in ("post_id", *FIELDS) if name in written])
     splits = pq.read_table(layout.splits, columns=["post_id", "split"])
     if not posts["post_id"].equals(splits["post_id"]):
         raise UserError(f"{layout.splits}: its posts are not those of {layout.posts}; run `ntulm corpus` again")
@@ -52,7 +53,7 @@ def with_texts(posts: pa.Table, texts: list[str]) -> pa.Table:
 
 def with_labels(scheme: NtuScheme, posts: pa.Table, labels: Sequence[Sequence[int]]) -> Posts:
     """The posts of a table as `corpus_posts` gives it, with their NTUs and labels; texts are masked before."""
-    fields = {name: posts[name].to_pylist() for name in ("post_id", *FIELDS)}
+    fields = {name: posts[name].to_pylist() for name in ("post_id", *FIELDS) if name in posts.column_names}
     return labelled_posts(scheme, fields, posts["split"].to_pylist(), labels)
 
 
