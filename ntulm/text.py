@@ -37,6 +37,7 @@ class Reading:
     mention_hosts: bool  # in texts, `@name@host` and `@name.domain` are whole handles
     html: bool  # texts are HTML
     mentions_in_text: bool  # mentions in texts are written as users are; not so where users are ids
+    pseudonyms: str | None = None  # users are pseudonyms: the fingerprint of the key (`ntulm/pseudonyms.py`)
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,7 @@ _MENTION_ANYWHERE = re.compile(
     rf"|[A-Za-z0-9-]++(?:\.[a-z0-9-]+)*\.[a-z]{{2,}}(?![\w-])"
     rf"|{_PLAIN})"
 )
+_TIED = re.compile(r"[@＠][\w.@＠-]*")
 _HOST_BEFORE = re.compile(r"\.[A-Za-z]{2,}/$")  # `host.example/@name` is a path
 _LONGEST_ENDING = 25  # of a host, with its dot and slash
 _AT_SIGNS = "@＠"
@@ -293,6 +295,30 @@ def _changed(text: str, changes: list[Span], hashtags: list[Span]) -> tuple[str,
         parts += [text[at:start], instead]
         at, shift = end, shift + len(instead) - (end - start)
     return "".join(parts), moved
+
+
+def renamed(text: str, hosts: bool, name: Callable[[str], str], link: Callable[[str], str]) -> str:
+    """A text with other names in its mentions, and with other links.
+
+    More than `mentions` counts is replaced, so that no name is left: behind `host/`, and what is tied to a name with
+    another `@`.
+
+    Args:
+        text: of a post.
+        hosts: as in `mentions`.
+        name: from a name as `mentions` gives it to the one in its place.
+        link: from a link to the one in its place.
+    """
+    places = _link_places(text)
+    changes = [(start, end, link(text[start:end])) for start, end in places]
+    if _has_any(text, _AT_SIGNS):
+        words, end = _blanked(text, places), 0
+        for one in (_MENTION_WITH_HOST if hosts else _MENTION).finditer(words):
+            if one.start() >= end:
+                end = tied.end() if (tied := _TIED.match(words, one.end())) else one.end()
+                changes.append((one.start(1), end, name(one[1])))
+        changes.sort()
+    return _changed(text, changes, [])[0] if changes else text
 
 
 def mask_links(text: str) -> str:

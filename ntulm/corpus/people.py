@@ -1,14 +1,20 @@
 """Users under one name each: ids in the place of handles, where the export says which belong together.
 
-Library of `ntulm/corpus/records.py`; people.sql does the work.
+Library of `ntulm/corpus/records.py`; people.sql and pseudonyms.sql do the work.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+from duckdb.func import ARROW
+
+from ntulm.pseudonyms import Pseudonyms
 
 HERE = Path(__file__).parent
 MOST = 0.9  # of the names: so many of one kind, and the others are exceptions
@@ -41,6 +47,26 @@ def join(connection: duckdb.DuckDBPyConnection) -> None:
     """Replace handles in `post` and `engagement` by ids, as far as `person` says."""
     if connection.table("person").limit(1).fetchall():
         connection.execute((HERE / "people.sql").read_text(encoding="utf-8"))
+
+
+def hide(connection: duckdb.DuckDBPyConnection, pseudonyms: Pseudonyms | None) -> None:
+    """Put pseudonyms in the place of users in `post`, `engagement` and `label`; None leaves them."""
+    if pseudonyms is None:
+        return
+
+    def each(change: Callable[[str], str]) -> Callable[[pa.ChunkedArray], pa.Array]:
+        return lambda values: pa.array([change(value) for value in values.to_pylist()], pa.string())
+
+    functions = {"pseudonym": pseudonyms.user, "hidden_text": pseudonyms.text, "hidden_id": pseudonyms.post_id}
+    functions["hidden_link"] = pseudonyms.link
+    for name, change in functions.items():
+        connection.create_function(name, each(change), ["VARCHAR"], "VARCHAR", type=ARROW)
+    try:
+        connection.execute((HERE / "pseudonyms.sql").read_text(encoding="utf-8"))
+    finally:
+        with suppress(duckdb.Error):  # a query that was left unfinished: its own error is the one to see
+            for name in functions:
+                connection.remove_function(name)
 
 
 def count(connection: duckdb.DuckDBPyConnection) -> People:

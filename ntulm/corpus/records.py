@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,12 +17,13 @@ import numpy as np
 import pyarrow as pa
 from duckdb.func import ARROW, SPECIAL
 
-from ntulm import text
+from ntulm import pseudonyms, text
 from ntulm.corpus import people
 from ntulm.corpus.people import People
 from ntulm.corpus.sources import formats
 from ntulm.corpus.sources.formats import Detection
 from ntulm.corpus.sources.lines import side_by_side
+from ntulm.pseudonyms import from_environment
 from ntulm.text import Reading
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def read_export(
     languages: list[str],
     duplicates: str,
     spill: Path,
+    hide_users: bool = False,
 ) -> Iterator[Reader]:
     """The posts, engagements and labels of an export as tables of a database, and the fates of its records.
 
@@ -71,15 +73,20 @@ def read_export(
         languages: codes to keep, empty for all.
         duplicates: `id`, or `text` for posts of the same text too.
         spill: a folder that need not be there, for what does not fit the memory.
+        hide_users: whether users get pseudonyms.
     """
     with formats.opened(path, spill) as export:
         detection = formats.detect(export, format_name)
         reading = formats.source(detection.format).facts(mapping)
+        if hide_users:
+            reading = replace(reading, pseudonyms=from_environment(reading).fingerprint)
         with workspace(spill, reading) as connection:
             add_records(connection, formats.read(detection, mapping), languages)
             counts = resolve(connection, duplicates)
             people.join(connection)
-            yield Reader(connection, counts, detection, reading, export.notes, people.count(connection))
+            found = people.count(connection)
+            people.hide(connection, pseudonyms.of(reading))
+            yield Reader(connection, counts, detection, reading, export.notes, found)
 
 
 @contextmanager

@@ -80,7 +80,13 @@ def run(config: Corpus, layout: Layout) -> None:
     with (
         whole_directory(layout.corpus) as directory,
         read_export(
-            config.path, config.format, config.table, config.languages, config.duplicates, directory / ".spill"
+            config.path,
+            config.format,
+            config.table,
+            config.languages,
+            config.duplicates,
+            directory / ".spill",
+            config.pseudonyms,
         ) as export,
     ):
         connection, counts = export.connection, export.counts
@@ -89,6 +95,7 @@ def run(config: Corpus, layout: Layout) -> None:
         assign_splits(connection, config.splits)
         metrics = {"format": export.detection.format, **counts, **figures(connection)}
         metrics["people"] = {name: getattr(export.people, name) for name in ("joined", "mentioned", "strangers")}
+        metrics["pseudonyms"] = export.reading.pseudonyms  # the fingerprint of their key
         refuse_empty_parts(connection, metrics["splits"], config.splits)
         for table, (query, schema) in TABLES.items():
             write_table(connection, query, schema, directory / f"{table}.parquet")

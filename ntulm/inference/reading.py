@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ntulm import pseudonyms
 from ntulm.errors import UserError
 from ntulm.ntus import LISTS, USERS, NtuScheme
 from ntulm.posts import Posts
@@ -32,14 +33,15 @@ def read_posts(posts: Any, scheme: NtuScheme, source: Reading) -> Posts:
 
     Raises:
         UserError: not a list or table of posts, or a post without a text, with an unknown field or with a value of a
-            wrong type. An empty list is 0 posts.
+            wrong type. An empty list is 0 posts. Or the source has pseudonyms, and the environment not their key.
     """
     columns: dict[str, list[Any]] = {name: [] for name in FIELDS if name not in UNUSED}
     for number, given in enumerate(_rows(posts)):
         post = _read(number, {"text": given} if isinstance(given, str) else given, source)
         for name, values in columns.items():
             values.append(post[name])
-    return Posts.of(scheme, columns)
+    hidden = pseudonyms.of(source)
+    return Posts.of(scheme, columns if hidden is None else hidden.fields(columns))
 
 
 def _rows(posts: Any) -> Iterable[Any]:

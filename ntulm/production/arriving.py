@@ -75,7 +75,13 @@ def read_exports(config: Corpus, path: Path) -> Records:
     with (
         tempfile.TemporaryDirectory() as folder,
         read_export(
-            path, config.format, config.table, config.languages, config.duplicates, Path(folder) / "spill"
+            path,
+            config.format,
+            config.table,
+            config.languages,
+            config.duplicates,
+            Path(folder) / "spill",
+            config.pseudonyms,
         ) as export,
     ):
         connection = export.connection

@@ -9,13 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ntulm import pseudonyms
 from ntulm.errors import UserError
+from ntulm.files import read_json
 from ntulm.layout import Layout
 from ntulm.ntus import FIELDS, NtuScheme
 from ntulm.posts import Posts
 from ntulm.tasks.config import CorpusLabels, FileLabels
 from ntulm.tasks.dataset import labelled_posts, number
 from ntulm.tasks.records import inside, records
+from ntulm.text import Reading
 
 SPLIT_NAMES = {"corpus": "", "author": ", split by author", "random": ", split at random"}  # after a family's name
 
@@ -73,9 +76,9 @@ def redraw(keys: Sequence[str], sizes: Counter[str], seed: int) -> list[str]:
     return names[group].tolist()
 
 
-def post_labels(path: Path, labels: CorpusLabels | FileLabels) -> dict[str, list[str]]:
+def post_labels(path: Path, labels: CorpusLabels | FileLabels, layout: Layout) -> dict[str, list[str]]:
     """Each labelled post's distinct labels in the order given; a leading `$` (a stock symbol's) is taken off."""
-    pairs = _field(path, labels) if isinstance(labels, CorpusLabels) else _file(path, labels)
+    pairs = _field(path, labels) if isinstance(labels, CorpusLabels) else _hidden(_file(path, labels), layout)
     found: dict[str, dict[str, None]] = {}
     for post_id, value in pairs:
         if bare := label_key(value):
@@ -108,6 +111,12 @@ def _file(path: Path, labels: FileLabels) -> list[tuple[str, str]]:
         values = [value] if labels.separator is None else value.split(labels.separator)
         pairs += [(row[labels.id_column], one) for one in values]
     return pairs
+
+
+def _hidden(pairs: list[tuple[str, str]], layout: Layout) -> list[tuple[str, str]]:
+    """The pairs with the ids that the posts have in a corpus with pseudonyms."""
+    hidden = pseudonyms.of(Reading(**read_json(layout.reading))) if layout.reading.is_file() else None
+    return pairs if hidden is None else [(hidden.post_id(post_id), value) for post_id, value in pairs]
 
 
 def require_labelled(posts: pa.Table, labels: dict[str, list[str]], path: Path) -> pa.Table:
