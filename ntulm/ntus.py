@@ -24,17 +24,20 @@ if TYPE_CHECKING:
     from ntulm.embeddings.table import EmbeddingTable
 
 NTUS = pa.list_(pa.struct([("role", pa.string()), ("key", pa.string())]))
-FIELDS = ("author", "mentions", "hashtags", "urls", "places", "text")  # of a post, from which roles can come
+LISTS = ("mentions", "hashtags", "urls", "places", "cashtags")  # fields of a post that hold a list of strings
+USERS = ("author", "reply_to", "quoted")  # fields that hold a user, or null: the author, and whose post is answered or quoted
+FIELDS = (*USERS, *LISTS, "community", "text")  # of a post, from which roles can come
 # From which fields the key forms can take keys; a form that is not here takes them from any.
 READABLE = {
-    "user": ("author", "mentions"),
+    "user": (*USERS, "mentions"),
     "hashtag": ("hashtags",),
     "domain": ("urls",),
-    "cashtag": ("text",),
-    "verbatim": ("author", "mentions", "hashtags", "urls", "places"),
+    "cashtag": ("cashtags", "text"),
+    "community": ("community",),
+    "verbatim": (*USERS, "mentions", "hashtags", "urls", "places", "community"),
 }
 # The corpus writes these in their key form already: nothing is left to do.
-WRITTEN = {("author", "user"), ("mentions", "user"), ("hashtags", "hashtag")}
+WRITTEN = {*((field, "user") for field in (*USERS, "mentions")), ("hashtags", "hashtag"), ("cashtags", "cashtag")}
 
 
 class RoleLike(Protocol):

@@ -48,7 +48,9 @@ class FieldRole(Section):
     """NTUs that stand in a field of a post."""
 
     type: str
-    field: Literal["author", "mentions", "hashtags", "urls", "places", "text"]
+    field: Literal[
+        "author", "reply_to", "quoted", "mentions", "hashtags", "urls", "places", "cashtags", "community", "text"
+    ]
 
     @property
     def engagement(self) -> None:

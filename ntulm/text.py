@@ -37,6 +37,7 @@ class Reading:
     mention_hosts: bool  # in texts, `@name@host` and `@name.domain` are whole handles
     html: bool  # texts are HTML
     mentions_in_text: bool  # mentions in texts are written as users are; not so where users are ids
+    pseudonyms: str | None = None  # users are pseudonyms: the fingerprint of the key (`ntulm/pseudonyms.py`)
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Fields:
     hashtags: list[str]
     mentions: list[str]
     urls: list[str]
+    cashtags: list[str]
 
 
 def readable(raw: str, reading: Reading) -> str:
@@ -56,7 +58,8 @@ def readable(raw: str, reading: Reading) -> str:
 def fields_of(text: str, reading: Reading) -> Fields:
     """The hashtags, mentions and links of a text (a `readable` one), as the corpus takes them where none are given."""
     named = mentions(text, reading.mention_hosts) if reading.mentions_in_text else []
-    return Fields(extract(text), _distinct(user_key(name, reading.casefold_users) for name in named), links(text))
+    users = _distinct(user_key(name, reading.casefold_users) for name in named)
+    return Fields(extract(text), users, links(text), _distinct(cashtags(text)))
 
 
 # Hashtags
@@ -223,6 +226,7 @@ _MENTION_ANYWHERE = re.compile(
     rf"|[A-Za-z0-9-]++(?:\.[a-z0-9-]+)*\.[a-z]{{2,}}(?![\w-])"
     rf"|{_PLAIN})"
 )
+_TIED = re.compile(r"[@＠][\w.@＠-]*")
 _HOST_BEFORE = re.compile(r"\.[A-Za-z]{2,}/$")  # `host.example/@name` is a path
 _LONGEST_ENDING = 25  # of a host, with its dot and slash
 _AT_SIGNS = "@＠"
@@ -293,6 +297,30 @@ def _changed(text: str, changes: list[Span], hashtags: list[Span]) -> tuple[str,
     return "".join(parts), moved
 
 
+def renamed(text: str, hosts: bool, name: Callable[[str], str], link: Callable[[str], str]) -> str:
+    """A text with other names in its mentions, and with other links.
+
+    More than `mentions` counts is replaced, so that no name is left: behind `host/`, and what is tied to a name with
+    another `@`.
+
+    Args:
+        text: of a post.
+        hosts: as in `mentions`.
+        name: from a name as `mentions` gives it to the one in its place.
+        link: from a link to the one in its place.
+    """
+    places = _link_places(text)
+    changes = [(start, end, link(text[start:end])) for start, end in places]
+    if _has_any(text, _AT_SIGNS):
+        words, end = _blanked(text, places), 0
+        for one in (_MENTION_WITH_HOST if hosts else _MENTION).finditer(words):
+            if one.start() >= end:
+                end = tied.end() if (tied := _TIED.match(words, one.end())) else one.end()
+                changes.append((one.start(1), end, name(one[1])))
+        changes.sort()
+    return _changed(text, changes, [])[0] if changes else text
+
+
 def mask_links(text: str) -> str:
     """The text with its links as `http`."""
     return masked(text, links=True, mentions=False)[0]
@@ -322,9 +350,24 @@ def cashtags(text: str) -> list[str]:
     return [found.lower() for found in _CASHTAG.findall(text)]
 
 
+def cashtag_key(symbol: str) -> str:
+    """A stock symbol as posts have it: in lower case, without the sign."""
+    return symbol.strip(SPACES).lstrip("$").lower()
+
+
 def without_cashtags(text: str) -> str:
     """The text with a space in the place of whatever could be a cashtag: more than `cashtags`, so that none is left."""
     return _LIKE_A_CASHTAG.sub(" ", text)
+
+
+# Communities
+
+_SUBREDDIT = re.compile(r"^(?:\s*/?r/)+\s*", re.IGNORECASE)
+
+
+def community_key(name: str) -> str:
+    """A subreddit, group or channel: without `r/` and white space around it, in one case."""
+    return _SUBREDDIT.sub("", name.strip(SPACES)).casefold()
 
 
 # HTML
@@ -365,6 +408,7 @@ KEY_FORMS: dict[str, Callable[[str], list[str]]] = {
     "hashtag": lambda value: [normalise(value)],
     "domain": lambda value: [domain(value)],
     "cashtag": cashtags,
+    "community": lambda value: [community_key(value)],
 }
 
 

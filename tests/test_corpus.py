@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ntulm.corpus import people
 from ntulm.corpus import stage as corpus
 from ntulm.corpus.config import Corpus
-from ntulm.corpus.records import add_records, resolve, workspace
+from ntulm.corpus.records import FATES, add_records, reasons, resolve, workspace
 from ntulm.corpus.sources import formats as sources
 from ntulm.errors import UserError
 from ntulm.layout import Layout
@@ -30,7 +31,7 @@ def config(path: Path | str = "raw", **changes: Any) -> Corpus:
     }  # fmt: skip
     values: dict[str, Any] = {
         "path": str(path), "format": "auto", "table": None, "languages": [], "duplicates": "text",
-        "max_reject_share": 0.5, "splits": splits | changes.pop("splits", {}),
+        "max_reject_share": 0.5, "pseudonyms": False, "splits": splits | changes.pop("splits", {}),
     }  # fmt: skip
     return Corpus.model_validate({**values, **changes})
 
@@ -387,26 +388,42 @@ def test_the_same_input_gives_the_same_bytes():
 ids = st.none() | st.sampled_from(["1", "2", "3", "4", ""])
 texts = st.none() | st.sampled_from(["same", "Same http://x", "", " ", "#a #B", "'; DROP TABLE post; --"]) | st.text()
 moments = st.none() | st.datetimes(datetime(1980, 1, 1), datetime(2020, 1, 1), timezones=st.just(UTC))
+users = st.none() | st.sampled_from(["a", "b", "@A", " ", "c\0", ""])
 names = st.none() | st.lists(st.none() | st.text(max_size=3), max_size=3)
 content = st.fixed_dictionaries(
     {
         "post_id": ids, "created_at": moments, "lang": st.sampled_from([None, "en", "de"]), "text": texts,
-        "author": st.none() | st.sampled_from(["a", "b", " ", "c\0"]),
-        "mentions": names, "hashtags": names, "urls": names, "places": names,
+        "author": users,
+        "mentions": names, "hashtags": names, "urls": names, "places": names, "cashtags": names,
+        "community": texts, "reply_to": users, "quoted": users,
+    }
+)  # fmt: skip
+asides = st.fixed_dictionaries(
+    {
+        "left_out": st.sampled_from([None, None, None, "account event", "x\0"]),
+        "visibility": st.sampled_from([None, None, "public", "direct", "\x1b"]),
+        "is_favorite": st.sampled_from([None, False, False, True]),
+        "reply_to_post": ids, "quoted_post": ids,
+        "people": st.none() | st.lists(st.none() | st.fixed_dictionaries({"id": users, "handle": users}), max_size=2),
+        "deleted_post": st.none() | st.none() | ids,
+        "deleted_author": st.none() | st.none() | users,
     }
 )  # fmt: skip
 records = st.lists(
-    st.tuples(content, st.booleans(), st.none() | content, names, st.sampled_from([None, None, None, "invalid JSON"])),
+    st.tuples(
+        content, st.booleans(), st.none() | content, names, st.sampled_from([None, None, None, "invalid JSON"]), asides
+    ),
     max_size=12,
 )
 
 
 def raw_batch(drawn: list[Any]) -> pa.RecordBatch:
     rows = []
-    for line, (own, is_repost, original, fans, reject) in enumerate(drawn):
+    for line, (own, is_repost, original, fans, reject, more) in enumerate(drawn):
         row = {"file": "f", "line": line, "reject": reject}
         if reject is None:
-            row |= {**own, "is_repost": is_repost, "reposted": original if is_repost else None, "favorited_by": fans}
+            embedded = original if is_repost or more["is_favorite"] else None
+            row |= {**own, **more, "is_repost": is_repost, "reposted": embedded, "favorited_by": fans}
             row |= {"labels": [{"field": "f", "value": fan} for fan in fans or []]}
         rows.append(row)
     return pa.RecordBatch.from_pylist(rows, sources.RAW_SCHEMA)
@@ -418,10 +435,13 @@ def test_every_record_has_one_fate(tmp_path, drawn, duplicates, languages):
     with workspace(tmp_path / "spill", Reading(True, False, False, True)) as connection:
         add_records(connection, [raw_batch(drawn)], languages)
         counts = resolve(connection, duplicates)
+        people.join(connection)
+        why = [times for _, times, _, _ in reasons(connection, "left_out")]
         posts = connection.execute("SELECT post_id, text, author, hashtags FROM post").fetchall()
         engaged = {name for (name,) in connection.execute("SELECT post_id FROM engagement").fetchall()}
-    fates = ("posts", "reposts", "duplicates", "filtered", "rejects")
-    assert counts["read"] == len(drawn) == sum(counts[fate] for fate in fates)
+    assert FATES == ("posts", "reposts", "duplicates", "filtered", "left_out", "rejects")
+    assert counts["read"] == len(drawn) == sum(counts[fate] for fate in FATES)
+    assert counts["left_out"] == sum(why)
     assert len(posts) == counts["posts"] + counts["recovered"]
     assert len({post_id for post_id, *_ in posts}) == len(posts)
     assert engaged <= {post_id for post_id, *_ in posts}

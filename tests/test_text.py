@@ -263,7 +263,7 @@ AT = "2015-01-01 00:00:00"
 
 def corpus_fields(path: Path, name: str, mapping: TableMapping | None) -> list[tuple[str, Fields]]:
     with read_export(path, name, mapping, [], "id", path.parent / "spill") as export:
-        query = "SELECT text, hashtags, mentions, urls FROM record WHERE reject IS NULL ORDER BY ordinal"
+        query = "SELECT text, hashtags, mentions, urls, cashtags FROM record WHERE reject IS NULL ORDER BY ordinal"
         return [(text, Fields(*fields)) for text, *fields in export.connection.execute(query).fetchall()]
 
 
@@ -338,7 +338,7 @@ def test_a_record_without_its_mentions_is_read_as_a_new_post_is(tmp_path):
     posts[1] |= {"named": ["Al"]}
     (tmp_path / "export").write_text("".join(json.dumps(post) + "\n" for post in posts))
     read = dict(corpus_fields(tmp_path / "export", "table", mapping))
-    assert read[texts[0]] == fields_of(texts[0], formats.source("table").facts(mapping)) == Fields(["x"], ["bob"], [])
+    assert read[texts[0]] == fields_of(texts[0], formats.source("table").facts(mapping)) == Fields(["x"], ["bob"], [], [])
     assert read[texts[1]].mentions == ["al"]
 
 
@@ -349,7 +349,7 @@ def test_how_a_source_is_read():
     raw = "<p>hi <a>@<span>Bob@b.example</span></a> &amp; #x</p>"
     reading = Reading(casefold_users=True, mention_hosts=True, html=True, mentions_in_text=True)
     assert readable(raw, reading) == "hi @Bob@b.example & #x"
-    assert fields_of(readable(raw, reading), reading) == Fields(["x"], ["bob@b.example"], [])
+    assert fields_of(readable(raw, reading), reading) == Fields(["x"], ["bob@b.example"], [], [])
 
 
 MARKUP = [

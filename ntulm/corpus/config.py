@@ -43,4 +43,5 @@ class Corpus(Section):
     languages: list[str]
     duplicates: Literal["id", "text"]
     max_reject_share: Share
+    pseudonyms: bool
     splits: Splits

@@ -1,4 +1,5 @@
--- `record` to posts, engagements and labels: each usable record is a post, a repost or a duplicate.
+-- `record` to posts, engagements and labels: each usable record is a post, a repost or a duplicate; favorites
+-- are engagements, and may bring the original that they embed.
 -- Variable by_text: posts with the same text are duplicates too. Whatever is chosen among equals is chosen by order of the files or of time, so that the same input gives the same rows.
 
 -- What texts that count as the same have in common; not comparable: nothing but links, and never the same. Only where
@@ -7,20 +8,26 @@ CREATE TABLE keyed AS
 SELECT ordinal, CASE WHEN same = '' THEN text ELSE same END AS text_key, same <> '' AS comparable
 FROM (
     SELECT ordinal, text, text_key(text) AS same FROM record
-    WHERE reject IS NULL AND NOT filtered AND (getvariable('by_text') OR EXISTS (FROM record WHERE by_text))
+    WHERE has_content AND NOT filtered AND (getvariable('by_text') OR EXISTS (FROM record WHERE by_text))
 );
 
 -- The first record of each id; later ones are duplicates.
 CREATE TABLE kept AS
-SELECT min(ordinal) AS ordinal FROM record WHERE reject IS NULL AND NOT filtered GROUP BY record_id;
+SELECT min(ordinal) AS ordinal FROM usable GROUP BY record_id;
 
--- One candidate a post id: its own record if there is one, else the first repost that embeds it.
+-- What can bring a post: these, and favorites that embed what is liked.
+CREATE VIEW bringing AS
+FROM record SEMI JOIN kept USING (ordinal)
+UNION ALL
+FROM record WHERE is_favorite AND has_content;
+
+-- One candidate a post id: its own record if there is one, else the first repost that embeds it, else the first favorite.
 CREATE TABLE candidate AS
 SELECT
     post_id,
-    coalesce(min(ordinal) FILTER (NOT is_repost), min(ordinal)) AS ordinal,
-    bool_and(is_repost) AS recovered
-FROM record SEMI JOIN kept USING (ordinal)
+    coalesce(min(ordinal) FILTER (NOT is_repost AND NOT is_favorite), min(ordinal) FILTER (is_repost), min(ordinal)) AS ordinal,
+    bool_and(is_repost OR is_favorite) AS recovered
+FROM bringing
 WHERE NOT by_text
 GROUP BY post_id;
 
@@ -44,7 +51,7 @@ WITH known AS (
     FROM survivor WHERE post_id = survivor_id GROUP BY text_key
 ), reposted AS (
     SELECT text_key, first(ordinal ORDER BY created_at, ordinal) AS ordinal
-    FROM record SEMI JOIN kept USING (ordinal) JOIN keyed USING (ordinal) WHERE by_text GROUP BY text_key
+    FROM bringing JOIN keyed USING (ordinal) WHERE by_text GROUP BY text_key
 )
 SELECT
     text_key,
@@ -58,29 +65,55 @@ WITH chosen AS (
     SELECT post_id, ordinal, recovered FROM survivor WHERE post_id = survivor_id
     UNION ALL
     SELECT post_id, ordinal, true FROM original WHERE recovered
+), author_of AS (  -- of the posts that others answer or quote without saying whose they are
+    SELECT c.post_id, r.author
+    FROM candidate c JOIN record r USING (ordinal)
+    WHERE c.post_id IN (SELECT unnest([
+        CASE WHEN reply_to IS NULL THEN reply_to_post END, CASE WHEN quoted IS NULL THEN quoted_post END
+    ]) FROM record WHERE (reply_to IS NULL AND reply_to_post IS NOT NULL) OR (quoted IS NULL AND quoted_post IS NOT NULL))
 )
-SELECT c.post_id, r.created_at, r.lang, r.text, r.author, r.mentions, r.hashtags, r.urls, r.places, c.recovered
-FROM chosen c JOIN record r USING (ordinal)
+SELECT
+    c.post_id, r.created_at, r.lang, r.text, r.author, r.mentions, r.hashtags, r.urls, r.places, r.cashtags, r.community,
+    coalesce(r.reply_to, answered.author) AS reply_to,
+    coalesce(r.quoted, quoted.author) AS quoted,
+    c.recovered
+FROM chosen c
+JOIN record r USING (ordinal)
+LEFT JOIN author_of answered ON r.reply_to IS NULL AND r.reply_to_post = answered.post_id
+LEFT JOIN author_of quoted ON r.quoted IS NULL AND r.quoted_post = quoted.post_id
 ORDER BY r.created_at, c.post_id;
 
 -- Each usable record and the post it ended up with; of later copies of a record the favorites still count.
 CREATE TABLE target AS
 SELECT r.ordinal, coalesce(o.post_id, s.survivor_id) AS post_id, k.ordinal IS NOT NULL AS is_kept
-FROM record r
+FROM usable r
 LEFT JOIN kept k ON r.ordinal = k.ordinal
 LEFT JOIN keyed ON r.ordinal = keyed.ordinal
 LEFT JOIN original o ON r.by_text AND keyed.text_key = o.text_key
+LEFT JOIN survivor s ON NOT r.by_text AND r.post_id = s.post_id;
+
+CREATE TABLE liked AS
+SELECT r.actor, coalesce(o.post_id, s.survivor_id) AS post_id, r.acted_at
+FROM record r
+LEFT JOIN keyed ON r.ordinal = keyed.ordinal
+LEFT JOIN original o ON r.by_text AND keyed.text_key = o.text_key
 LEFT JOIN survivor s ON NOT r.by_text AND r.post_id = s.post_id
-WHERE r.reject IS NULL AND NOT r.filtered;
+WHERE r.is_favorite;
 
 CREATE TABLE engagement AS
 SELECT r.actor AS "user", t.post_id, 'reposted' AS kind, r.acted_at AS created_at
 FROM record r JOIN target t USING (ordinal)
 WHERE r.is_repost AND t.is_kept
 UNION ALL
-SELECT DISTINCT fan, post_id, 'favorited', NULL::TIMESTAMPTZ
-FROM (SELECT unnest(r.favorited_by) AS fan, t.post_id FROM record r JOIN target t USING (ordinal))
-WHERE fan <> '' AND post_id IS NOT NULL;
+SELECT fan, post_id, 'favorited', min(liked_at)
+FROM (
+    SELECT unnest(r.favorited_by) AS fan, t.post_id, NULL::TIMESTAMPTZ AS liked_at
+    FROM record r JOIN target t USING (ordinal)
+    UNION ALL
+    FROM liked
+)
+WHERE fan <> '' AND post_id IS NOT NULL AND NOT EXISTS (FROM gone_name WHERE name = handle_key(fan))
+GROUP BY fan, post_id;
 
 -- The labels of copies with the same id are labels of the post; those of another post with the same text are not.
 CREATE TABLE label AS
@@ -97,6 +130,7 @@ SELECT
     (SELECT count(*) FROM target WHERE NOT is_kept)
         + (SELECT count(*) FROM survivor WHERE NOT recovered AND post_id <> survivor_id) AS duplicates,
     (SELECT count(*) FROM record WHERE filtered) AS filtered,
+    (SELECT count(*) FROM record WHERE left_out IS NOT NULL) AS left_out,
     (SELECT count(*) FROM record WHERE reject IS NOT NULL) AS rejects,
     (SELECT count(*) FROM post WHERE recovered) AS recovered;
 

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 from duckdb.func import ARROW, SPECIAL
 
-from ntulm import text
+from ntulm import pseudonyms, text
+from ntulm.corpus import people
+from ntulm.corpus.people import People
 from ntulm.corpus.sources import formats
 from ntulm.corpus.sources.formats import Detection
 from ntulm.corpus.sources.lines import side_by_side
+from ntulm.pseudonyms import from_environment
 from ntulm.text import Reading
 
 if TYPE_CHECKING:
@@ -31,6 +34,10 @@ MEMORY_LIMIT = "2GB"  # DuckDB spills to disk beyond this; it changes no result
 
 Counts = dict[str, int]
 Connection = duckdb.DuckDBPyConnection
+
+MOST_REASONS, OTHER = 20, "other reasons"
+FATES = ("posts", "reposts", "duplicates", "filtered", "left_out", "rejects")  # each record has one of them
+ASIDES = ("people", "deleted_post", "deleted_author")  # what a record says beside its post
 
 _STRINGS = pa.list_(pa.string())
 
@@ -44,6 +51,7 @@ class Reader:
     detection: Detection
     reading: Reading
     notes: list[str]  # what has to be said of how it was opened
+    people: People
 
 
 @contextmanager
@@ -54,6 +62,7 @@ def read_export(
     languages: list[str],
     duplicates: str,
     spill: Path,
+    hide_users: bool = False,
 ) -> Iterator[Reader]:
     """The posts, engagements and labels of an export as tables of a database, and the fates of its records.
 
@@ -64,14 +73,20 @@ def read_export(
         languages: codes to keep, empty for all.
         duplicates: `id`, or `text` for posts of the same text too.
         spill: a folder that need not be there, for what does not fit the memory.
+        hide_users: whether users get pseudonyms.
     """
     with formats.opened(path, spill) as export:
         detection = formats.detect(export, format_name)
         reading = formats.source(detection.format).facts(mapping)
+        if hide_users:
+            reading = replace(reading, pseudonyms=from_environment(reading).fingerprint)
         with workspace(spill, reading) as connection:
             add_records(connection, formats.read(detection, mapping), languages)
             counts = resolve(connection, duplicates)
-            yield Reader(connection, counts, detection, reading, export.notes)
+            people.join(connection)
+            found = people.count(connection)
+            people.hide(connection, pseudonyms.of(reading))
+            yield Reader(connection, counts, detection, reading, export.notes, found)
 
 
 @contextmanager
@@ -115,16 +130,22 @@ def _functions(reading: Reading) -> dict[str, tuple[Callable[[pa.ChunkedArray], 
         "hashtags_of": (of_each(text.extract), "VARCHAR", "VARCHAR[]"),
         "mentions_of": (of_each(users), "VARCHAR", "VARCHAR[]"),
         "links_of": (of_each(text.links), "VARCHAR", "VARCHAR[]"),
+        "cashtags_of": (of_each(text.cashtags), "VARCHAR", "VARCHAR[]"),
     }
 
 
 def add_records(connection: Connection, batches: Iterable[pa.RecordBatch], languages: list[str]) -> None:
-    """Fill the table `record` from batches of RAW_SCHEMA, numbered in the order in which they were read."""
-    statement = (HERE / "records.sql").read_text(encoding="utf-8")
+    """Fill the tables `record`, `person`, `gone_post` and `gone_author` from batches of RAW_SCHEMA.
+
+    The records are numbered in the order in which they were read.
+    """
+    statement, asides = ((HERE / name).read_text(encoding="utf-8") for name in ("records.sql", "asides.sql"))
 
     def insert(cursor: Connection, batch: pa.RecordBatch) -> None:
         cursor.register("batch", pa.Table.from_batches([batch]))
         cursor.execute(statement, {"languages": languages})
+        if any(batch.column(name).null_count < batch.num_rows for name in ASIDES):
+            cursor.execute(asides)
 
     for _ in side_by_side(connection, insert, _numbered(batches)):
         pass
@@ -139,13 +160,26 @@ def _numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def resolve(connection: Connection, duplicates: str) -> Counts:
     """`record` to `post`, `engagement` and `label`; the fates of the records, which add up to what was read."""
-    statements = (HERE / "posts.sql").read_text(encoding="utf-8")
     connection.execute("SET VARIABLE by_text = $by_text", {"by_text": duplicates == "text"})
-    connection.execute(statements)
-    names = ("read", "posts", "reposts", "duplicates", "filtered", "rejects", "recovered")
-    counts = dict(zip(names, row(connection, "SELECT * FROM fates"), strict=True))
-    assert counts["read"] == sum(counts[name] for name in names[1:6]), counts
+    for name, needed in (("gone.sql", _is_any(connection, "gone_post", "gone_author")), ("posts.sql", True)):
+        if needed:
+            connection.execute((HERE / name).read_text(encoding="utf-8"))
+    counts = dict(zip(("read", *FATES, "recovered"), row(connection, "SELECT * FROM fates"), strict=True))
+    assert counts["read"] == sum(counts[name] for name in FATES), counts
     return counts
+
+
+def _is_any(connection: Connection, *tables: str) -> bool:
+    return any(connection.table(table).limit(1).fetchall() for table in tables)
+
+
+def reasons(connection: Connection, column: Literal["reject", "left_out"]) -> list[tuple[str, int, str, int]]:
+    """Why records are rejects or left out, the most frequent reason first: reason, records, file and line of the first.
+
+    A source's words can be as many as its records: the rarest are one reason, `OTHER`.
+    """
+    statement = (HERE / "reasons.sql").read_text(encoding="utf-8")
+    return connection.execute(statement, {"is_reject": column == "reject", "most": MOST_REASONS, "other": OTHER}).fetchall()
 
 
 def row(connection: Connection, query: str, values: dict[str, Any] | None = None) -> tuple[Any, ...]:

@@ -2,8 +2,8 @@
 
 Reads whatever `corpus.path` names, through `ntulm/corpus/sources`; writes data/corpus/*.parquet, reading.json (how the
 source writes users and texts) and metrics/corpus.json.
-Every record that is read has one fate: it is a post, a repost, a duplicate, filtered (language) or a reject. The same
-input gives the same bytes.
+Every record that is read has one fate: it is a post, a repost, a duplicate, filtered (language), left out (read, and no
+post to keep) or a reject. The same input gives the same bytes.
 
     ntulm corpus
 """
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ntulm.corpus.records import Connection, Counts, read_export, row
+from ntulm.corpus.records import FATES, Connection, Counts, read_export, reasons, row
 from ntulm.errors import UserError
 from ntulm.files import whole_directory, write_json
 from ntulm.layout import Layout
@@ -43,7 +43,8 @@ TABLES = {
                 ("lang", pa.string()),
                 ("text", pa.string()),
                 ("author", pa.string()),
-                *((name, _STRINGS) for name in ("mentions", "hashtags", "urls", "places")),
+                *((name, _STRINGS) for name in ("mentions", "hashtags", "urls", "places", "cashtags")),
+                *((name, pa.string()) for name in ("community", "reply_to", "quoted")),
             ]
         ),
     ),
@@ -79,7 +80,13 @@ def run(config: Corpus, layout: Layout) -> None:
     with (
         whole_directory(layout.corpus) as directory,
         read_export(
-            config.path, config.format, config.table, config.languages, config.duplicates, directory / ".spill"
+            config.path,
+            config.format,
+            config.table,
+            config.languages,
+            config.duplicates,
+            directory / ".spill",
+            config.pseudonyms,
         ) as export,
     ):
         connection, counts = export.connection, export.counts
@@ -87,6 +94,8 @@ def run(config: Corpus, layout: Layout) -> None:
         refuse_nothing(counts, config)
         assign_splits(connection, config.splits)
         metrics = {"format": export.detection.format, **counts, **figures(connection)}
+        metrics["people"] = {name: getattr(export.people, name) for name in ("joined", "mentioned", "strangers")}
+        metrics["pseudonyms"] = export.reading.pseudonyms  # the fingerprint of their key
         refuse_empty_parts(connection, metrics["splits"], config.splits)
         for table, (query, schema) in TABLES.items():
             write_table(connection, query, schema, directory / f"{table}.parquet")
@@ -94,6 +103,8 @@ def run(config: Corpus, layout: Layout) -> None:
         shutil.rmtree(directory / ".spill", ignore_errors=True)
     write_json(layout.metrics("corpus"), metrics)
     print(summary(metrics))
+    if export.people.warning:
+        print(f"corpus: warning: {export.people.warning}")
 
 
 def check(config: Corpus) -> None:
@@ -146,18 +157,20 @@ def refuse_rejects(connection: Connection, counts: Counts, max_share: float) -> 
 
 
 def reject_reasons(connection: Connection) -> list[tuple[str, int, str, int]]:
-    """Why records are rejected, the most frequent reason first: reason, records, file and line of the first."""
-    return connection.execute(
-        "SELECT reject, count(*) AS times, first(file ORDER BY ordinal), first(line ORDER BY ordinal) FROM record "
-        "WHERE reject IS NOT NULL GROUP BY reject ORDER BY times DESC, reject"
-    ).fetchall()
+    """Why records are rejected (see `records.reasons`)."""
+    return reasons(connection, "reject")
+
+
+def left_out_reasons(connection: Connection) -> list[tuple[str, int, str, int]]:
+    """Why records are left out (see `records.reasons`)."""
+    return reasons(connection, "left_out")
 
 
 def refuse_nothing(counts: Counts, config: Corpus) -> None:
     """An export without a post of its own is no corpus."""
     if counts["posts"]:
         return
-    fates = ", ".join(f"{name} {counts[name]}" for name in ("reposts", "duplicates", "filtered", "rejects"))
+    fates = ", ".join(f"{name.replace('_', ' ')} {counts[name]}" for name in FATES[1:])
     hint = f"; corpus.languages keeps {', '.join(config.languages)}" if counts["filtered"] else ""
     raise UserError(f"{config.path}: no usable post in {counts['read']} records ({fates}){hint}")
 
@@ -219,6 +232,7 @@ def figures(connection: Connection) -> dict[str, Any]:
         "posts_without_author": recovered_authors,
         "hashtags": tags,
         "labels": labels,
+        "left_out_reasons": {reason: count for reason, count, _, _ in left_out_reasons(connection)},
         "engagements": {kind: kinds.get(kind, 0) for kind in ("favorited", "reposted")},
         "splits": {**{part: parts.get(part, 0) for part in (*PARTS, "none")}, "graph": graph},
     }
@@ -226,11 +240,13 @@ def figures(connection: Connection) -> dict[str, Any]:
 
 def summary(metrics: dict[str, Any]) -> str:
     """Two lines for people."""
-    fates = ", ".join(f"{metrics[name]:,} {name}" for name in ("posts", "reposts", "duplicates", "filtered", "rejects"))
+    fates = ", ".join(f"{metrics[name]:,} {name.replace('_', ' ')}" for name in FATES)
+    why = ", ".join(f"{count:,} {reason}" for reason, count in metrics["left_out_reasons"].items())
+    left_out = f"corpus: left out: {why}\n" if why else ""
     splits = ", ".join(f"{count:,} {part}" for part, count in metrics["splits"].items())
     return (
         f"corpus: {metrics['read']:,} records ({metrics['format']}): {fates}; {metrics['recovered']:,} recovered\n"
-        f"corpus: {metrics['authors']:,} authors, {metrics['hashtags']:,} hashtags, {metrics['first'][:10]} to "
+        f"{left_out}corpus: {metrics['authors']:,} authors, {metrics['hashtags']:,} hashtags, {metrics['first'][:10]} to "
         f"{metrics['last'][:10]}; posts: {splits}"
     )
 

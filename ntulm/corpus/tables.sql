@@ -2,15 +2,42 @@
 -- ntulm/text.py.
 
 CREATE TABLE record (
-    ordinal BIGINT, file VARCHAR, line BIGINT, reject VARCHAR, filtered BOOLEAN, is_repost BOOLEAN,
-    by_text BOOLEAN,       -- a repost whose original is known by its text alone
+    ordinal BIGINT, file VARCHAR, line BIGINT, reject VARCHAR,
+    left_out VARCHAR,      -- readable, and no post to keep: why; a favorite is one of these
+    filtered BOOLEAN, is_repost BOOLEAN,
+    is_favorite BOOLEAN,   -- `actor` likes the content
+    by_text BOOLEAN,       -- a repost or favorite whose original is known by its text alone
+    has_content BOOLEAN,   -- whether there is enough to make a post of; always so, but for favorites
     record_id VARCHAR,     -- of the record itself
     actor VARCHAR, acted_at TIMESTAMPTZ,  -- who wrote the record, and when
-    -- The content: of a repost, its original.
+    -- The content: of a repost or favorite, its original.
     post_id VARCHAR, created_at TIMESTAMPTZ, lang VARCHAR, text VARCHAR, author VARCHAR,
-    mentions VARCHAR[], hashtags VARCHAR[], urls VARCHAR[], places VARCHAR[],
+    mentions VARCHAR[], hashtags VARCHAR[], urls VARCHAR[], places VARCHAR[], cashtags VARCHAR[],
+    community VARCHAR, reply_to VARCHAR, quoted VARCHAR, reply_to_post VARCHAR, quoted_post VARCHAR,
     favorited_by VARCHAR[], labels STRUCT(field VARCHAR, "value" VARCHAR)[]
 );
+
+-- What records say beside their posts: ids and handles of one user, and what was taken back.
+CREATE TABLE person (ordinal BIGINT, said_at TIMESTAMPTZ, id VARCHAR, handle VARCHAR);
+CREATE TABLE gone_post (post_id VARCHAR, reason VARCHAR);
+CREATE TABLE gone_author (name VARCHAR, reason VARCHAR);
+CREATE TABLE gone_name (name VARCHAR, reason VARCHAR);  -- the same accounts by all their names, as handle_key has them
+CREATE TABLE joined (name VARCHAR, id VARCHAR);         -- handles of posts and engagements, and the id that replaces them
+
+-- Of several ids with one handle the latest record's counts.
+CREATE VIEW owner AS
+SELECT handle, first(id ORDER BY said_at DESC NULLS LAST, ordinal DESC, id) AS id FROM person GROUP BY handle;
+
+-- The records that become posts, reposts or duplicates.
+CREATE VIEW usable AS FROM record WHERE reject IS NULL AND left_out IS NULL AND NOT filtered;
+
+-- A handle is the same in any case, with or without its sign.
+CREATE MACRO handle_key(name) AS lower(ltrim(trim(name), '@＠'));
+
+-- A source's own words, as they may be shown: in one line, not too long.
+CREATE MACRO in_words(said) AS
+    CASE WHEN length(said) > 60 THEN left(regexp_replace(said, '\p{C}+', ' ', 'g'), 60) || '…'
+         ELSE regexp_replace(said, '\p{C}+', ' ', 'g') END;
 
 CREATE MACRO distinct_items(list) AS CASE
     WHEN len(list) = 0 OR (len(list) = 1 AND list[1] <> '') THEN list

@@ -18,13 +18,12 @@ import duckdb
 import pyarrow as pa
 from duckdb import func
 
-from ntulm.ntus import keys_of
+from ntulm.ntus import LISTS, keys_of
 
 if TYPE_CHECKING:
     from ntulm.graph.config import Relation
     from ntulm.ntus import NtuScheme
 
-LISTS = ("mentions", "hashtags", "urls", "places")  # fields of a post that hold a list of strings; others hold one
 REMEMBERED = 1 << 16  # values of a field whose keys are remembered: few values are most of those used
 
 

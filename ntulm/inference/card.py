@@ -186,6 +186,11 @@ def personal_data(facts: Facts) -> str:
     if facts.corpus["format"] == "synthetic":
         return "None: the authors in the table are made up."
     kinds = ", ".join(name for name, form in facts.settings.scheme.types.items() if form == "user")
+    if facts.settings.source.pseudonyms is not None:
+        return (
+            f"Users stand in the table as pseudonyms (types: {kinds}): keyed hashes, whose key is not in this directory. Whoever has "
+            "the key can tell whose vector is whose, and vectors tell what a user posts about. No text of a post is in it."
+        )
     return (
         f"The table holds a vector for each known user (types: {kinds}) under the user's id or handle as the source "
         "writes it, and vectors tell what a user posts about. That is personal data: pass the directory on only where "

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 
+from ntulm import pseudonyms
 from ntulm.device import choose_device
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
@@ -76,8 +77,8 @@ class Model:
         """The post embeddings of N posts, float32 [N, H].
 
         Args:
-            posts: a list of texts and dicts (`text` and, where known, `author`, `hashtags`, `mentions`, `urls`,
-                `places`), or a pandas, polars or pyarrow table with such columns.
+            posts: a list of texts and dicts (`text` and, where known, `author`, `hashtags`, `mentions`, `urls`, `places`,
+                `cashtags`, `community`, and the users `reply_to` and `quoted`), or a pandas, polars or pyarrow table with such columns.
 
         Raises:
             UserError: a post without a text, or a field that is unknown or of a wrong type; names the post.
@@ -141,6 +142,7 @@ def load(source: str | Path, device: str | None = None) -> Model:
     """
     directory = find(source)
     settings = Settings.read(directory)
+    pseudonyms.of(settings.source)  # a key that is missing is told before anything is loaded
     table = EmbeddingTable.load(directory)
     model, tokenizer = load_model(directory, "model", choose_device() if device is None else torch.device(device))
     variant = parse_variant(settings.variant, settings.scheme.of_posts)

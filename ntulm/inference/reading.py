@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ntulm import pseudonyms
 from ntulm.errors import UserError
-from ntulm.ntus import NtuScheme
+from ntulm.ntus import LISTS, USERS, NtuScheme
 from ntulm.posts import Posts
-from ntulm.text import Reading, fields_of, normalise, readable, user_key
+from ntulm.text import Reading, cashtag_key, fields_of, normalise, readable, user_key
 
-LISTS = ("mentions", "hashtags", "urls", "places")
-FIELDS = ("post_id", "text", "author", *LISTS, "created_at", "lang")
+FIELDS = ("post_id", "text", *USERS, *LISTS, "community", "created_at", "lang")
 UNUSED = ("created_at", "lang")  # of a post, but nothing in the model looks at them
 
 
@@ -33,14 +33,15 @@ def read_posts(posts: Any, scheme: NtuScheme, source: Reading) -> Posts:
 
     Raises:
         UserError: not a list or table of posts, or a post without a text, with an unknown field or with a value of a
-            wrong type. An empty list is 0 posts.
+            wrong type. An empty list is 0 posts. Or the source has pseudonyms, and the environment not their key.
     """
     columns: dict[str, list[Any]] = {name: [] for name in FIELDS if name not in UNUSED}
     for number, given in enumerate(_rows(posts)):
         post = _read(number, {"text": given} if isinstance(given, str) else given, source)
         for name, values in columns.items():
             values.append(post[name])
-    return Posts.of(scheme, columns)
+    hidden = pseudonyms.of(source)
+    return Posts.of(scheme, columns if hidden is None else hidden.fields(columns))
 
 
 def _rows(posts: Any) -> Iterable[Any]:
@@ -71,19 +72,22 @@ def _read(number: int, given: Any, source: Reading) -> dict[str, Any]:
     text = readable(_text(where, given.get("text")), source)
     _moment(where, given.get("created_at"))
     _one(where, "lang", given.get("lang"))
-    post_id, author = (_one(where, name, given.get(name)) for name in ("post_id", "author"))
-    mentions, hashtags, urls, places = (_many(where, name, given.get(name)) for name in LISTS)
+    post_id, community = (_one(where, name, given.get(name)) for name in ("post_id", "community"))
+    users = {name: _one(where, name, given.get(name)) for name in USERS}
+    mentions, hashtags, urls, places, cashtags = (_many(where, name, given.get(name)) for name in LISTS)
     found = fields_of(text, source)
 
     def user(name: str) -> str:
         return user_key(name, source.casefold_users)
 
     post: dict[str, Any] = {"post_id": str(number) if post_id is None else post_id, "text": text}
-    post["author"] = None if author is None else user(author) or None
+    post |= {name: None if value is None else user(value) or None for name, value in users.items()}
     post["mentions"] = found.mentions if mentions is None else [user(name) for name in mentions]
     post["hashtags"] = found.hashtags if hashtags is None else [normalise(tag) for tag in hashtags]
     post["urls"] = found.urls if urls is None else urls
     post["places"] = places or []
+    post["cashtags"] = found.cashtags if cashtags is None else [cashtag_key(symbol) for symbol in cashtags]
+    post["community"] = community
     return post
 
 

@@ -59,7 +59,8 @@ def read_records(layout: Layout, split: str | None = None) -> Records:
     for path in (layout.posts, layout.splits, layout.rejects):
         if not path.is_file():
             raise UserError(f"{path}: not found; run `dvc repro corpus` first, which writes it")
-    posts = pq.read_table(layout.posts, columns=COLUMNS)
+    written = pq.read_schema(layout.posts).names  # an older corpus has fewer
+    posts = pq.read_table(layout.posts, columns=[name for name in COLUMNS if name in written])
     if split is not None:
         posts = posts.filter(pc.equal(pq.read_table(layout.splits, columns=["split"])["split"], split))
     return _with_author(posts, pq.read_table(layout.rejects, columns=["file", "line"]))
@@ -74,7 +75,13 @@ def read_exports(config: Corpus, path: Path) -> Records:
     with (
         tempfile.TemporaryDirectory() as folder,
         read_export(
-            path, config.format, config.table, config.languages, config.duplicates, Path(folder) / "spill"
+            path,
+            config.format,
+            config.table,
+            config.languages,
+            config.duplicates,
+            Path(folder) / "spill",
+            config.pseudonyms,
         ) as export,
     ):
         connection = export.connection
@@ -123,7 +130,7 @@ def frame(
         Columns `length` (of the text), `has_hashtag`, `common_words` (share of the post's words; 0 for a post
         without words) and, with a table, `knows_any` (an NTU that plays one of the roles).
     """
-    fields = {name: records.posts[name].to_pylist() for name in FIELDS}
+    fields = {name: records.posts[name].to_pylist() for name in FIELDS if name in records.posts.column_names}
     columns: dict[str, Sequence[float] | np.ndarray] = {
         "length": [float(len(text)) for text in fields["text"]],
         "has_hashtag": [float(bool(tags)) for tags in fields["hashtags"]],

@@ -17,7 +17,7 @@ import shutil
 os.environ.setdefault("DO_NOT_TRACK", "1")  # read when Evidently is imported
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from evidently.tests import gte, lte
 
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
-from ntulm.files import whole_directory, write_json
+from ntulm.files import read_json, whole_directory, write_json
 from ntulm.inference.directory import Settings
 from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme
@@ -47,6 +47,8 @@ from ntulm.production.arriving import (
     read_records,
 )
 from ntulm.production.monitoring import Line, Panel, keep
+from ntulm.pseudonyms import VARIABLE, from_environment
+from ntulm.text import Reading
 
 if TYPE_CHECKING:
     from ntulm.params import Params
@@ -111,8 +113,35 @@ def compared(params: Params, champion: Layout | None, exports: Path | None, layo
     """The arriving records and the posts of the training window."""
     if champion is None:
         return read_records(layout, "test"), read_records(layout, "train")
+    refuse_other_names(params, exports, champion, layout)
     found = read_records(layout) if exports is None else read_exports(params.corpus, exports)
     return found.without(read_records(champion)), read_records(champion, "train")
+
+
+def refuse_other_names(params: Params, exports: Path | None, champion: Layout, layout: Layout) -> None:
+    """Names on one side and pseudonyms on the other, or those of two keys, have no post's author in common.
+
+    Raises:
+        UserError: so it is here.
+    """
+    if not champion.reading.is_file():
+        return
+    known = Reading(**read_json(champion.reading))
+    own = known
+    if exports is None and layout.reading.is_file():
+        own = Reading(**read_json(layout.reading))
+    elif exports is not None:
+        fingerprint = from_environment(known).fingerprint if params.corpus.pseudonyms else None
+        own = replace(known, pseudonyms=fingerprint)
+    if own.pseudonyms != known.pseudonyms:
+        raise UserError(
+            f"corpus.pseudonyms: users here have {_names(own)}, those of {champion.root} have {_names(known)}; "
+            f"set corpus.pseudonyms and {VARIABLE} as they were, or build anew"
+        )
+
+
+def _names(reading: Reading) -> str:
+    return "their own names" if reading.pseudonyms is None else f"pseudonyms of the key {reading.pseudonyms}"
 
 
 def examine(

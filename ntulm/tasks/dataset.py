@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ntulm import pseudonyms
 from ntulm.errors import UserError
 from ntulm.ntus import NTUS, NtuScheme
 from ntulm.posts import Posts
@@ -79,7 +80,10 @@ def posts_of_texts(
     """
     read = [readable(text, reading) for text in texts]
     fields: dict[str, list[Any]] = {"post_id": post_ids, "text": read, "author": authors or [None] * len(texts)}
-    return labelled_posts(scheme, fields | fields_of_texts(read, reading), splits, [[label] for label in labels])
+    fields |= fields_of_texts(read, reading)
+    if (hidden := pseudonyms.of(reading)) is not None:
+        fields = hidden.fields(fields) | {"post_id": post_ids}  # numbers and ids of the benchmark's own
+    return labelled_posts(scheme, fields, splits, [[label] for label in labels])
 
 
 def fields_of_texts(texts: Sequence[str], reading: Reading) -> dict[str, list[Any]]:
@@ -89,6 +93,7 @@ def fields_of_texts(texts: Sequence[str], reading: Reading) -> dict[str, list[An
         "hashtags": [one.hashtags for one in found],
         "mentions": [one.mentions for one in found],
         "urls": [one.urls for one in found],
+        "cashtags": [one.cashtags for one in found],
     }
 
 

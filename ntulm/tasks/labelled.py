@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def build(name: str, task: LabelledTask, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
     """One single-label data set, named as the task; a post with two different labels is left out."""
     path = layout.root / task.path
-    labels = post_labels(path, task.labels)
+    labels = post_labels(path, task.labels, layout)
     posts = corpus_posts(task.split, task.seed, layout)
     kept = require_labelled(posts, labels, path)
     pairs = zip(kept["post_id"].to_pylist(), kept["text"].to_pylist(), strict=True)

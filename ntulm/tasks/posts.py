@@ -9,13 +9,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ntulm import pseudonyms
 from ntulm.errors import UserError
+from ntulm.files import read_json
 from ntulm.layout import Layout
 from ntulm.ntus import FIELDS, NtuScheme
 from ntulm.posts import Posts
 from ntulm.tasks.config import CorpusLabels, FileLabels
 from ntulm.tasks.dataset import labelled_posts, number
 from ntulm.tasks.records import inside, records
+from ntulm.text import Reading
 
 SPLIT_NAMES = {"corpus": "", "author": ", split by author", "random": ", split at random"}  # after a family's name
 
@@ -32,7 +35,8 @@ def corpus_posts(split: str, seed: int, layout: Layout) -> pa.Table:
     for path in (layout.posts, layout.splits):
         if not path.is_file():
             raise UserError(f"{path}: not found; run `ntulm corpus` first")
-    posts = pq.read_table(layout.posts, columns=["post_id", *FIELDS])
+    written = pq.read_schema(layout.posts).names
+    posts = pq.read_table(layout.posts, columns=[name for name in ("post_id", *FIELDS) if name in written])
     splits = pq.read_table(layout.splits, columns=["post_id", "split"])
     if not posts["post_id"].equals(splits["post_id"]):
         raise UserError(f"{layout.splits}: its posts are not those of {layout.posts}; run `ntulm corpus` again")
@@ -52,7 +56,7 @@ def with_texts(posts: pa.Table, texts: list[str]) -> pa.Table:
 
 def with_labels(scheme: NtuScheme, posts: pa.Table, labels: Sequence[Sequence[int]]) -> Posts:
     """The posts of a table as `corpus_posts` gives it, with their NTUs and labels; texts are masked before."""
-    fields = {name: posts[name].to_pylist() for name in ("post_id", *FIELDS)}
+    fields = {name: posts[name].to_pylist() for name in ("post_id", *FIELDS) if name in posts.column_names}
     return labelled_posts(scheme, fields, posts["split"].to_pylist(), labels)
 
 
@@ -72,9 +76,9 @@ def redraw(keys: Sequence[str], sizes: Counter[str], seed: int) -> list[str]:
     return names[group].tolist()
 
 
-def post_labels(path: Path, labels: CorpusLabels | FileLabels) -> dict[str, list[str]]:
+def post_labels(path: Path, labels: CorpusLabels | FileLabels, layout: Layout) -> dict[str, list[str]]:
     """Each labelled post's distinct labels in the order given; a leading `$` (a stock symbol's) is taken off."""
-    pairs = _field(path, labels) if isinstance(labels, CorpusLabels) else _file(path, labels)
+    pairs = _field(path, labels) if isinstance(labels, CorpusLabels) else _hidden(_file(path, labels), layout)
     found: dict[str, dict[str, None]] = {}
     for post_id, value in pairs:
         if bare := label_key(value):
@@ -107,6 +111,12 @@ def _file(path: Path, labels: FileLabels) -> list[tuple[str, str]]:
         values = [value] if labels.separator is None else value.split(labels.separator)
         pairs += [(row[labels.id_column], one) for one in values]
     return pairs
+
+
+def _hidden(pairs: list[tuple[str, str]], layout: Layout) -> list[tuple[str, str]]:
+    """The pairs with the ids that the posts have in a corpus with pseudonyms."""
+    hidden = pseudonyms.of(Reading(**read_json(layout.reading))) if layout.reading.is_file() else None
+    return pairs if hidden is None else [(hidden.post_id(post_id), value) for post_id, value in pairs]
 
 
 def require_labelled(posts: pa.Table, labels: dict[str, list[str]], path: Path) -> pa.Table:

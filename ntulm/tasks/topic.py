@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def build(name: str, task: TopicTask, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
     """One multi-label data set, named as the task."""
     path = layout.root / task.path
-    labels = post_labels(path, task.labels)
+    labels = post_labels(path, task.labels, layout)
     words = {label for values in labels.values() for label in values} | set(task.mask_words)
     ungrouped = 0
     if task.groups:

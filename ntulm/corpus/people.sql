@@ -1,0 +1,48 @@
+-- Users in `post` and `engagement` under one name each: ids in the place of handles, where a record has both.
+-- A name that is an id stays, whoever has it as a handle.
+
+INSERT INTO joined
+WITH used AS (
+    SELECT author AS name FROM post
+    UNION SELECT reply_to FROM post
+    UNION SELECT quoted FROM post
+    UNION SELECT unnest(mentions) FROM post
+    UNION SELECT "user" FROM engagement
+)
+SELECT used.name, owner.id
+FROM used JOIN owner ON handle_key(used.name) = owner.handle
+WHERE used.name NOT IN (SELECT id FROM person);
+
+CREATE TABLE mentioned AS
+SELECT post_id, distinct_items(list(coalesce(joined.id, one) ORDER BY place)) AS mentions
+FROM (SELECT post_id, unnest(mentions) AS one, generate_subscripts(mentions, 1) AS place FROM post)
+LEFT JOIN joined ON one = joined.name
+GROUP BY post_id
+HAVING bool_or(joined.id IS NOT NULL);
+
+CREATE TABLE joined_post AS
+SELECT post.* REPLACE (
+    coalesce(writer.id, author) AS author,
+    coalesce(mentioned.mentions, post.mentions) AS mentions,
+    coalesce(answered.id, reply_to) AS reply_to,
+    coalesce(cited.id, quoted) AS quoted)
+FROM post
+LEFT JOIN mentioned USING (post_id)
+LEFT JOIN joined writer ON author = writer.name
+LEFT JOIN joined answered ON reply_to = answered.name
+LEFT JOIN joined cited ON quoted = cited.name;
+
+CREATE TABLE joined_engagement AS
+SELECT coalesce(joined.id, "user") AS "user", post_id, kind, created_at
+FROM engagement LEFT JOIN joined ON "user" = name
+WHERE kind <> 'favorited'
+UNION ALL
+SELECT coalesce(joined.id, "user"), post_id, kind, min(created_at)
+FROM engagement LEFT JOIN joined ON "user" = name
+WHERE kind = 'favorited'
+GROUP BY ALL;
+
+DROP TABLE post;
+DROP TABLE engagement;
+ALTER TABLE joined_post RENAME TO post;
+ALTER TABLE joined_engagement RENAME TO engagement;
