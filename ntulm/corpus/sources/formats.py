@@ -14,7 +14,6 @@ A file that cannot be read (missing, empty, cut off, of another format) is a Use
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ntulm.corpus.sources import documents
 from ntulm.corpus.sources.export import Export, File, opened
+from ntulm.corpus.sources.lines import HEAD_BYTES, head
 from ntulm.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "RAW_SCHEMA", "Detection", "Sample", "conformed", "detect", "opened", "read", "source"]
 
 FORMATS = ("twitter_v1", "synthetic", "table")
-HEAD_BYTES = 1 << 16
 SAMPLE_OBJECTS = 200
 SURE = 0.5  # of a format: less than this is no reason to read a file so
 
@@ -105,23 +105,16 @@ def source(name: str) -> ModuleType:
 
 def sample(file: File) -> Sample:
     """The beginning of a file."""
-    from ntulm.corpus.sources.lines import head
-
     start = head(file, HEAD_BYTES)
     return Sample(file, start, objects(start))
 
 
 def objects(start: bytes) -> list[dict[str, Any]]:
-    """The JSON objects in the first lines of a file."""
-    found = []
-    for line in start.splitlines()[:SAMPLE_OBJECTS]:
-        try:
-            value = json.loads(line.decode("utf-8", "replace"))
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found
+    """The first JSON objects of a file: of its lines, of an array, pretty-printed, behind an assignment.
+
+    A document is itself the object, its lists as far as they go; so is the only object of a file that is cut.
+    """
+    return documents.objects(start, SAMPLE_OBJECTS)
 
 
 def detect(export: Export, wanted: str = "auto") -> Detection:

@@ -45,7 +45,8 @@ def read_json(
         query: SQL that goes on after `WITH …, parsed AS (file, line, record, unread)`, with a comma or a SELECT, and
             gives `file`, `line`, `reject` and any other columns of RAW_SCHEMA, in the order of `parsed`. It must pass
             `unread` on as `reject`.
-        items: where in a file that is one JSON document its records are: keys of the document with a list, each.
+        items: keys of a JSON document (`{"orderedItems": [...]}`) whose lists hold its records; a document without
+            any of them is one record.
     """
     values = {"structure": json.dumps(structure)}
 

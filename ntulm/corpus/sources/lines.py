@@ -17,9 +17,11 @@ import numpy as np
 import pyarrow as pa
 import zstandard
 
+from ntulm.corpus.sources.documents import document_tables, is_document
 from ntulm.corpus.sources.export import File
 from ntulm.errors import UserError
 
+HEAD_BYTES = 1 << 16  # of a file, to tell what it is
 READ_BYTES = 1 << 20  # compressed bytes a read
 BLOCK_BYTES = 1 << 24  # text bytes a batch of lines
 MAX_LINE_BYTES = 1 << 26  # no post is longer: a file without line breaks must not fill the memory
@@ -89,13 +91,13 @@ def record_lines(files: Iterable[File], items: tuple[str, ...] = ()) -> Iterator
 
     Args:
         files: whose lines.
-        items: where in a file that is one JSON document its records are, see `read_json`.
+        items: keys of a JSON document whose lists hold its records, as `document_tables` takes them. Of documents
+            `line` is the record's number in the file.
     """
-    del items
     waiting: list[pa.Table] = []
     size = 0
     for file in files:
-        for table in line_tables(file):
+        for table in record_tables(file, items):
             waiting.append(table.append_column("file", pa.repeat(str(file), len(table))))
             size += table.nbytes
             if size >= BLOCK_BYTES:
@@ -103,6 +105,13 @@ def record_lines(files: Iterable[File], items: tuple[str, ...] = ()) -> Iterator
                 waiting, size = [], 0
     if waiting:
         yield pa.concat_tables(waiting).combine_chunks()
+
+
+def record_tables(file: File, items: tuple[str, ...] = ()) -> Iterator[pa.Table]:
+    """The records of a JSON file as `line_tables` gives them: its lines, or what a document holds."""
+    if is_document(head(file, HEAD_BYTES), items):
+        return document_tables(decompressed(file), str(file), items)
+    return line_tables(file)
 
 
 def line_tables(file: File) -> Iterator[pa.Table]:

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from ntulm.corpus.sources import json_paths
 from ntulm.corpus.sources.export import File
-from ntulm.corpus.sources.formats import HEAD_BYTES, Sample, conformed, first_of
-from ntulm.corpus.sources.lines import ahead, blocks, head, line_tables
+from ntulm.corpus.sources.formats import Sample, conformed, first_of
+from ntulm.corpus.sources.lines import HEAD_BYTES, ahead, blocks, head, line_tables
 from ntulm.errors import UserError
 from ntulm.text import SPACES, Reading, plain_text
 
