@@ -92,6 +92,7 @@ class Extraction:
     first: tuple[str, ...] = ()  # names of which several values are no fault: the first counts
     unseen: set[str] = field(default_factory=set)  # names whose path no record had so far
     held_objects: dict[str, int] = field(default_factory=dict)  # name of a list -> records with objects in it
+    taken: set[str] = field(default_factory=set)  # names of lists that something was taken from
     records: int = 0
 
     def __post_init__(self) -> None:
@@ -187,6 +188,7 @@ class Extraction:
     def _count(self, connection: Connection, lines: pa.Table, rows: pa.Table) -> None:
         met = {name for name in self.unseen if rows[name].null_count < len(rows)}
         odd = {name: pc.sum(rows[f"odd_{name}"]).as_py() or 0 for name in self.several}
+        taken = {name for name in self.several if name not in self.taken and _any_item(rows[name])}
         missing = [name for name in self.unseen if name not in met]
         if missing:
             each = ", ".join(f"bool_or({self._empty[name]})" for name in missing)
@@ -195,9 +197,14 @@ class Extraction:
             met |= {name for name, empty in zip(missing, found, strict=True) if empty}
         with self._lock:
             self.unseen -= met
+            self.taken |= taken
             self.records += len(lines)
             for name, count in odd.items():
                 self.held_objects[name] = self.held_objects.get(name, 0) + count
+
+
+def _any_item(lists: pa.ChunkedArray) -> bool:
+    return bool(pc.any(pc.greater(pc.list_value_length(lists), 0)).as_py())
 
 
 def pointer(steps: list[str]) -> str:

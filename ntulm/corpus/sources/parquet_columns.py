@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 from ntulm.corpus.sources.export import File
 from ntulm.errors import UserError
 
-# Seconds since 1970 that a time of microseconds can hold; what is beyond is written so that no date comes of it.
-MOST_SECONDS = (1 << 63) // 1_000_000 - 1
+MOST_SECONDS = 253_000_000_000  # before or after 1970: years of four digits. What is beyond is written as no date.
 BEYOND = "infinity"
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
@@ -96,7 +95,7 @@ def without_faults(values: pa.Array) -> tuple[pa.Array, pa.Array]:
     """A column with null for what is not UTF-8, and which rows those are."""
     if _is_valid(values):
         return values, pa.repeat(False, len(values))
-    bad = [not _is_valid(values.slice(row, 1)) for row in range(len(values))]
+    bad = [not _is_valid(values.take(pa.array([row]))) for row in range(len(values))]  # a slice keeps all inner values
     return values.take(pa.array([None if fault else row for row, fault in enumerate(bad)], pa.int64())), pa.array(bad)
 
 
@@ -145,7 +144,7 @@ def _numbers(values: pa.Array) -> pa.Array:
 def _moments(values: pa.Array) -> pa.Array:
     """In UTC, but without its sign: the meaning of a time without a zone."""
     kind = values.type
-    most = min(MOST_SECONDS * _PER_SECOND[kind.unit], (1 << 63) - 1)
+    most = min(MOST_SECONDS * _PER_SECOND[kind.unit], (1 << 63) - 1)  # all of 64 bits, for nanoseconds
     numbers = values.cast(pa.int64())
     beyond = pc.or_(pc.greater(numbers, most), pc.less(numbers, -most))
     known = pc.if_else(beyond, pa.scalar(None, kind), values)

@@ -9,10 +9,11 @@ nested Parquet.
 
 from __future__ import annotations
 
+import codecs
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -53,8 +54,8 @@ def confidence(sample: Sample) -> float:
     """Likely for a Parquet file, JSON objects or a header with several columns."""
     if _kind(sample.head) != "csv":
         return LIKELY
-    try:
-        first = sample.head.split(b"\n", 1)[0].decode("utf-8-sig")
+    try:  # the last character may be cut
+        first = codecs.getincrementaldecoder("utf-8-sig")().decode(sample.head.lstrip(b"\r\n").split(b"\n", 1)[0])
     except UnicodeDecodeError:
         return 0.0
     if csv_records.SEPARATOR_LINE.fullmatch(first):
@@ -118,8 +119,11 @@ def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.Rec
         connection.execute(json_paths.MACROS)
 
         def converted(cursor: Connection, chunk: Chunk) -> pa.Table:
-            rows = chunk.rows if chunk.extraction is None else chunk.extraction.rows(cursor, chunk.rows)
-            return table_values.converted(cursor, rows, mapping, chunk.time_format)
+            def work(rows: pa.Table) -> pa.Table:
+                rows = rows if chunk.extraction is None else chunk.extraction.rows(cursor, rows)
+                return table_values.converted(cursor, rows, mapping, chunk.time_format)
+
+            return table_values.sparing(work, chunk.rows)
 
         for table in side_by_side(connection, converted, _chunks(files, mapping, extraction)):
             yield from table.to_batches()
@@ -187,13 +191,13 @@ def _judge(files: Sequence[File], mapping: TableMapping, extraction: Extraction)
             f"{files[0]}: no record has {wanted[name]!r} ({_key(name)}); they have {_has(files, wanted[name])}"
         )
     for name, held in extraction.held_objects.items():
-        if held:
-            inner = [path for path in columns(files) if path.startswith(f"{wanted[name]}.")]
-            print(
-                f"table: {wanted[name]!r} ({_key(name)}) holds objects in {held:,} of {extraction.records:,} records, of "
-                f"which nothing is taken" + (f"; they have {_listed(inner)}" if inner else ""),
-                file=sys.stderr,
-            )
+        if not held:
+            continue
+        inner = _listed([path for path in columns(files) if path.startswith(f"{wanted[name]}.")])
+        said = f"{wanted[name]!r} ({_key(name)}) holds objects in {held:,} of {extraction.records:,} records"
+        if name not in extraction.taken:
+            raise UserError(f"{files[0]}: {said} and nothing else; expected texts: they have {inner}")
+        print(f"table: {said}, of which nothing is taken; they have {inner}", file=sys.stderr)
 
 
 def _placed(file: File, mapping: TableMapping, present: list[str]) -> dict[str, str]:

@@ -5,10 +5,12 @@ Library of `ntulm/corpus/sources/table.py`; not a format. A row that cannot be c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ntulm.corpus.sources.formats import conformed
 from ntulm.errors import UserError
@@ -64,16 +66,20 @@ CREATE MACRO unix_time(number) AS CASE
     WHEN number >= 1e14 AND number < 1e16 THEN to_timestamp(number / 1e6)
     WHEN number >= 1e17 AND number < 1e19 THEN to_timestamp(number / 1e9)
 END;
+-- `year` has no sign.
+CREATE MACRO is_possible(moment) AS moment BETWEEN TIMESTAMPTZ '0002-01-01' AND TIMESTAMPTZ '9998-01-01';
 CREATE MACRO moment(value, format) AS CASE
+    -- Words that DuckDB takes for dates, whatever the format.
+    WHEN format IS NOT NULL AND regexp_full_match(lower(value), '-?infinity|epoch') THEN NULL
     WHEN format IS NOT NULL THEN try_strptime(value, format)::TIMESTAMPTZ
     WHEN regexp_full_match(value, '\d+(\.\d*)?([eE]\+?\d\d?)?') THEN unix_time(TRY_CAST(value AS DOUBLE))
     ELSE TRY_CAST(value AS TIMESTAMPTZ)
 END;
-CREATE MACRO time_hint(value) AS
-    '; does corpus.table.time_format: "' || nullif(concat_ws('" or "', {", ".join(
-    f"CASE WHEN try_strptime(value, '{one}') BETWEEN TIMESTAMP '1990-01-01' AND TIMESTAMP '2100-01-01' THEN '{one}' END"
-    for one in TIME_FORMATS)}), '') || '" fit?';
 """
+UNKNOWN_DATE = "date neither ISO 8601 nor Unix time"
+_HINT = f"""SELECT CASE WHEN reject = '{UNKNOWN_DATE}' THEN concat_ws('" or "', {
+    ", ".join(f"CASE WHEN year(try_strptime(trim(written), '{one}')) BETWEEN 1990 AND 2100 THEN '{one}' END"
+    for one in TIME_FORMATS)}) END FROM dates"""
 _CONVERT = """
 WITH typed AS (
     SELECT
@@ -104,15 +110,12 @@ WITH typed AS (
         {labels} AS labels
     FROM rows
 ), judged AS (
-    SELECT * REPLACE (CASE WHEN isfinite(moment) AND moment BETWEEN TIMESTAMPTZ '0002-01-01' AND TIMESTAMPTZ '9998-01-01'
-        THEN moment END AS moment), CASE
+    SELECT *, CASE
         WHEN unreadable IS NOT NULL THEN unreadable
         WHEN written_at IS NULL THEN NULL
-        WHEN moment IS NULL AND $time_format IS NULL
-            THEN 'date neither ISO 8601 nor Unix time' || coalesce(time_hint(written_at), '')
+        WHEN moment IS NULL AND $time_format IS NULL THEN '{unknown_date}'
         WHEN moment IS NULL THEN 'date not as time_format says'
-        WHEN NOT isfinite(moment) OR moment NOT BETWEEN TIMESTAMPTZ '0002-01-01' AND TIMESTAMPTZ '9998-01-01'
-            THEN 'impossible date'
+        WHEN NOT is_possible(moment) THEN 'impossible date'
     END AS reject FROM typed
 ), readable AS (
     SELECT file, line, reject, CASE WHEN reject IS NULL THEN judged END AS own,
@@ -170,7 +173,24 @@ def converted(connection: Connection, rows: pa.Table, mapping: TableMapping, tim
         "flagged": mapping.repost_flag is not None,
     }
     values |= {f"{LABEL}name_{place}": label for place, label in enumerate(mapping.labels)}
-    return _whole(connection, rows, _statement(rows.schema, len(mapping.labels)), values)
+    connection.register("rows", rows)
+    statement = _statement(rows.schema, len(mapping.labels))
+    table = conformed(connection.sql(statement, params=values).to_arrow_table())
+    return _hinted(connection, table, rows["created_at"])
+
+
+def _hinted(connection: Connection, table: pa.Table, written: pa.ChunkedArray) -> pa.Table:
+    """Reasons that say which time_format would read a date."""
+    reject = table["reject"]
+    if not pc.any(pc.equal(reject, UNKNOWN_DATE)).as_py():
+        return table
+    connection.register("dates", pa.table({"reject": reject, "written": written}))
+    hints = [hint for (hint,) in connection.execute(_HINT).fetchall()]
+    said = [
+        f'{UNKNOWN_DATE}; does corpus.table.time_format: "{hint}" fit?' if hint else reason
+        for reason, hint in zip(reject.to_pylist(), hints, strict=True)
+    ]
+    return table.set_column(table.column_names.index("reject"), "reject", pa.array(said, pa.string()))
 
 
 def _statement(schema: pa.Schema, labels: int) -> str:
@@ -185,19 +205,28 @@ def _statement(schema: pa.Schema, labels: int) -> str:
         pairs.append(
             f"coalesce(list_transform({listed}, lambda value: {{'field': ${LABEL}name_{place}, 'value': value}}), [])"
         )
-    return _CONVERT.format(**lists, labels=" || ".join(pairs) or "NULL")
+    return _CONVERT.format(**lists, unknown_date=UNKNOWN_DATE, labels=" || ".join(pairs) or "NULL")
 
 
-def _whole(connection: Connection, rows: pa.Table, statement: str, values: dict[str, Any]) -> pa.Table:
-    """The result of a statement over rows; what stops it is looked for, and costs its own row alone."""
-    connection.register("rows", rows)
+def sparing(work: Callable[[pa.Table], pa.Table], rows: pa.Table) -> pa.Table:
+    """`work(rows)`; the row that stops it is looked for, and costs itself alone.
+
+    Args:
+        work: gives RAW_SCHEMA, a row for each.
+        rows: with `file` and `line`.
+
+    Raises:
+        UserError: what stops it is the type of a column.
+    """
     try:
-        return conformed(connection.sql(statement, params=values).to_arrow_table())
+        return work(rows)
     except duckdb.OutOfMemoryException:
         raise
+    except (duckdb.NotImplementedException, duckdb.BinderException) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"{rows['file'][0]}: a column cannot be read ({said}); expected texts, numbers, times") from error
     except (duckdb.Error, pa.ArrowException, UnicodeDecodeError):
         if len(rows) == 1:
             return conformed(rows.select(["file", "line"]).append_column("reject", pa.array(["unreadable values"])))
         half = len(rows) // 2
-        parts = [_whole(connection, part, statement, values) for part in (rows.slice(0, half), rows.slice(half))]
-        return pa.concat_tables(parts)
+        return pa.concat_tables([sparing(work, rows.slice(0, half)), sparing(work, rows.slice(half))])
