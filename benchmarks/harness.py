@@ -55,6 +55,7 @@ class Benchmark:
     rounds: int = 3
     limit: str = ""  # what limits ours now
     notes: list[str] = field(default_factory=list)
+    arguments: tuple[str, ...] = ()  # of the module, before its options
 
 
 def run(benchmark: Benchmark) -> None:
@@ -107,7 +108,7 @@ def _best(action: Callable[[], object], device: str) -> float:
 
 
 def _measure(benchmark: Benchmark, side: str, folder: Path) -> Outcome:
-    command = [sys.executable, "-m", benchmark.module, "--side", side, "--input", str(folder)]
+    command = [sys.executable, "-m", benchmark.module, *benchmark.arguments, "--side", side, "--input", str(folder)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     outcome = Outcome(**json.loads(done.stdout.splitlines()[-1]))
     print(f"{benchmark.module}: {side}: {outcome.seconds:.2f} s", file=sys.stderr, flush=True)
@@ -122,7 +123,7 @@ def _section(benchmark: Benchmark, size: int, rounds: int) -> str:
         peaks = machine_peaks()
     rows = [_row(benchmark, side, turns, peaks) for side in benchmark.sides]
     unit = benchmark.unit
-    command = f"`python -m {benchmark.module} --size {size} --rounds {rounds}`"
+    command = f"`python -m {' '.join([benchmark.module, *benchmark.arguments])} --size {size} --rounds {rounds}`"
     lines = [f"## {benchmark.title}", "", f"{command}: {size:,} {unit}.", ""]
     lines += [
         f"| side | {unit}/s | ours is times as fast | memory | share of peak |",

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 from ntulm.corpus.config import TableMapping
 from ntulm.corpus.records import read_export
 from ntulm.corpus.sources import formats
-from ntulm.corpus.sources.table import _MACROS
+from ntulm.corpus.sources.table_values import MACROS
 from ntulm.language_model.batches import tokenise
 from ntulm.language_model.config import Batches
 from ntulm.text import (
@@ -397,7 +397,7 @@ def test_a_number_too_long_for_a_character():
 @pytest.fixture(scope="module")
 def macros():
     with duckdb.connect() as connection:
-        connection.execute(_MACROS)
+        connection.execute(MACROS)
         yield connection
 
 

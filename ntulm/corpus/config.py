@@ -6,24 +6,39 @@ from ntulm.section import Count, Cut, Section, Share
 
 
 class TableMapping(Section):
-    """Which column of a table is what; null where the table has none."""
+    """Which column of a table, or which path in JSON and nested Parquet, is what.
 
-    post_id: str | None
+    The one section of which keys may be left out: a mapping is a fact of somebody's export, not a setting of ours, so a
+    key that is left out has one meaning: the table has no such column.
+    """
+
+    post_id: str | None = None
     created_at: str
-    time_format: str | None
+    time_format: str | None = None
     text: str
     author: str
-    lang: str | None
-    repost_flag: str | None
-    reposted_id: str | None
-    reposted_author: str | None
-    favorited_by: str | None
-    hashtags: str | None
-    mentions: str | None
-    html: bool
-    casefold_users: bool
-    mention_hosts: bool
-    labels: list[str]
+    author_handle: str | None = None  # where `author` is an id: what others call the author in mentions
+    lang: str | None = None
+    community: str | None = None
+    visibility: str | None = None
+    reply_to: str | None = None  # a user
+    reply_to_post: str | None = None
+    quoted: str | None = None  # a user
+    quoted_post: str | None = None
+    repost_flag: str | None = None
+    reposted_id: str | None = None
+    reposted_author: str | None = None
+    favorited_by: str | None = None
+    hashtags: str | None = None
+    mentions: str | None = None
+    urls: str | None = None
+    places: str | None = None
+    cashtags: str | None = None
+    html: bool = False  # with tags in the texts, no hashtag would be found: `ntulm inspect` says so
+    # Handles are the same in any case on every network that has them, and ids of digits do not care.
+    casefold_users: bool = True
+    mention_hosts: bool = False
+    labels: list[str] = []
 
 
 class Splits(Section):

@@ -1,123 +1,67 @@
-"""Any table of posts, CSV (`,` tab `;` or `|`), JSON lines or Parquet, read through a column mapping (`corpus.table`).
+"""Any table of posts, CSV (`,` tab `;` or `|`), JSON or Parquet, read through a column mapping (`corpus.table`).
 
 Every value is taken as a string first and made into its type in one place: three formats, one meaning. What the table
 has no column for is null, and hashtags, mentions and links are then taken from the text.
 
-A column of JSON lines is a key, or a path through objects and lists of objects: `author.handle`, `tags.name`.
+A column of JSON is a key, or a path through objects and lists of objects: `author.handle`, `tags.name`; so is one of
+nested Parquet.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import codecs
+import re
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from ntulm.corpus.sources import json_paths
+from ntulm.corpus.sources import csv_records, formats, json_paths, parquet_columns, table_values
 from ntulm.corpus.sources.export import File
-from ntulm.corpus.sources.formats import Sample, conformed, first_of
-from ntulm.corpus.sources.lines import HEAD_BYTES, ahead, blocks, head, line_tables
+from ntulm.corpus.sources.formats import Sample
+from ntulm.corpus.sources.json_paths import Extraction
+from ntulm.corpus.sources.lines import HEAD_BYTES, head, record_lines, side_by_side
+from ntulm.corpus.sources.table_values import LABEL, LISTS, SINGLES, SPLITTERS
 from ntulm.errors import UserError
-from ntulm.text import SPACES, Reading, plain_text
+from ntulm.text import Reading
 
 if TYPE_CHECKING:
     from ntulm.corpus.config import TableMapping
 
-DELIMITERS = ",\t;|"
 BATCH_ROWS = 1 << 16
-Connection = duckdb.DuckDBPyConnection
-Record = tuple[int, str | None, list[str]]  # line, reject, values
-FIELDS = (
-    "post_id", "created_at", "text", "author", "lang", "repost_flag", "reposted_id", "reposted_author",
-    "favorited_by", "hashtags", "mentions",
-)  # fmt: skip
-_LABELS = pa.list_(pa.struct([("field", pa.string()), ("value", pa.string())]))
-
-_MACROS = rf"""
--- As `user_key` in ntulm/text.py.
-CREATE MACRO bare_user(name) AS trim(ltrim(trim(name, '{SPACES}'), '@＠'), '{SPACES}');
-CREATE MACRO user_key(name, casefold) AS
-    nullif(CASE WHEN casefold THEN lower(bare_user(name)) ELSE bare_user(name) END, '');
--- A list is written `a b`, `a,b`, `a|b`, `['a', 'b']` or `["a","b"]`.
-CREATE MACRO items(value) AS regexp_extract_all(value, '[^\s,;|"''\[\]]+');
-CREATE MACRO moment(value, format) AS CASE
-    WHEN format IS NOT NULL THEN try_strptime(value, format)::TIMESTAMPTZ
-    WHEN regexp_full_match(value, '\d{{9,10}}(\.\d+)?') THEN to_timestamp(value::DOUBLE)
-    WHEN regexp_full_match(value, '\d{{12,13}}') THEN to_timestamp(value::DOUBLE / 1000)
-    WHEN regexp_full_match(value, '\d{{15,16}}') THEN to_timestamp(value::DOUBLE / 1000000)
-    ELSE TRY_CAST(value AS TIMESTAMPTZ)
-END;
-"""
-_CONVERT = """
-WITH typed AS (
-    SELECT
-        line, reject AS unreadable,
-        nullif(trim(post_id), '') AS post_id,
-        nullif(trim(created_at), '') AS written_at,
-        moment(written_at, $time_format) AS created_at,
-        items(lang)[1] AS lang,
-        text,
-        user_key(author, $casefold) AS author,
-        list_transform(items(mentions), lambda name: user_key(name, $casefold)) AS mentions,
-        items(hashtags) AS hashtags,
-        list_transform(items(favorited_by), lambda name: user_key(name, $casefold)) AS favorited_by,
-        nullif(trim(reposted_id), '') AS reposted_id,
-        user_key(reposted_author, $casefold) AS reposted_author,
-        CASE WHEN $flagged
-            THEN coalesce(lower(trim(repost_flag)) IN ('1', '1.0', 'true', 't', 'yes', 'y', 'retweet', 'repost'), false)
-            ELSE reposted_id IS NOT NULL END AS is_repost,
-        labels
-    FROM rows
-), judged AS (
-    SELECT *, CASE
-        WHEN unreadable IS NOT NULL THEN unreadable
-        WHEN written_at IS NOT NULL AND created_at IS NULL THEN CASE
-            WHEN $time_format IS NULL THEN 'date neither ISO 8601 nor Unix time'
-            ELSE 'date not as time_format says' END
-    END AS reject FROM typed
-), readable AS (
-    SELECT line, reject, CASE WHEN reject IS NULL THEN judged END AS own,
-        CASE WHEN reject IS NULL AND is_repost AND coalesce(reposted_id, reposted_author) IS NOT NULL THEN struct_pack(
-            post_id := reposted_id, created_at := NULL::TIMESTAMPTZ, lang := lang, text := text,
-            author := reposted_author, mentions := mentions, hashtags := hashtags, urls := NULL::VARCHAR[],
-            places := NULL::VARCHAR[]) END AS reposted
-    FROM judged
-)
-SELECT $file AS file, line, reject, own.post_id, own.created_at, own.lang, own.text, own.author, own.mentions,
-    own.hashtags, NULL::VARCHAR[] AS urls, NULL::VARCHAR[] AS places, own.is_repost, reposted,
-    own.favorited_by, own.labels
-FROM readable ORDER BY line
-"""
-# One parse a line for all columns; a value that is a list stays JSON text, which `items` takes apart.
-_JSON_ROWS = """
-WITH parsed AS (
-    SELECT line, content, reject, TRY(json_extract_string(content, $pointers::VARCHAR[])) AS fields FROM lines
-)
-SELECT line, CASE
-    WHEN reject IS NOT NULL THEN reject
-    WHEN fields IS NULL THEN 'invalid JSON'
-    WHEN json_type(content) <> 'OBJECT' THEN 'not a post object'
-END AS reject, fields FROM parsed ORDER BY line
-"""
-
-
 LIKELY = 0.5  # what has columns is a table, unless another format knows better
+SAMPLED_FILES, SAMPLED_BYTES = 32, 1 << 20  # that columns are looked for in, of a file
+SHOWN_COLUMNS = 60  # in a message
+Connection = duckdb.DuckDBPyConnection
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows before their values are made into types."""
+
+    rows: pa.Table  # file, line, reject, and strings or lists of strings; JSON `content`, or `nested` structs
+    extraction: Extraction | None  # of what is in those
+    time_format: str | None
 
 
 def confidence(sample: Sample) -> float:
     """Likely for a Parquet file, JSON objects or a header with several columns."""
     if _kind(sample.head) != "csv":
         return LIKELY
-    try:
-        first = sample.head.split(b"\n", 1)[0].decode("utf-8-sig")
+    try:  # the last character may be cut
+        first = codecs.getincrementaldecoder("utf-8-sig")().decode(sample.head.lstrip(b"\r\n").split(b"\n", 1)[0])
     except UnicodeDecodeError:
         return 0.0
-    return LIKELY if first.strip().replace("\t", "").isprintable() and len(_header(first)) > 1 else 0.0
+    if csv_records.SEPARATOR_LINE.fullmatch(first):
+        return LIKELY
+    printable = first.strip().replace("\t", "").isprintable()
+    return LIKELY if printable and any(sign in first for sign in csv_records.DELIMITERS) else 0.0
 
 
 def facts(mapping: TableMapping | None) -> Reading:
@@ -128,230 +72,220 @@ def facts(mapping: TableMapping | None) -> Reading:
 
 
 def columns(files: Sequence[File]) -> list[str]:
-    """The names of the columns of the first file, in their order."""
-    first = first_of(files)
-    file, start = first.file, first.head
-    match _kind(start):
-        case "parquet":
-            return list(_parquet(file).schema_arrow.names)
-        case "json":
-            return json_paths.paths(start)
-        case _:
-            return _header(start.decode("utf-8-sig", "replace").split("\n", 1)[0])
+    """The names of the columns, in their order: of JSON, the paths in a sample from all files."""
+    kinds = [(file, _kind(head(file, HEAD_BYTES))) for file in _spread(files)]
+    found: dict[str, None] = {}
+    if records := [record for file, kind in kinds if kind == "json" for record in _sampled(file)]:
+        found |= dict.fromkeys(json_paths.paths(records))
+    for file, kind in kinds:
+        if kind == "parquet":
+            found |= dict.fromkeys(parquet_columns.columns(parquet_columns.opened(file).schema_arrow))
+        elif kind == "csv":
+            found |= dict.fromkeys(csv_records.Table(file).header)
+    return [column for column in found if column.strip()]
+
+
+def _spread(files: Sequence[File]) -> list[File]:
+    """Some of the files, from all over."""
+    most = min(len(files), SAMPLED_FILES)
+    return [files[place * len(files) // most] for place in range(most)]
+
+
+def _sampled(file: File) -> Iterator[dict[str, Any]]:
+    """Records from the beginning of a file, and from its middle where that can be reached without the rest."""
+    start = head(file, SAMPLED_BYTES)
+    yield from formats.objects(start)
+    size = file.path.stat().st_size
+    with file.path.open("rb") as stream:
+        if size <= len(start) or stream.read(HEAD_BYTES) != start[:HEAD_BYTES]:
+            return  # all of it, or compressed
+        for part in range(1, 8):
+            stream.seek(size * part // 8)
+            stream.readline(SAMPLED_BYTES)
+            yield from formats.objects(stream.read(HEAD_BYTES))
 
 
 def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
-    """Every row of the files in RAW_SCHEMA."""
+    """Every row of the files in RAW_SCHEMA.
+
+    Raises:
+        UserError: no mapping; a file is damaged, or lacks a column of the mapping; no record has a path of it.
+    """
     if mapping is None:
-        raise UserError(
-            f"corpus.table: null, but {files[0]} is a table; say which column is what; it has "
-            f"{', '.join(columns(files))}"
-        )
+        raise UserError(f"corpus.table: null, but {files[0]} is a table; say which column is what; it has {_has(files)}")
+    extraction = _extraction(_wanted(mapping))
     with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(_MACROS)
-        _check_time_format(connection, mapping.time_format)
-        for file in files:
-            for rows, time_format in _rows(connection, file, mapping):
-                if mapping.html:
-                    texts = pa.array([text and plain_text(text) for text in rows["text"].to_pylist()], pa.string())
-                    rows = rows.set_column(rows.column_names.index("text"), "text", texts)
-                values = {
-                    "file": str(file),
-                    "time_format": time_format,
-                    "casefold": mapping.casefold_users,
-                    "flagged": mapping.repost_flag is not None,
-                }
-                connection.register("rows", rows)
-                yield from conformed(connection.sql(_CONVERT, params=values).to_arrow_table()).to_batches()
+        table_values.prepare(connection, mapping.time_format)
+        connection.execute(json_paths.MACROS)
+
+        def converted(cursor: Connection, chunk: Chunk) -> pa.Table:
+            def work(rows: pa.Table) -> pa.Table:
+                rows = rows if chunk.extraction is None else chunk.extraction.rows(cursor, rows)
+                return table_values.converted(cursor, rows, mapping, chunk.time_format)
+
+            return table_values.sparing(work, chunk.rows)
+
+        for table in side_by_side(connection, converted, _chunks(files, mapping, extraction)):
+            yield from table.to_batches()
+    _judge(files, mapping, extraction)
 
 
-def _check_time_format(connection: Connection, time_format: str | None) -> None:
-    try:
-        if time_format is not None:
-            connection.execute("SELECT try_strptime('2016', $1)", [time_format]).fetchall()
-    except duckdb.Error as error:
+def _chunks(files: Sequence[File], mapping: TableMapping, extraction: Extraction) -> Iterator[Chunk]:
+    for kind, group in groupby(files, lambda file: _kind(head(file, HEAD_BYTES))):
+        match kind:
+            case "json":
+                yield from (Chunk(lines, extraction, mapping.time_format) for lines in record_lines(group))
+            case "parquet":
+                for file in group:
+                    yield from _parquet_chunks(file, mapping)
+            case _:
+                for file in group:
+                    yield from (Chunk(rows, None, mapping.time_format) for rows in _csv_rows(file, mapping))
+
+
+def _kind(start: bytes) -> str:
+    if start[:4] == b"PAR1":
+        return "parquet"
+    bare = start.lstrip(b"\xef\xbb\xbf \r\n\t")
+    return "json" if re.match(rb"\{|\[\s*\{|window\.[\w.]+ = [\[{]", bare) else "csv"
+
+
+def _wanted(mapping: TableMapping) -> dict[str, str]:
+    """Our name -> column or path, for what the mapping names; labels are `label_0`, `label_1`, …"""
+    named = {name: getattr(mapping, name) for name in (*SINGLES, *LISTS)}
+    wanted = {name: column for name, column in named.items() if column is not None}
+    return wanted | {f"{LABEL}{place}": column for place, column in enumerate(mapping.labels)}
+
+
+def _key(name: str) -> str:
+    return "corpus.table.labels" if name.startswith(LABEL) else f"corpus.table.{name}"
+
+
+def _has(files: Sequence[File], near: str = "") -> str:
+    """What columns there are, those first that are nearest to a name."""
+    return _listed(columns(files), near)
+
+
+def _listed(names: Sequence[str], near: str = "") -> str:
+    names = [name if name.isprintable() else repr(name)[1:-1] for name in names if name.strip()]
+    if near and len(names) > SHOWN_COLUMNS:
+        names = sorted(names, key=lambda name: -SequenceMatcher(None, near, name).ratio())
+    more = len(names) - SHOWN_COLUMNS
+    return ", ".join(names[:SHOWN_COLUMNS]) + (f" and {more} more" if more > 0 else "") or "no column"
+
+
+def _extraction(wanted: dict[str, str]) -> Extraction:
+    lists = {name: path for name, path in wanted.items() if name not in SINGLES}
+    single = {name: path for name, path in wanted.items() if name in SINGLES}
+    faults = {name: f"{path!r} is an object or a list, not one text ({_key(name)})" for name, path in single.items()}
+    return Extraction(single, lists, faults, {name: SPLITTERS.get(name, "one_item") for name in lists}, ("lang",))
+
+
+def _judge(files: Sequence[File], mapping: TableMapping, extraction: Extraction) -> None:
+    """What only the whole export tells: a path that no record has, or that leads to objects."""
+    if not extraction.records:
+        return
+    wanted = _wanted(mapping)
+    for name in (name for name in wanted if name in extraction.unseen):
         raise UserError(
-            f"corpus.table.time_format: {time_format!r} is no format of strptime; expected null, or one like "
-            "'%d.%m.%Y %H:%M'"
-        ) from error
+            f"{files[0]}: no record has {wanted[name]!r} ({_key(name)}); they have {_has(files, wanted[name])}"
+        )
+    for name, held in extraction.held_objects.items():
+        if not held:
+            continue
+        inner = _listed([path for path in columns(files) if path.startswith(f"{wanted[name]}.")])
+        said = f"{wanted[name]!r} ({_key(name)}) holds objects in {held:,} of {extraction.records:,} records"
+        if name not in extraction.taken:
+            raise UserError(f"{files[0]}: {said} and nothing else; expected texts: they have {inner}")
+        print(f"table: {said}, of which nothing is taken; they have {inner}", file=sys.stderr)
 
 
-def _kind(head: bytes) -> str:
-    start = head.lstrip(b"\xef\xbb\xbf \r\n\t")
-    return "parquet" if head[:4] == b"PAR1" else "json" if start[:1] == b"{" else "csv"
-
-
-def _rows(connection: Connection, file: File, mapping: TableMapping) -> Iterator[tuple[pa.Table, str | None]]:
-    """The rows of a file as strings, one column per field of the mapping, and the format of their times."""
-    match _kind(head(file, HEAD_BYTES)):
-        case "parquet":
-            return ((rows, time_format) for rows, time_format in _parquet_rows(file, mapping))
-        case "json":
-            return ((rows, mapping.time_format) for rows in _json_rows(connection, file, mapping))
-        case _:
-            return ((rows, mapping.time_format) for rows in _csv_rows(file, mapping))
-
-
-def _wanted(file: File, mapping: TableMapping, present: list[str]) -> dict[str, str]:
-    """Field -> column for the fields that the mapping has; a UserError for a column that the file lacks."""
-    fields = {name: getattr(mapping, name) for name in FIELDS if getattr(mapping, name) is not None}
-    for key, column in [*fields.items(), *(("labels", label) for label in mapping.labels)]:
+def _placed(file: File, mapping: TableMapping, present: list[str]) -> dict[str, str]:
+    """`_wanted`, of a file whose columns are known; a UserError for a column that it lacks."""
+    wanted = _wanted(mapping)
+    for name, column in wanted.items():
         if column not in present:
-            raise UserError(f"{file}: no column {column!r} (corpus.table.{key}); it has {', '.join(present)}")
+            has = _listed(present, column)
+            raise UserError(f"{file}: no column {column!r} ({_key(name)}); it has {has}")
         if present.count(column) > 1:
-            raise UserError(f"{file}: {present.count(column)} columns {column!r}; corpus.table.{key} needs one")
-    return fields
+            raise UserError(f"{file}: {present.count(column)} columns {column!r}; {_key(name)} needs one")
+    return wanted
 
 
-def _as_rows(
-    lines: pa.Array, reject: pa.Array, values: dict[str, pa.Array], fields: dict[str, str], labels: list[str]
-) -> pa.Table:
-    """Rows from columns by name: fields under their own names, labels as one list a row."""
-    count = len(lines)
-    table = {"line": lines, "reject": reject}
-    table |= {name: values[fields[name]] if name in fields else pa.nulls(count, pa.string()) for name in FIELDS}
-    if labels:
-        names = pa.array(labels * count, pa.string())
-        order = [column * count + row for row in range(count) for column in range(len(labels))]
-        parts = pa.concat_arrays([values[label] for label in labels]).take(pa.array(order, pa.int64()))
-        pairs = pa.StructArray.from_arrays([names, parts], fields=list(_LABELS.value_type))
-        offsets = pa.array(range(0, len(order) + 1, len(labels)), pa.int32())
-        table["labels"] = pa.ListArray.from_arrays(offsets, pairs)
-    else:
-        table["labels"] = pa.nulls(count, _LABELS)
-    return pa.table(table)
+def _rows(file: File, lines: pa.Array, reject: pa.Array, values: dict[str, pa.Array]) -> pa.Table:
+    return pa.table({"file": pa.repeat(str(file), len(lines)), "line": lines, "reject": reject, **values})
 
 
 # CSV
 
 
-def _delimiter(header: str) -> str:
-    return max(DELIMITERS, key=header.count)
-
-
-def _header(line: str) -> list[str]:
-    return next(csv.reader([line.rstrip("\r\n")], delimiter=_delimiter(line)), [])
-
-
 def _csv_rows(file: File, mapping: TableMapping) -> Iterator[pa.Table]:
-    lines = _text_lines(file)
-    first = next(lines).removeprefix("\ufeff")
-    header = _header(first)
-    fields = _wanted(file, mapping, header)
-    places = {column: header.index(column) for column in [*fields.values(), *mapping.labels]}
-    records: list[Record] = []
-    for record in _csv_records(file, csv.reader(lines, delimiter=_delimiter(first), strict=True), len(header)):
+    table = csv_records.Table(file)
+    wanted = _placed(file, mapping, table.header)
+    places = {name: table.header.index(column) for name, column in wanted.items()}
+    records: list[csv_records.Record] = []
+    for record in table.records(places["created_at"]):
         records.append(record)
         if len(records) == BATCH_ROWS:
-            yield _csv_table(records, places, fields, mapping.labels)
+            yield _csv_table(file, records, places)
             records = []
     if records:
-        yield _csv_table(records, places, fields, mapping.labels)
+        yield _csv_table(file, records, places)
 
 
-def _text_lines(file: File) -> Iterator[str]:
-    """Lines with their ends, as the csv module wants them; bytes that are not UTF-8 are kept for the record to tell."""
-    for block in ahead(blocks(file)):
-        yield from io.StringIO(block.decode("utf-8", "surrogateescape"), newline="\n")
-
-
-def _csv_records(file: File, reader: Any, width: int) -> Iterator[Record]:
-    """The line on which a record starts (the header is line 1), why it is not readable, and its values."""
-    faulty = [""] * width
-    while True:
-        line = reader.line_num + 2
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            # Whatever follows an open quote would be swallowed without a count.
-            if "field larger" in str(error):
-                most = f"a field has more than {csv.field_size_limit():,} characters"
-                raise UserError(f"{file}:{line}: {most}; is a quote that opens here not closed?") from error
-            if "end of data" in str(error):
-                raise UserError(f"{file}:{line}: a quote that opens here is not closed; expected CSV") from error
-            yield line, "invalid CSV", faulty
-            continue
-        if len(row) == width:
-            yield line, None, row
-        elif row:
-            yield line, "wrong number of columns", faulty
-
-
-def _csv_table(records: list[Record], places: dict[str, int], fields: dict[str, str], labels: list[str]) -> pa.Table:
-    try:
-        values = {column: _column(records, place) for column, place in places.items()}
-    except UnicodeEncodeError:
-        records = [_readable(record) for record in records]
-        values = {column: _column(records, place) for column, place in places.items()}
+def _csv_table(file: File, records: list[csv_records.Record], places: dict[str, int]) -> pa.Table:
+    records = csv_records.readable(records)
+    values = {name: pa.array([row[place] for _, _, row in records], pa.string()) for name, place in places.items()}
     lines = pa.array([line for line, _, _ in records], pa.int64())
-    return _as_rows(lines, pa.array([reject for _, reject, _ in records], pa.string()), values, fields, labels)
-
-
-def _column(records: list[Record], place: int) -> pa.Array:
-    return pa.array([row[place] for _, _, row in records], pa.string())
-
-
-def _readable(record: Record) -> Record:
-    line, reject, row = record
-    if any("\ud800" <= character <= "\udfff" for value in row for character in value):
-        return line, reject or "not UTF-8", [""] * len(row)
-    return record
-
-
-# JSON lines
-
-
-def _json_rows(connection: Connection, file: File, mapping: TableMapping) -> Iterator[pa.Table]:
-    start = head(file, HEAD_BYTES)
-    fields = _wanted(file, mapping, json_paths.paths(start))
-    names = list(dict.fromkeys([*fields.values(), *mapping.labels]))
-    lists = json_paths.lists(start)
-    top = json_paths.keys(start)
-    pointers = [json_paths.pointer(lists.get(name, name), top) for name in names]
-    for lines in line_tables(file):
-        connection.register("lines", lines)
-        rows = connection.sql(_JSON_ROWS, params={"pointers": pointers}).to_arrow_table().combine_chunks()
-        found = rows["fields"].combine_chunks()
-        values = {name: pc.list_element(found, place).cast(pa.string()) for place, name in enumerate(names)}
-        for name in lists.keys() & values.keys():
-            values[name] = json_paths.joined(connection, values[name], name.removeprefix(lists[name] + "."))
-        yield _as_rows(rows["line"], rows["reject"], values, fields, mapping.labels)
+    return _rows(file, lines, pa.array([reject for _, reject, _ in records], pa.string()), values)
 
 
 # Parquet
 
 
-def _parquet(file: File) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(file.path)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file}: damaged or cut off Parquet file ({' '.join(str(error).split())})") from error
+def _parquet_chunks(file: File, mapping: TableMapping) -> Iterator[Chunk]:
+    parquet = parquet_columns.opened(file)
+    schema = parquet.schema_arrow
+    top = {name: _top(schema, path) for name, path in _wanted(mapping).items()}
+    wanted = _placed(file, mapping, parquet_columns.columns(schema))
+    kinds = {name: schema.field(column).type for name, column in top.items()}
+    # What is an object or a list goes the way of JSON, but for plain lists of what takes lists.
+    nested = {name for name, kind in kinds.items() if not _is_flat(name, kind)}
+    codes = {column: f"c{place}" for place, column in enumerate(dict.fromkeys(top[name] for name in sorted(nested)))}
+    paths = {name: codes[top[name]] + wanted[name].removeprefix(top[name]) for name in nested}
+    extraction = _extraction(paths) if nested else None
+    is_time = pa.types.is_temporal(kinds["created_at"])
+    line = 1
+    for batch in parquet_columns.batches(file, parquet, list(dict.fromkeys(top.values())), BATCH_ROWS):
+        rows = _parquet_rows(file, batch, {name: wanted[name] for name in wanted if name not in nested}, codes, line)
+        line += batch.num_rows
+        yield Chunk(rows, extraction, None if is_time else mapping.time_format)
 
 
-def _parquet_rows(file: File, mapping: TableMapping) -> Iterator[tuple[pa.Table, str | None]]:
-    parquet = _parquet(file)
-    fields = _wanted(file, mapping, list(parquet.schema_arrow.names))
-    typed = pa.types.is_temporal(parquet.schema_arrow.field(mapping.created_at).type)
-    first = 1
-    for batch in parquet.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys([*fields.values(), *mapping.labels]))):
-        values = {name: _strings(file, name, batch[name]) for name in batch.schema.names}
-        lines = pa.array(range(first, first + batch.num_rows), pa.int64())
-        rows = _as_rows(lines, pa.nulls(batch.num_rows, pa.string()), values, fields, mapping.labels)
-        yield rows, None if typed else mapping.time_format
-        first += batch.num_rows
+def _top(schema: pa.Schema, path: str) -> str:
+    """The column that a path starts with."""
+    steps = path.split(".")
+    starts = [".".join(steps[:length]) for length in range(len(steps), 0, -1)]
+    return next((start for start in starts if start in schema.names), path)
 
 
-def _strings(file: File, name: str, values: pa.Array) -> pa.Array:
-    try:
-        if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-            return pc.binary_join(values.cast(pa.list_(pa.string())), " ")
-        if pa.types.is_timestamp(values.type):  # in UTC, but without its sign: the meaning of a time without a zone
-            exact = values.cast(pa.timestamp("us", values.type.tz), safe=False)
-            return exact.cast(pa.timestamp("us")).cast(pa.string())
-        return values.cast(pa.string())
-    except pa.ArrowException as error:
-        expected = "expected strings, numbers, times or lists of strings"
-        raise UserError(f"{file}: column {name!r} is {values.type}; {expected}") from error
+def _is_flat(name: str, kind: pa.DataType) -> bool:
+    return parquet_columns.is_plain(kind) or (
+        name not in SINGLES and parquet_columns.is_list(kind) and parquet_columns.is_plain(kind.value_type)
+    )
+
+
+def _parquet_rows(
+    file: File, batch: pa.RecordBatch, flat: dict[str, str], codes: dict[str, str], line: int
+) -> pa.Table:
+    faults, values = pa.repeat(False, batch.num_rows), {}
+    for name, column in flat.items():
+        values[name], bad = parquet_columns.strings(file, column, batch[column])
+        faults = pc.or_(faults, bad)
+    if codes:
+        parts = [parquet_columns.without_faults(batch[column]) for column in codes]
+        for _, bad in parts:
+            faults = pc.or_(faults, bad)
+        values["nested"] = pa.StructArray.from_arrays([part for part, _ in parts], list(codes.values()))
+    reject = pc.if_else(faults, "not UTF-8", pa.scalar(None, pa.string()))
+    return _rows(file, pa.array(range(line, line + batch.num_rows), pa.int64()), reject, values)
