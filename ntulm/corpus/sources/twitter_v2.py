@@ -65,25 +65,20 @@ _REFERRED: dict[str, Any] = {
     "author": _USER,
 }
 _TWEET = {**_REFERRED, "username": "VARCHAR", "in_reply_to_user": _USER, "referenced_tweets": [_REFERRED]}
-_PAGE = {
-    "id": "VARCHAR",
-    "text": "VARCHAR",
-    "author_id": "VARCHAR",
-    "data": "JSON",
+# A record is a page, a tweet or a file of includes.
+_RECORD = {
+    **_TWEET,
+    "data": [_TWEET],
     "includes": {"users": [_USER], "tweets": [_REFERRED]},
-    "users": [_USER],  # a file of includes is one such object
+    "users": [_USER],
     "tweets": "JSON",
     "errors": "JSON",
     "meta": "JSON",
     "resource_id": "VARCHAR",
     "detail": "VARCHAR",
 }
-STRUCTURES = {
-    "page": json.dumps(_PAGE),
-    "tweet": json.dumps(_TWEET),
-    "tweets": json.dumps([_TWEET]),
-    "referred": json.dumps(_REFERRED),
-}
+STRUCTURES = {"record": json.dumps(_RECORD), "tweet": json.dumps(_TWEET), "referred": json.dumps(_REFERRED)}
+_RECORD_AS_TWEET = ", ".join(f"{name} := record.{name}" for name in _TWEET)
 
 _MACROS = rf"""
 CREATE MACRO pair(user) AS struct_pack(id := user.id, handle := user.username);
@@ -94,8 +89,8 @@ CREATE MACRO moment(written) AS
     CASE WHEN regexp_matches(written, '^\d{{4}}-\d\d-\d\d') THEN TRY_CAST(written AS TIMESTAMPTZ) END;
 CREATE MACRO writer(tweet) AS coalesce(tweet.author_id, tweet.author.id);
 -- A long text has entities of its own; where it has none they are taken from it.
-CREATE MACRO is_long(tweet) AS coalesce(tweet.note_tweet.text, '') <> '';
-CREATE MACRO entities(tweet) AS CASE WHEN is_long(tweet) THEN tweet.note_tweet.entities ELSE tweet.entities END;
+CREATE MACRO entities(tweet) AS
+    CASE WHEN tweet.note_tweet.text <> '' THEN tweet.note_tweet.entities ELSE tweet.entities END;
 -- Null where the tweet has no entities: from the text. A kind that is not among them was not in the text.
 CREATE MACRO listed(entities, list) AS CASE WHEN entities IS NOT NULL THEN coalesce(list, []) END;
 CREATE MACRO mentioned(entities) AS
@@ -105,11 +100,11 @@ CREATE MACRO linked(urls) AS
     list_transform(urls, lambda link: coalesce(link.unwound_url, link.expanded_url, link.url));
 CREATE MACRO located(tweet) AS
     list_filter([coalesce(tweet.geo.place_id, tweet.geo.id)], lambda place: place IS NOT NULL);
-CREATE MACRO content_of(tweet, entities) AS struct_pack(
+CREATE MACRO content(tweet, entities) AS struct_pack(
     post_id := tweet.id,
     created_at := moment(tweet.created_at),
     lang := tweet.lang,
-    text := CASE WHEN is_long(tweet) THEN tweet.note_tweet.text ELSE tweet.text END,
+    text := coalesce(nullif(tweet.note_tweet.text, ''), tweet.text),
     author := writer(tweet),
     mentions := mentioned(entities),
     hashtags := listed(entities, tagged(entities.hashtags)),
@@ -120,7 +115,6 @@ CREATE MACRO content_of(tweet, entities) AS struct_pack(
     reply_to := tweet.in_reply_to_user_id,
     quoted := NULL::VARCHAR
 );
-CREATE MACRO content(tweet) AS content_of(tweet, entities(tweet));
 -- Of an original of which there is nothing but the retweet.
 CREATE MACRO repost_head() AS '{SQL_PATTERNS["repost_pattern"]}';
 CREATE MACRO is_cut(text) AS ends_with(text, '…');
@@ -132,7 +126,7 @@ CREATE MACRO without_half_tag(tags, text) AS CASE WHEN is_cut(text)
 CREATE MACRO head_handle(text) AS nullif(regexp_extract(text, '^(?:RT|rt) [@＠](\w+):', 1), '');
 CREATE MACRO known_id(handle, users) AS
     list_filter(users, lambda user: lower(user.username) = lower(handle) AND user.id IS NOT NULL)[1].id;
-CREATE MACRO remains_of(own, retweeted, author) AS struct_pack(
+CREATE MACRO remains(own, retweeted, author) AS struct_pack(
     post_id := retweeted.id,
     created_at := NULL::TIMESTAMPTZ,
     lang := own.lang,
@@ -150,12 +144,12 @@ CREATE MACRO remains_of(own, retweeted, author) AS struct_pack(
 CREATE MACRO referred(tweet, kind) AS list_filter(tweet.referenced_tweets, lambda one: one.type = kind)[1];
 """
 
-# The tables of a block, each from the one before. A record becomes as many rows as its page has tweets, one at least.
-_PAGES = """
+# The tables of a block, each from the one before.
+_PAGES = f"""
 CREATE OR REPLACE TEMP TABLE page AS
 WITH read AS (
-    SELECT row_number() OVER () AS page, file, line, content, reject,
-        CASE WHEN reject IS NULL THEN TRY(from_json(content, $page)) END AS record
+    SELECT row_number() OVER () AS page, file, line, reject, content,
+        CASE WHEN reject IS NULL THEN TRY(from_json(content, $record)) END AS record
     FROM lines
 )
 SELECT page, file, line, record.includes.tweets AS included,
@@ -166,32 +160,39 @@ SELECT page, file, line, record.includes.tweets AS included,
         WHEN record IS NULL THEN CASE WHEN json_valid(content) THEN 'not a post object' ELSE 'invalid JSON' END
     END AS unread,
     CASE
-        WHEN record.id IS NOT NULL OR record.text IS NOT NULL OR record.author_id IS NOT NULL OR record.data IS NOT NULL
-            THEN NULL
+        WHEN coalesce(record.id, record.text, record.author_id) IS NOT NULL OR len(record.data) > 0 THEN NULL
         WHEN record.users IS NOT NULL OR record.tweets IS NOT NULL THEN 'users and posts referred to'
         WHEN record.resource_id IS NOT NULL OR record.detail IS NOT NULL THEN 'error message'
-        WHEN record.errors IS NOT NULL OR record.meta IS NOT NULL OR record.includes IS NOT NULL
+        WHEN record.data IS NOT NULL OR record.errors IS NOT NULL OR record.meta IS NOT NULL OR record.includes IS NOT NULL
             THEN 'no posts on this page'
     END AS left_out,
     CASE
-        WHEN record.data IS NULL OR record.text IS NOT NULL THEN [TRY(from_json(content, $tweet))]
-        WHEN json_type(record.data) = 'ARRAY' THEN coalesce(TRY(from_json(record.data, $tweets)), [NULL])
-        ELSE [TRY(from_json(record.data, $tweet))]
+        WHEN record IS NULL THEN NULL
+        WHEN record.text IS NOT NULL OR record.author_id IS NOT NULL THEN [struct_pack({_RECORD_AS_TWEET})]
+        WHEN record.data IS NOT NULL THEN record.data
+        WHEN json_type(json_extract(content, '$.data')) = 'OBJECT'
+            THEN [from_json(json_extract(content, '$.data'), $tweet)]
+        ELSE [struct_pack({_RECORD_AS_TWEET})]
     END AS tweets
 FROM read
 """
+# A record becomes as many rows as its page has tweets, one at least.
 _TWEETS = """
 CREATE OR REPLACE TEMP TABLE tweet AS
 SELECT row_number() OVER () AS row, *, referred(tweet, 'retweeted') AS retweeted, referred(tweet, 'quoted') AS quoted,
-    referred(tweet, 'replied_to') AS answered
+    referred(tweet, 'replied_to') AS answered, entities(tweet) AS entities
 FROM (
-    SELECT * EXCLUDE (tweets, included, left_out),
-        CASE WHEN len(tweets) = 0 THEN coalesce(left_out, 'no posts on this page') ELSE left_out END AS left_out,
-        unnest(CASE WHEN len(tweets) = 0 OR left_out IS NOT NULL THEN [NULL] ELSE tweets END) AS tweet,
-        unnest(range(1, greatest(len(tweets), 1) + 1)) AS place
+    SELECT page, unnest(range(greatest(len(tweets), 1))) AS place,
+        unnest(CASE WHEN len(tweets) > 0 THEN tweets ELSE [NULL] END) AS tweet
     FROM page
 )
-WHERE unread IS NULL OR place = 1
+"""
+_KNOWN = """
+CREATE OR REPLACE TEMP TABLE known AS
+SELECT page, referred.id AS id, first(referred) AS referred
+FROM (SELECT page, unnest(included) AS referred FROM page)
+WHERE referred.id IS NOT NULL
+GROUP BY ALL
 """
 _MISSING = """
 CREATE OR REPLACE TEMP TABLE missing AS
@@ -201,72 +202,61 @@ SELECT DISTINCT page, id FROM (
         CASE WHEN writer(quoted) IS NULL THEN quoted.id END,
         CASE WHEN writer(answered) IS NULL AND tweet.in_reply_to_user_id IS NULL THEN answered.id END
     ]) AS id FROM tweet
-) ANTI JOIN (SELECT page, unnest(included).id AS id FROM page) USING (page, id)
+) ANTI JOIN known USING (page, id)
 WHERE id IS NOT NULL
 """
-_INCLUDED = """
-CREATE OR REPLACE TEMP TABLE included AS
-WITH own AS (SELECT page, unnest(included) AS referred FROM page)
-SELECT page, referred.id AS id, first(referred) AS referred FROM own WHERE referred.id IS NOT NULL GROUP BY ALL
-"""
+_FOUND = "INSERT INTO known SELECT page, id, TRY(from_json(content, $referred)) FROM found JOIN missing USING (id)"
 _ROWS = """
-WITH known AS (
-    SELECT page, id, referred FROM included
-    UNION ALL
-    SELECT page, id, TRY(from_json(content, $referred)) FROM found JOIN missing USING (id)
-), joined AS (
-    SELECT t.*, content(tweet) AS own, own_entities.mentions AS users, i.referred AS retweeted_post,
+WITH joined AS (
+    SELECT t.row, p.file, p.line, p.unread, p.left_out, place, tweet, content(tweet, entities) AS own, entities,
+        retweeted, quoted, answered, CASE WHEN place = 0 THEN p.people ELSE [] END AS people,
+        list_contains(p.hidden, writer(tweet)) AS hidden,
+        CASE WHEN retweeted.text IS NULL THEN r.referred ELSE retweeted END AS original,
         coalesce(writer(quoted), writer(q.referred)) AS quoted_author,
         coalesce(tweet.in_reply_to_user_id, tweet.in_reply_to_user.id, writer(answered), writer(a.referred)) AS reply_to
-    FROM (SELECT *, coalesce(tweet.entities, tweet.note_tweet.entities) AS own_entities FROM tweet) t
-    LEFT JOIN known i ON i.id = retweeted.id AND i.page = t.page
+    FROM tweet t
+    JOIN page p USING (page)
+    LEFT JOIN known r ON r.id = retweeted.id AND r.page = t.page
     LEFT JOIN known q ON q.id = quoted.id AND q.page = t.page
     LEFT JOIN known a ON a.id = answered.id AND a.page = t.page
-), completed AS (
-    SELECT *,
-        CASE WHEN retweeted.text IS NOT NULL THEN retweeted WHEN retweeted_post.text IS NOT NULL THEN retweeted_post END
-            AS original,
-        -- Without a reference: the fields were not asked for, and what stands so in this version's texts is a retweet.
-        retweeted IS NOT NULL OR coalesce(regexp_matches(own.text, repost_head()), false) AS is_repost
-    FROM joined
 ), judged AS (
-    SELECT *, CASE
-        WHEN unread IS NOT NULL THEN unread
-        WHEN left_out IS NOT NULL THEN NULL
-        WHEN own.post_id IS NULL AND own.text IS NULL AND own.author IS NULL THEN 'not a post object'
-        WHEN tweet.username IS NOT NULL AND own.text IS NULL THEN NULL
-        WHEN tweet.created_at IS NOT NULL AND own.created_at IS NULL THEN 'impossible date'
-    END AS reject,
-    CASE
-        WHEN left_out IS NOT NULL THEN left_out
-        WHEN tweet.username IS NOT NULL AND own.text IS NULL THEN 'user profile'
-    END AS reason
-    FROM completed
+    SELECT *,
+        CASE
+            WHEN unread IS NOT NULL THEN unread
+            WHEN left_out IS NOT NULL OR (tweet.username IS NOT NULL AND own.text IS NULL) THEN NULL
+            WHEN coalesce(own.post_id, own.text, own.author) IS NULL THEN 'not a post object'
+            WHEN tweet.created_at IS NOT NULL AND own.created_at IS NULL THEN 'impossible date'
+        END AS reject,
+        CASE WHEN tweet.username IS NOT NULL AND own.text IS NULL THEN 'user profile' ELSE left_out END AS reason,
+        -- Without a reference: the field was not asked for, and what stands so in this version's texts is a retweet.
+        retweeted IS NOT NULL OR coalesce(regexp_matches(own.text, repost_head()), false) AS is_repost,
+        entities(original) AS original_entities
+    FROM joined
 ), readable AS (
-    SELECT * EXCLUDE (own), CASE WHEN reject IS NULL AND reason IS NULL THEN own END AS own
+    SELECT * EXCLUDE (own), CASE WHEN reject IS NULL AND reason IS NULL THEN own END AS own,
+        coalesce(writer(retweeted), writer(original), known_id(head_handle(own.text), entities.mentions),
+            head_handle(own.text)) AS original_author
     FROM judged
 )
-SELECT file, line, reject, CASE WHEN reject IS NULL THEN reason END AS left_out,
+SELECT file, line, reject, CASE WHEN unread IS NULL THEN reason END AS left_out,
     own.post_id, own.created_at, own.lang, own.text, own.author,
     own.mentions, own.hashtags, own.urls, own.places, own.cashtags,
     CASE WHEN own IS NOT NULL THEN reply_to END AS reply_to,
     CASE WHEN own IS NOT NULL THEN quoted_author END AS quoted,
     CASE WHEN own IS NOT NULL THEN answered.id END AS reply_to_post,
     CASE WHEN own IS NOT NULL THEN quoted.id END AS quoted_post,
-    CASE WHEN own IS NOT NULL AND (tweet.author.protected OR list_contains(hidden, own.author)) THEN 'protected' END
-        AS visibility,
+    CASE WHEN own IS NOT NULL AND (tweet.author.protected OR hidden) THEN 'protected' END AS visibility,
     CASE WHEN own IS NOT NULL THEN is_repost END AS is_repost,
     CASE
         WHEN own IS NULL OR NOT is_repost THEN NULL
-        WHEN original IS NOT NULL THEN content(original)
-        ELSE remains_of(own, retweeted, coalesce(
-            writer(retweeted), writer(retweeted_post), known_id(head_handle(own.text), users), head_handle(own.text)))
+        WHEN original.text IS NOT NULL THEN content(original, original_entities)
+        ELSE remains(own, retweeted, original_author)
     END AS reposted,
     list_distinct(
-        CASE WHEN place = 1 THEN people ELSE [] END
+        people
         || whole([struct_pack(id := tweet.id, handle := tweet.username), pair(tweet.author), pair(tweet.in_reply_to_user),
             pair(retweeted.author), pair(quoted.author), pair(answered.author)])
-        || coalesce(whole(pairs(users)), []) || coalesce(whole(pairs(original.entities.mentions)), [])
+        || coalesce(whole(pairs(entities.mentions)), []) || coalesce(whole(pairs(original_entities.mentions)), [])
     ) AS people
 FROM readable ORDER BY row
 """
@@ -342,12 +332,14 @@ def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.Rec
 
         def rows(cursor: Connection, lines: pa.Table) -> pa.Table:
             cursor.register("lines", lines)
-            cursor.execute(_PAGES, {name: STRUCTURES[name] for name in ("page", "tweet", "tweets")})
+            cursor.execute(_PAGES, {name: STRUCTURES[name] for name in ("record", "tweet")})
             cursor.execute(_TWEETS)
-            cursor.execute(_INCLUDED)
-            cursor.execute(_MISSING)
-            cursor.register("found", _found(cursor, references))
-            return conformed(cursor.sql(_ROWS, params={"referred": STRUCTURES["referred"]}).to_arrow_table())
+            cursor.execute(_KNOWN)
+            if references is not None:
+                cursor.execute(_MISSING)
+                cursor.register("found", _found(cursor, references))
+                cursor.execute(_FOUND, {"referred": STRUCTURES["referred"]})
+            return conformed(cursor.sql(_ROWS).to_arrow_table())
 
         for table in side_by_side(connection, rows, record_lines(files)):
             yield from table.to_batches()
@@ -408,10 +400,8 @@ def _holds_includes(start: Sample) -> bool:
     return re.match(rb'\s*{\s*"(users|tweets|media|places)"', start.head.removeprefix(b"\xef\xbb\xbf")) is not None
 
 
-def _found(cursor: Connection, references: References | None) -> pa.Table:
+def _found(cursor: Connection, references: References) -> pa.Table:
     """Id and content of the posts that this block misses."""
-    found = []
-    if references is not None:
-        found = references.find([row[0] for row in cursor.execute("SELECT DISTINCT id FROM missing").fetchall()])
+    found = references.find([row[0] for row in cursor.execute("SELECT DISTINCT id FROM missing").fetchall()])
     ids, contents = zip(*found, strict=True) if found else ((), ())
     return pa.table({"id": pa.array(ids, pa.string()), "content": pa.array(contents, pa.string())})
