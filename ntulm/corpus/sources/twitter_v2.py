@@ -151,6 +151,10 @@ WITH read AS (
     SELECT row_number() OVER () AS page, file, line, reject, content,
         CASE WHEN reject IS NULL THEN TRY(from_json(content, $record)) END AS record
     FROM lines
+), looked_at AS (
+    SELECT *, CASE WHEN record IS NOT NULL AND record.data IS NULL AND record.text IS NULL
+        THEN nullif(json_extract(content, '$.data')::VARCHAR, 'null') END AS one
+    FROM read
 )
 SELECT page, file, line, record.includes.tweets AS included,
     whole(pairs(coalesce(record.includes.users, []) || coalesce(record.users, []))) AS people,
@@ -160,7 +164,7 @@ SELECT page, file, line, record.includes.tweets AS included,
         WHEN record IS NULL THEN CASE WHEN json_valid(content) THEN 'not a post object' ELSE 'invalid JSON' END
     END AS unread,
     CASE
-        WHEN coalesce(record.id, record.text, record.author_id) IS NOT NULL OR len(record.data) > 0 THEN NULL
+        WHEN coalesce(record.id, record.text, record.author_id, one) IS NOT NULL OR len(record.data) > 0 THEN NULL
         WHEN record.users IS NOT NULL OR record.tweets IS NOT NULL THEN 'users and posts referred to'
         WHEN record.resource_id IS NOT NULL OR record.detail IS NOT NULL THEN 'error message'
         WHEN record.data IS NOT NULL OR record.errors IS NOT NULL OR record.meta IS NOT NULL OR record.includes IS NOT NULL
@@ -170,11 +174,10 @@ SELECT page, file, line, record.includes.tweets AS included,
         WHEN record IS NULL THEN NULL
         WHEN record.text IS NOT NULL OR record.author_id IS NOT NULL THEN [struct_pack({_RECORD_AS_TWEET})]
         WHEN record.data IS NOT NULL THEN record.data
-        WHEN json_type(json_extract(content, '$.data')) = 'OBJECT'
-            THEN [from_json(json_extract(content, '$.data'), $tweet)]
+        WHEN one IS NOT NULL THEN [TRY(from_json(one, $tweet))]
         ELSE [struct_pack({_RECORD_AS_TWEET})]
     END AS tweets
-FROM read
+FROM looked_at
 """
 # A record becomes as many rows as its page has tweets, one at least.
 _TWEETS = """
@@ -284,7 +287,8 @@ def _confidence(value: dict[str, Any]) -> float:
         signs = len(_TWEET_KEYS & value.keys())
         return 1.0 if signs > 1 or "author_id" in value else LIKELY if signs else 0.0
     if {"id", "username"} <= value.keys() and not {"acct", "text"} & value.keys():
-        return 1.0 if len(_USER_KEYS & value.keys()) > 1 else UNLIKELY if value.keys() <= {*_USER, "name"} else 0.0
+        signs = len(_USER_KEYS & value.keys())
+        return 1.0 if signs > 1 else LIKELY if signs else UNLIKELY if value.keys() <= {*_USER, "name"} else 0.0
     if "data" not in value and "id" not in value:
         errors = _objects(value.get("errors"))
         meta = value.get("meta")

@@ -1,0 +1,263 @@
+"""Twitter's exports: both versions of the API and the archive of an account, told apart and read right. All posts are made up."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import exports
+import pyarrow as pa
+import pytest
+
+from ntulm.corpus.sources import formats, json_records, twitter_archive, twitter_v2
+from ntulm.corpus.sources.export import File
+from ntulm.corpus.sources.lines import record_lines
+from ntulm.errors import UserError
+
+Record = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def arrays(monkeypatch):
+    """Arrays and assignments, as `record_lines` and `objects` are to read them."""
+
+    def values(text: str) -> list[Any] | None:
+        if not text.startswith(("[", "window.")):
+            return None
+        return json.loads(text[text.index("[") :].rstrip(";\n"))
+
+    def records(files, items=()):
+        for file in files:
+            if (found := values(file.path.read_text())) is None:
+                yield from record_lines([file], items)
+            else:
+                lines = [pa.array(range(1, len(found) + 1), pa.int64()), pa.array(map(json.dumps, found), pa.string())]
+                nothing = pa.nulls(len(found), pa.string())
+                names = pa.array([str(file)] * len(found), pa.string())
+                yield pa.table([*lines, nothing, names], names=["line", "content", "reject", "file"])
+
+    def objects(start, plain=formats.objects):
+        found = values(start.decode())
+        return plain(start) if found is None else [value for value in found if isinstance(value, dict)]
+
+    for module in (json_records, twitter_v2):
+        monkeypatch.setattr(module, "record_lines", records)
+    monkeypatch.setattr(formats, "objects", objects)
+
+
+def rows(path: Path, name: str = "auto") -> list[Record]:
+    batches = exports.batches(path, name)
+    assert all(batch.schema == formats.RAW_SCHEMA for batch in batches)
+    return [row for batch in batches for row in batch.to_pylist()]
+
+
+def write(path: Path, *records: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def people(row: Record) -> set[tuple[str, str]]:
+    return {(person["id"], person["handle"]) for person in row["people"]}
+
+
+# Version 2
+
+
+def user(number: int, **changes: Any) -> Record:
+    return {"id": str(number), "username": f"user{number}", "name": "N", "public_metrics": {}, **changes}
+
+
+def tweet(number: int, by: int | None = 1, text: str = "good beans", **changes: Any) -> Record:
+    written = {"id": str(number), "created_at": "2021-05-10T17:30:00.000Z", "text": text, "lang": "en"}
+    named = {} if by is None else {"author_id": str(by)}
+    return {**written, **named, "public_metrics": {"like_count": 1}, **changes}
+
+
+def referring(kind: str, number: int, **expanded: Any) -> list[Record]:
+    return [{"type": kind, "id": str(number), **expanded}]
+
+
+CUT = "RT @user2: the long and winding story of #beans and of #cof…"
+WHOLE = "the long and winding story of #beans and of #coffee for all"
+WHOLE_TAGS = {"hashtags": [{"start": 30, "tag": "beans"}, {"tag": "coffee"}]}
+CUT_ENTITIES = {"mentions": [{"username": "user2", "id": "2"}], "hashtags": [{"tag": "beans"}, {"tag": "cof"}]}
+
+
+def retweet(number: int, original: int, **changes: Any) -> Record:
+    return tweet(number, 1, CUT, entities=CUT_ENTITIES, referenced_tweets=referring("retweeted", original), **changes)
+
+
+def page(*tweets: Record, users: Any = (), referred: Any = (), **changes: Any) -> Record:
+    return {"data": list(tweets), "includes": {"users": list(users), "tweets": list(referred)}, "meta": {}, **changes}
+
+
+def check_repost(row: Record) -> None:
+    original = row["reposted"]
+    assert row["is_repost"] and row["author"] == "1"
+    assert (original["post_id"], original["author"], original["text"]) == ("90", "2", WHOLE)
+    assert original["hashtags"] == ["beans", "coffee"]
+
+
+def test_a_page_gives_a_row_per_tweet_with_the_originals_from_its_includes(tmp_path):
+    original = tweet(90, 2, WHOLE, entities=WHOLE_TAGS)
+    answer = tweet(
+        12, 3, referenced_tweets=[*referring("quoted", 90), *referring("replied_to", 80)], in_reply_to_user_id="5"
+    )
+    one = page(retweet(11, 90), answer, users=[user(1), user(2), user(3, protected=True)], referred=[original])
+    write(tmp_path / "pages.jsonl", one, page(tweet(13)))
+    assert exports.detect(tmp_path / "pages.jsonl") == "twitter_v2"
+    first, second, third = rows(tmp_path / "pages.jsonl")
+    check_repost(first)
+    assert [row["line"] for row in (first, second, third)] == [1, 1, 2]
+    assert people(first) == {("1", "user1"), ("2", "user2"), ("3", "user3")}
+    assert (second["quoted_post"], second["quoted"]) == ("90", "2")
+    assert (second["reply_to_post"], second["reply_to"]) == ("80", "5")
+    assert (second["visibility"], third["visibility"]) == ("protected", None)
+    assert first["created_at"] == datetime(2021, 5, 10, 17, 30, tzinfo=UTC)
+
+
+def test_flattened_tweets_have_all_in_themselves(tmp_path):
+    original = tweet(90, 2, WHOLE, entities=WHOLE_TAGS, author=user(2))
+    flat = tweet(
+        11, 1, CUT, entities=CUT_ENTITIES, author=user(1), in_reply_to_user=user(7), in_reply_to_user_id="7",
+        referenced_tweets=[{"type": "retweeted", **original}], geo={"place_id": "p1", "full_name": "Here", "id": "p1"},
+    )  # fmt: skip
+    quoting = tweet(12, 1, author={}, referenced_tweets=[{"type": "quoted", **original}])
+    write(tmp_path / "flat.jsonl", flat, quoting)
+    assert exports.detect(tmp_path / "flat.jsonl") == "twitter_v2"
+    first, second = rows(tmp_path / "flat.jsonl")
+    check_repost(first)
+    assert people(first) == {("1", "user1"), ("2", "user2"), ("7", "user7")}
+    assert first["places"] == ["p1"]
+    assert (second["author"], second["quoted"], second["is_repost"]) == ("1", "2", False)
+
+
+def academic_folder(folder: Path) -> Path:
+    """As jsonlite writes data frames: `{}` where a row has no list."""
+    nothing = {"hashtags": {}, "mentions": {}, "annotations": {}, "urls": {}}
+    plain = tweet(12, 3, "no entities here", entities=nothing, referenced_tweets={})
+    pages = {"data_11": [retweet(11, 90), plain], "data_14": [retweet(14, 90), retweet(15, 91)]}
+    for name, tweets in pages.items():
+        (folder / f"{name}.json").write_text(json.dumps(tweets) + "\n")
+    includes = {"users": [user(1), user(2)], "tweets": [tweet(90, 2, WHOLE, entities=WHOLE_TAGS)]}
+    (folder / "users_11.json").write_text(json.dumps(includes) + "\n")
+    (folder / "users_14.json").write_text(json.dumps({"users": [user(3)]}) + "\n")
+    return folder
+
+
+def test_a_folder_with_users_and_originals_in_files_of_their_own(tmp_path):
+    academic_folder(tmp_path)
+    assert exports.detect(tmp_path) == "twitter_v2"
+    found = rows(tmp_path)
+    first, plain, again, lost, includes, users = found
+    check_repost(first)
+    check_repost(again)
+    assert (plain["author"], plain["hashtags"], plain["mentions"], plain["is_repost"]) == ("3", [], [], False)
+    assert lost["is_repost"] and lost["reposted"]["post_id"] == "91"
+    assert includes["left_out"] == users["left_out"] == "users and posts referred to"
+    assert people(includes) == {("1", "user1"), ("2", "user2")} and people(users) == {("3", "user3")}
+
+
+def test_an_original_of_which_only_the_cut_text_is_left_is_nobodys(tmp_path):
+    untagged = {**retweet(12, 91), "entities": None}
+    whole = tweet(13, 1, "RT @User2: short and whole", referenced_tweets=referring("retweeted", 92), entities=CUT_ENTITIES)
+    unasked = tweet(14, 1, "RT @user9: no field asked for")
+    write(tmp_path / "a", retweet(11, 90), untagged, whole, unasked)
+    cut, bare, short, plain = rows(tmp_path / "a")
+    text = "the long and winding story of #beans and of"
+    assert (cut["reposted"]["text"], cut["reposted"]["author"]) == (text, None)
+    assert (cut["reposted"]["hashtags"], cut["reposted"]["mentions"]) == (["beans"], [])
+    assert (bare["reposted"]["text"], bare["reposted"]["hashtags"]) == (text, None)
+    assert (short["reposted"]["text"], short["reposted"]["author"]) == ("short and whole", "2")
+    assert plain["is_repost"] and plain["reposted"]["post_id"] is None and plain["reposted"]["author"] == "user9"
+
+
+def test_entities_of_version_2(tmp_path):
+    entities = {
+        "hashtags": [{"tag": "Beans"}],
+        "cashtags": [{"tag": "BEAN"}],
+        "mentions": [{"username": "user2", "id": "2"}, {"username": "old"}],
+        "urls": [
+            {"url": "https://t.co/a", "expanded_url": "https://sho.rt/a", "unwound_url": "https://beans.example/a"},
+            {"url": "https://t.co/b", "expanded_url": "https://beans.example/b"},
+        ],
+    }
+    note = {"text": "a long text with #more", "entities": {"hashtags": [{"tag": "more"}]}}
+    write(
+        tmp_path / "a",
+        tweet(1, entities=entities),
+        tweet(2),
+        tweet(3, note_tweet=note, entities=entities),
+        tweet(4, note_tweet={"text": "a long #text"}, entities=entities),
+    )
+    full, none, long, bare = rows(tmp_path / "a")
+    assert (full["hashtags"], full["cashtags"], full["mentions"]) == (["Beans"], ["BEAN"], ["2", "old"])
+    assert full["urls"] == ["https://beans.example/a", "https://beans.example/b"]
+    assert (none["hashtags"], none["mentions"], none["urls"], none["cashtags"]) == (None, None, None, None)
+    assert (long["text"], long["hashtags"], long["mentions"]) == ("a long text with #more", ["more"], [])
+    assert (bare["text"], bare["hashtags"]) == ("a long #text", None)
+
+
+def test_pages_of_client_libraries_and_of_streams(tmp_path):
+    array = [page(tweet(1), tweet(2)), page(tweet(3))]
+    (tmp_path / "array.json").write_text(json.dumps(array))
+    assert exports.detect(tmp_path / "array.json") == "twitter_v2"
+    assert [(row["line"], row["post_id"]) for row in rows(tmp_path / "array.json")] == [(1, "1"), (1, "2"), (2, "3")]
+    write(tmp_path / "stream", {"data": tweet(1), "includes": {"users": [user(1)]}, "matching_rules": [{"id": "1"}]})
+    assert exports.detect(tmp_path / "stream") == "twitter_v2"
+    (row,) = rows(tmp_path / "stream")
+    assert (row["post_id"], people(row)) == ("1", {("1", "user1")})
+
+
+def test_what_is_no_tweet_of_version_2(tmp_path):
+    problem = {"type": "https://api.twitter.com/2/problems/resource-not-found", "title": "Not Found", "detail": "x"}
+    records = [
+        page(tweet(1)),
+        {"errors": [problem]},
+        {"data": [], "meta": {"result_count": 0}},
+        {"meta": {"result_count": 0}},
+        {**problem, "resource_id": "8"},
+        page(user(5), user(6)),
+        user(7),
+        {"data": [5, tweet(2, by=None), None], "includes": None},
+        {"data": None, "other": 1},
+        [1, 2],
+        {"data": [tweet(3, created_at="once")]},
+    ]
+    write(tmp_path / "a", *records)
+    with (tmp_path / "a").open("a") as file:
+        file.write('{"data": [{"id": \n')
+    found = rows(tmp_path / "a")
+    told = [(row["line"], row["left_out"] or row["reject"]) for row in found if row["post_id"] is None]
+    assert told == [
+        (2, "no posts on this page"),
+        (3, "no posts on this page"),
+        (4, "no posts on this page"),
+        (5, "error message"),
+        (6, "user profile"),
+        (6, "user profile"),
+        (7, "user profile"),
+        (8, "not a post object"),
+        (8, "not a post object"),
+        (9, "not a post object"),
+        (10, "not a post object"),
+        (11, "impossible date"),
+        (12, "invalid JSON"),
+    ]
+    assert [people(row) for row in found if row["left_out"] == "user profile"] == [
+        {("5", "user5")}, {("6", "user6")}, {("7", "user7")},
+    ]  # fmt: skip
+    assert [row["author"] for row in found if row["post_id"] == "2"] == [None]  # which the corpus rejects
+
+
+def test_a_page_longer_than_the_sample_is_detected(tmp_path):
+    write(tmp_path / "a", page(*(tweet(number, text="x" * 200) for number in range(1000))))
+    assert twitter_v2.confidence(formats.Sample(File.of(tmp_path / "a"), (tmp_path / "a").read_bytes()[:4000], [])) > 0.5
+
+
+def test_references_are_found_and_the_first_stays(tmp_path):
+    references = twitter_v2.References(tmp_path / "a")
+    references.add([("1", "a"), ("2", "b"), ("1", "c")])
+    assert sorted(references.find(["1", "2", "3", *map(str, range(5, 2000))])) == [("1", "a"), ("2", "b")]
+    references.close()
