@@ -226,7 +226,7 @@ def test_a_retweet_embeds_its_original_and_a_hand_typed_one_is_a_post(tmp_path):
         (b"null", "not a post object"),
         (b"[1, 2]", "not a post object"),
         (b"17", "not a post object"),
-        (b'{"delete": {"status": {"id": 1}}}', "not a post object"),
+        (b'{"deleted": {"status": {"id": 1}}}', "not a post object"),
         (json.dumps(tweet(1, created_at="Wed Feb 30 00:00:00 +0000 2014")).encode(), "impossible date"),
         (json.dumps(tweet(1, created_at="yesterday")).encode(), "impossible date"),
         (b"[" * 100_000, "invalid JSON"),
@@ -354,11 +354,11 @@ def test_a_header_in_brackets_is_no_array(tmp_path):
     assert exports.detect(tmp_path) == "table"
 
 
-def test_objects_of_the_second_version_of_the_api_are_a_table(tmp_path):
+def test_objects_of_the_second_version_of_the_api_are_no_table(tmp_path):
     (tmp_path / "a").write_bytes(
         json_lines({"id": "1", "text": "hi", "author_id": "7", "created_at": "2020-01-01T00:00:00Z", "entities": {}})
     )
-    assert exports.detect(tmp_path) == "table"
+    assert exports.detect(tmp_path) == "twitter_v2"
 
 
 @pytest.mark.parametrize("time_format", ["%Q", "%"])

@@ -261,3 +261,223 @@ def test_references_are_found_and_the_first_stays(tmp_path):
     references.add([("1", "a"), ("2", "b"), ("1", "c")])
     assert sorted(references.find(["1", "2", "3", *map(str, range(5, 2000))])) == [("1", "a"), ("2", "b")]
     references.close()
+
+
+# The archive
+
+
+def assigned(path: Path, name: str, *records: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"window.YTD.{name}.part0 = {json.dumps(records, indent=2)}")
+
+
+def own(number: int, text: str = "good beans", **changes: Any) -> Record:
+    return {
+        "id": str(number),
+        "id_str": str(number),
+        "created_at": "Sat Feb 18 12:33:11 +0000 2023",
+        "full_text": text,
+        "lang": "en",
+        "retweeted": False,
+        "entities": {"hashtags": [], "symbols": [], "user_mentions": [], "urls": []},
+        **changes,
+    }
+
+
+def mention(number: int) -> Record:
+    return {"name": "N", "screen_name": f"user{number}", "id_str": str(number), "id": str(number), "indices": ["0", "6"]}
+
+
+LONG = "a story of beans & coffee that goes on " * 9
+
+
+def archive(folder: Path) -> Path:
+    data = folder / "data"
+    tags = {"hashtags": [{"text": "beans"}, {"text": "cof"}], "user_mentions": [mention(2)], "urls": [], "symbols": []}
+    link = {"url": "https://t.co/q", "expanded_url": "https://twitter.com/user4/status/77"}
+    assigned(
+        data / "tweets.js",
+        "tweets",
+        {"tweet": own(1, in_reply_to_user_id="2", in_reply_to_screen_name="user2", in_reply_to_status_id_str="70")},
+        {"tweet": own(2, CUT, entities=tags)},
+        {"tweet": own(3, "RT @User2: short and whole", entities={**tags, "hashtags": []})},
+        {"tweet": own(4, LONG[:250].replace("&", "&amp;") + "… https://t.co/long", entities=tags)},
+        {"tweet": own(5, "see https://t.co/q", entities={**tags, "urls": [link], "symbols": [{"text": "BEAN"}]})},
+    )
+    assigned(data / "tweets-part1.js", "tweets", own(6, "the older form", entities=None), {"tweet": {"other": 1}})
+    assigned(data / "community-tweet.js", "community_tweet", {"tweet": own(7, community_id_str="c1")})
+    assigned(data / "deleted-tweets.js", "deleted_tweets", {"tweet": own(8, "never said")})
+    note = {"noteTweetId": "500", "createdAt": "2023-02-18T12:33:11.000Z", "core": {"text": LONG, "urls": []}}
+    assigned(data / "note-tweet.js", "note_tweet", {"noteTweet": note})
+    like = {"tweetId": "90", "fullText": "liked", "expandedUrl": "https://twitter.com/i/web/status/90"}
+    assigned(data / "like.js", "like", {"like": like}, {"like": {"tweetId": "91"}})
+    assigned(data / "account.js", "account", {"account": {"accountId": "1", "username": "user1", "email": "x"}})
+    assigned(data / "follower.js", "follower", {"follower": {"accountId": "9"}})
+    (data / "direct-messages.js").write_bytes(b"\xff\xfe\0 nobody reads this")
+    return folder
+
+
+def by_id(found: list[Record]) -> dict[str, Record]:
+    return {row["post_id"]: row for row in found if row["post_id"] is not None}
+
+
+def test_an_archive(tmp_path):
+    archive(tmp_path)
+    assert exports.detect(tmp_path) == "twitter_archive"
+    found = rows(tmp_path)
+    posts = by_id(found)
+    assert set(posts) == {"1", "2", "3", "4", "5", "6", "7"}
+    assert {row["author"] for row in posts.values()} == {"1"}
+    reply = posts["1"]
+    assert (reply["reply_to"], reply["reply_to_post"], people(reply)) == ("2", "70", {("2", "user2")})
+    assert reply["created_at"] == datetime(2023, 2, 18, 12, 33, 11, tzinfo=UTC)
+    assert (posts["6"]["hashtags"], posts["6"]["mentions"]) == (None, None)
+    assert posts["7"]["community"] == "c1"
+    assert (posts["5"]["cashtags"], posts["5"]["mentions"]) == (["BEAN"], ["2"])
+    assert (posts["5"]["quoted"], posts["5"]["quoted_post"]) == ("user4", "77")
+    assert [row["reject"] for row in found if row["reject"]] == ["not a post object"]
+
+
+def test_retweets_of_an_archive_are_known_by_whole_texts_alone(tmp_path):
+    posts = by_id(rows(archive(tmp_path)))
+    cut, whole = posts["2"], posts["3"]
+    assert cut["is_repost"] and whole["is_repost"] and not posts["1"]["is_repost"]
+    assert cut["reposted"]["post_id"] is None and cut["reposted"]["author"] is None
+    assert cut["reposted"]["text"] == "the long and winding story of #beans and of"
+    assert (cut["reposted"]["hashtags"], cut["reposted"]["mentions"]) == (["beans"], [])
+    assert (whole["reposted"]["text"], whole["reposted"]["author"]) == ("short and whole", "2")
+
+
+def test_what_else_an_archive_holds(tmp_path):
+    found = rows(archive(tmp_path))
+    long = by_id(found)["4"]
+    assert (long["text"], long["urls"], long["hashtags"]) == (LONG, [], None)
+    likes = [row for row in found if row["left_out"] == "like"]
+    assert [(row["is_favorite"], row["author"], row["reposted"]["post_id"], row["reposted"]["text"]) for row in likes] == [
+        (True, "1", "90", "liked"), (True, "1", "91", None),
+    ]  # fmt: skip
+    reasons = {row["left_out"]: row for row in found if row["left_out"] not in (None, "like")}
+    assert set(reasons) == {
+        "account", "deleted by its author", "direct messages, not opened", "file of the archive without posts",
+        "long text of a post",
+    }  # fmt: skip
+    assert reasons["deleted by its author"]["deleted_post"] == "8"
+    assert people(reasons["account"]) == {("1", "user1")}
+    assert Path(reasons["direct messages, not opened"]["file"]).name == "direct-messages.js"
+
+
+def test_direct_messages_are_not_opened(tmp_path, monkeypatch):
+    opened = []
+    plain = Path.open
+
+    def noted(path, *arguments, **others):
+        opened.append(path.name)
+        return plain(path, *arguments, **others)
+
+    archive(tmp_path)
+    monkeypatch.setattr(Path, "open", noted)
+    rows(tmp_path)
+    assert "account.js" in opened and not [name for name in opened if "direct" in name]
+
+
+def test_an_archive_without_account_says_what_is_missing(tmp_path):
+    (archive(tmp_path) / "data" / "account.js").unlink()
+    with pytest.raises(UserError, match=r"no account\.js beside it; expected the archive's data/account\.js"):
+        rows(tmp_path)
+
+
+def test_two_archives_have_two_authors(tmp_path):
+    for number in (1, 2):
+        data = tmp_path / f"archive{number}" / "data"
+        assigned(data / "tweet.js", "tweet", {"tweet": own(number)})
+        assigned(data / "account.js", "account", {"account": {"accountId": str(number), "username": f"user{number}"}})
+    assert {number: row["author"] for number, row in by_id(rows(tmp_path)).items()} == {"1": "1", "2": "2"}
+
+
+def test_long_texts_of_one_second_go_to_their_own_posts(tmp_path):
+    first, second = "one " * 90, "two " * 90
+    assigned(
+        tmp_path / "data" / "note-tweet.js",
+        "note_tweet",
+        *({"noteTweet": {"noteTweetId": "5", "createdAt": "2023-02-18T12:33:12Z", "core": {"text": t}}} for t in (first, second)),
+        {"noteTweet": {"noteTweetId": "6", "tweetId": "3", "noteTweetResults": {"text": "the third one, at length"}}},
+        {"noteTweet": {"noteTweetId": "7", "createdAt": "2023-02-18T12:33:12Z", "core": None}},
+    )
+    cut = [own(1, second[:200] + "…"), own(2, first[:200]), own(3, "the third"), own(4, "another")]
+    assigned(tmp_path / "data" / "tweets.js", "tweets", *({"tweet": one} for one in cut))
+    assigned(tmp_path / "data" / "account.js", "account", {"account": {"accountId": "1", "username": "user1"}})
+    texts = {number: row["text"] for number, row in by_id(rows(tmp_path)).items()}
+    assert texts == {"1": second, "2": first, "3": "the third one, at length", "4": "another"}
+
+
+# Version 1
+
+
+def status(number: int, by: int = 1, text: str = "good beans", **changes: Any) -> Record:
+    return {
+        "id": number,
+        "id_str": str(number),
+        "created_at": "Wed Jan 01 00:00:48 +0000 2014",
+        "text": text,
+        "lang": "en",
+        "user": {"id": by, "id_str": str(by), "screen_name": f"user{by}", "protected": False},
+        "entities": {"hashtags": [], "urls": [], "user_mentions": [], "symbols": []},
+        **changes,
+    }
+
+
+def test_replies_quotes_cashtags_and_people_of_version_1(tmp_path):
+    quoted = status(90, 3)
+    entities = {"hashtags": [], "urls": [], "user_mentions": [mention(2)], "symbols": [{"text": "BEAN"}]}
+    full = status(
+        1, entities=entities, in_reply_to_user_id_str="5", in_reply_to_screen_name="user5",
+        in_reply_to_status_id_str="80", quoted_status_id_str="90", quoted_status=quoted,
+    )  # fmt: skip
+    hidden = status(2)
+    hidden["user"]["protected"] = True
+    write(tmp_path / "a", full, hidden, status(3, retweeted_status={**status(91, 4), "quoted_status": quoted}))
+    assert exports.detect(tmp_path / "a") == "twitter_v1"
+    first, second, third = rows(tmp_path / "a")
+    assert (first["reply_to"], first["reply_to_post"]) == ("5", "80")
+    assert (first["quoted"], first["quoted_post"], first["cashtags"]) == ("3", "90", ["BEAN"])
+    assert people(first) == {("1", "user1"), ("2", "user2"), ("3", "user3"), ("5", "user5")}
+    assert (first["visibility"], second["visibility"]) == (None, "protected")
+    assert (third["reposted"]["post_id"], third["reposted"]["author"], third["reposted"]["quoted"]) == ("91", "4", "3")
+    assert people(third) == {("1", "user1"), ("4", "user4")}
+
+
+def test_notices_of_a_stream(tmp_path):
+    delete = {"status": {"id": 7, "id_str": "7", "user_id": 1, "user_id_str": "1"}, "timestamp_ms": "1"}
+    place = {"user_id": 1, "up_to_status_id": 7}
+    write(tmp_path / "a", {"delete": delete}, {"scrub_geo": place}, {"limit": {"track": 5}}, {"status_withheld": {"id": 1}})
+    assert exports.detect(tmp_path / "a") == "twitter_v1"
+    found = rows(tmp_path / "a")
+    assert [row["left_out"] for row in found] == [
+        "deleted by its author", "scrub_geo notice", "limit notice", "status_withheld notice",
+    ]  # fmt: skip
+    assert [row["deleted_post"] for row in found] == ["7", None, None, None]
+    assert not any(row["reject"] or row["is_repost"] is not None for row in found)
+
+
+# All
+
+
+@pytest.mark.parametrize(
+    ("format_name", "records"),
+    [
+        ("twitter_v1", [status(1)]),
+        ("twitter_v1", [{"limit": {"track": 1}}, status(1, full_text="the long one")]),
+        ("twitter_v2", [tweet(1)]),
+        ("twitter_v2", [{"id": "1", "text": "default fields", "edit_history_tweet_ids": ["1"]}]),
+        ("twitter_v2", [tweet(1, entities={"hashtags": []}, by=None)]),
+        ("twitter_v2", [page(tweet(1))]),
+        ("twitter_v2", [page(user(1))]),
+        ("twitter_archive", [{"tweet": own(1)}]),
+        ("twitter_archive", [own(1)]),
+        ("table", [{"id": "1", "text": "a plain table", "author": "x", "created_at": "2021-05-10T17:30:00Z"}]),
+        ("table", [{"tweet": "a text", "user": "x", "created_at": "Wed Jan 01 00:00:48 +0000 2014", "id": 1}]),
+        ("table", [{"id": 1, "text": "words", "user": "x", "retweet_count": 5, "date": "2021-05-10"}]),
+    ],
+)
+def test_formats_are_told_apart_by_content(tmp_path, format_name, records):
+    assert exports.detect(write(tmp_path / "a", *records)) == format_name
