@@ -8,6 +8,8 @@ from typing import Any
 import exports
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ntulm.corpus.sources import formats, json_records, twitter_archive, twitter_v2
 from ntulm.corpus.sources.export import File
@@ -481,3 +483,78 @@ def test_notices_of_a_stream(tmp_path):
 )
 def test_formats_are_told_apart_by_content(tmp_path, format_name, records):
     assert exports.detect(write(tmp_path / "a", *records)) == format_name
+
+
+# Hostile records
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["1", "…", "RT @a: b…"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["id", "text", "x"]), inner, max_size=2),
+    max_leaves=4,
+)
+SHAPES: dict[str, list[Record]] = {
+    "twitter_v1": [
+        status(1, retweeted_status=status(2), quoted_status=status(3), extended_tweet={"full_text": "x", "entities": {}}),
+        {"delete": {"status": {"id_str": "7"}}},
+        {"limit": {"track": 1}},
+    ],
+    "twitter_v2": [
+        page(retweet(11, 90), tweet(12, 3, referenced_tweets=referring("quoted", 90)), users=[user(1)], referred=[tweet(90)]),
+        tweet(1, author=user(1), note_tweet={"text": "x", "entities": {}}, referenced_tweets=referring("quoted", 5, text="y")),
+        {"users": [user(1)], "tweets": [tweet(90, 2, WHOLE)]},
+        page(user(1)),
+        {"errors": [{"title": "x"}], "meta": {}},
+    ],
+    "twitter_archive": [
+        {"tweet": own(1, CUT)},
+        own(2),
+        {"like": {"tweetId": "90", "fullText": "liked"}},
+        {"noteTweet": {"noteTweetId": "5", "createdAt": "2023-02-18T12:33:11Z", "core": {"text": LONG, "urls": []}}},
+        {"account": {"accountId": "1", "username": "user1"}},
+    ],
+}
+
+
+def mutated(draw: st.DrawFn, value: Any) -> Any:
+    """The same with a few parts missing, of another type or doubled."""
+    if draw(st.integers(0, 11)) == 0:
+        return draw(JUNK)
+    if isinstance(value, dict):
+        return {key: mutated(draw, inner) for key, inner in value.items() if draw(st.integers(0, 9))}
+    if isinstance(value, list):
+        items = [mutated(draw, inner) for inner in value]
+        return items + items if draw(st.integers(0, 5)) == 0 else items
+    return value
+
+
+@st.composite
+def exports_of(draw: st.DrawFn) -> tuple[str, list[Any]]:
+    name = draw(st.sampled_from(sorted(SHAPES)))
+    records = draw(st.lists(st.sampled_from(SHAPES[name]), min_size=1, max_size=5))
+    made = [mutated(draw, record) for record in records]
+    return name, [5 if isinstance(record, list) else record for record in made]  # a list is a file of many records
+
+
+def expected(name: str, record: Any) -> int:
+    data = record.get("data") if name == "twitter_v2" and isinstance(record, dict) else None
+    is_page = isinstance(data, list) and record.get("text") is None and record.get("author_id") is None
+    return max(len(data), 1) if is_page else 1
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(made=exports_of())
+def test_whatever_is_in_a_record_it_has_its_rows(tmp_path, made):
+    name, records = made
+    write(tmp_path / "tweets.js", *records)
+    account = tmp_path / "account.js"
+    write(account, {"account": {"accountId": "1", "username": "user1"}})
+    files = [File.of(tmp_path / "tweets.js"), *([File.of(account)] if name == "twitter_archive" else [])]
+    batches = formats.source(name).read(files, None)
+    found = [row for batch in batches for row in batch.to_pylist() if row["file"] != str(account)]
+    lines = [number for number, record in enumerate(records, 1) for _ in range(expected(name, record))]
+    assert [row["line"] for row in found] == lines
+    for row in found:
+        assert not (row["reject"] and row["left_out"])
+        assert (row["is_repost"] is None) == (row["reject"] is not None or row["left_out"] is not None)
+        assert row["is_repost"] is not None or row["text"] is row["post_id"] is row["created_at"] is None
+        assert all(person["id"] and person["handle"] for person in row["people"] or [])

@@ -117,7 +117,7 @@ _QUERY = f""", kinds AS (
     LEFT JOIN note_of_second s ON s.folder = folder(t.file) AND s.second = epoch(t.created_at)::BIGINT
 ), listed AS (
     SELECT *, coalesce(note.text, written) AS text,
-        regexp_matches(written, repost_head()) AS is_repost,
+        coalesce(regexp_matches(written, repost_head()), false) AS is_repost,
         known_id(head_handle(written), entities.user_mentions) AS reposted_author,
         CASE WHEN note IS NULL THEN listed(entities, list_transform(
             entities.user_mentions, lambda user: coalesce(user.id_str, user.id, user.screen_name))) END AS mentions,
