@@ -1,12 +1,13 @@
-"""The archive of one's own account that Twitter and X give out: `data/tweets.js`, `account.js`, `like.js`, `note-tweet.js`.
+"""The archive of one's own account that Twitter and X give out: `data/tweets.js`, `account.js`, `like.js` and others.
 
-Each file is an assignment (`window.YTD.tweets.part0 = [...]`); the lines of the records are their numbers. The author of
-all posts is the account of `account.js`. A retweet has no reference and no original: it is what begins with `RT @x:`. The
-original is known by its text alone, and only if that is whole: many are cut (`…`), and such an original loses its half last
-word and has no author, so that it is nobody's post: not trained on, and still somebody reposted its hashtags.
+Each file is an assignment (`window.YTD.tweets.part0 = [...]`); a record's line is its number. The author of all posts
+is the account of `account.js`. A retweet has no reference and no original: it is what begins with `RT @x:`. The
+original is known by its text alone, and only if that is whole: many are cut (`…`), and such an original loses its half
+last word and has no author, so that it is nobody's post: not trained on, and still somebody reposted its hashtags.
 
-A long post is cut in `tweets.js`; its text stands in `note-tweet.js` under an id of its own, so the two are joined by the
-time and the beginning of the text. Likes are favorites. Direct messages are never opened: told by the file's name.
+A long post is cut in `tweets.js`; its text stands in `note-tweet.js` under an id of its own, so the two are joined by
+the time and the beginning of the text. Likes are favorites. Direct messages, told by the file's name, are never
+opened.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ntulm.corpus.sources import twitter_texts
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import Sample, conformed, sample
 from ntulm.corpus.sources.json_records import query_json, read_json
 from ntulm.errors import UserError
-from ntulm.text import SQL_PATTERNS, Reading
+from ntulm.text import Reading
 
 if TYPE_CHECKING:
     from ntulm.corpus.config import TableMapping
@@ -32,8 +34,12 @@ WITHOUT_PREFIX = 0.9  # the objects alone
 _FILE = re.compile(r"(^|/)((community|deleted)-)?(tweets?|likes?|note-tweets?|account)(-part\d+)?\.js(on)?$")
 _ASSIGNMENT = re.compile(rb"\s*window\.(YTD\.(\w+)\.part\d+|__THAR_CONFIG)\s*=")
 _VARIABLES = {b"tweet", b"tweets", b"community_tweet", b"deleted_tweets", b"like", b"note_tweet", b"account"}
-_WRAPPERS = {"tweet": {"full_text", "text"}, "like": {"tweetId"}, "noteTweet": {"noteTweetId"}, "account": {"accountId"}}
-_DATE = re.compile(r"\w{3} \w{3} \d\d \d\d:\d\d:\d\d [+-]\d{4} \d{4}")
+_WRAPPERS = {
+    "tweet": {"full_text", "text"},
+    "like": {"tweetId"},
+    "noteTweet": {"noteTweetId"},
+    "account": {"accountId"},
+}
 
 _TWEET: dict[str, Any] = {
     "id_str": "VARCHAR",
@@ -72,19 +78,14 @@ STRUCTURE = {
     },
     "account": _ACCOUNT,
 }
-_BARE = ", ".join(f"{name} := record.{name}" for name in _TWEET)
 
 _FOLDER = "CREATE MACRO folder(file) AS regexp_replace(file, '[^/]*$', '');"
 _MACROS = rf"""
+{twitter_texts.MACROS}
 {_FOLDER}
+CREATE MACRO bare(record) AS struct_pack({", ".join(f"{name} := record.{name}" for name in _TWEET)});
+CREATE MACRO moment(written) AS try_strptime(written, '{twitter_texts.TIME_FORMAT}');
 CREATE MACRO plain(text) AS replace(replace(replace(text, '&lt;', '<'), '&gt;', '>'), '&amp;', '&');
-CREATE MACRO repost_head() AS '{SQL_PATTERNS["repost_pattern"]}';
-CREATE MACRO is_cut(text) AS ends_with(text, '…');
-CREATE MACRO without_half_word(text) AS
-    CASE WHEN is_cut(text) THEN regexp_replace(text, '\s*\S*…$', '') ELSE text END;
-CREATE MACRO without_half_tag(tags, text) AS CASE WHEN is_cut(text)
-    THEN list_filter(tags, lambda tag: tag <> regexp_extract(text, '[#＃$]([^\s#＃$]*)…$', 1)) ELSE tags END;
-CREATE MACRO head_handle(text) AS nullif(regexp_extract(text, '^(?:RT|rt) [@＠](\w+):', 1), '');
 CREATE MACRO known_id(handle, users) AS coalesce(
     list_filter(users, lambda user: lower(user.screen_name) = lower(handle) AND user.id_str IS NOT NULL)[1].id_str,
     handle);
@@ -95,19 +96,20 @@ CREATE MACRO long_of(notes, tweet_text) AS list_filter(notes, lambda note:
 )[1];
 -- Null without entities: from the text.
 CREATE MACRO listed(entities, list) AS CASE WHEN entities IS NOT NULL THEN coalesce(list, []) END;
+CREATE MACRO tagged(tags) AS list_transform(tags, lambda tag: tag.text);
 CREATE MACRO quote_link(urls) AS
     list_filter(urls, lambda url: regexp_matches(url, '^https?://(?:\w+\.)?(?:twitter|x)\.com/\w+/status/\d+'))[-1];
 CREATE MACRO link_part(url, place) AS
     nullif(regexp_extract(url, '\.?(?:twitter|x)\.com/(\w+)/status/(\d+)', place), '');
 """
-_QUERY = f""", kinds AS (
+_QUERY = """, kinds AS (
     SELECT p.*, regexp_matches(p.file, '(^|/)deleted-[^/]*$') AS deleted, a.id AS owner,
         CASE WHEN record.tweet IS NOT NULL THEN record.tweet
-            WHEN coalesce(record.id_str, record.id) IS NOT NULL THEN struct_pack({_BARE}) END AS tweet
+            WHEN coalesce(record.id_str, record.id) IS NOT NULL THEN bare(record) END AS tweet
     FROM parsed p LEFT JOIN account a ON a.file = p.file
 ), tweets AS (
     SELECT *, tweet.entities AS entities, coalesce(tweet.id_str, tweet.id) AS post_id,
-        try_strptime(tweet.created_at, '%a %b %d %H:%M:%S %z %Y') AS created_at,
+        moment(tweet.created_at) AS created_at,
         coalesce(tweet.full_text, tweet.text) AS written
     FROM kinds
 ), joined AS (
@@ -121,8 +123,8 @@ _QUERY = f""", kinds AS (
         known_id(head_handle(written), entities.user_mentions) AS reposted_author,
         CASE WHEN note IS NULL THEN listed(entities, list_transform(
             entities.user_mentions, lambda user: coalesce(user.id_str, user.id, user.screen_name))) END AS mentions,
-        CASE WHEN note IS NULL THEN listed(entities, list_transform(entities.hashtags, lambda tag: tag.text)) END AS hashtags,
-        CASE WHEN note IS NULL THEN listed(entities, list_transform(entities.symbols, lambda tag: tag.text)) END AS cashtags,
+        CASE WHEN note IS NULL THEN listed(entities, tagged(entities.hashtags)) END AS hashtags,
+        CASE WHEN note IS NULL THEN listed(entities, tagged(entities.symbols)) END AS cashtags,
         coalesce(note.urls, listed(entities, list_transform(
             entities.urls, lambda link: coalesce(link.expanded_url, link.url)))) AS urls,
         list_filter([coalesce(tweet.place.id, tweet.place.full_name)], lambda place: place IS NOT NULL) AS places
@@ -162,7 +164,7 @@ SELECT file, line, reject, left_out, own.post_id, own.created_at, own.lang, own.
     CASE WHEN own IS NOT NULL THEN is_repost END AS is_repost,
     CASE WHEN left_out = 'like' THEN true END AS is_favorite,
     CASE WHEN own IS NOT NULL AND is_repost THEN struct_pack(
-        post_id := NULL, lang := own.lang, text := without_half_word(regexp_replace(own.text, repost_head(), '')),
+        post_id := NULL, lang := own.lang, text := without_half_word(without_head(own.text)),
         author := CASE WHEN NOT is_cut(own.text) THEN reposted_author END,
         mentions := list_filter(own.mentions, lambda user: user IS DISTINCT FROM reposted_author),
         hashtags := without_half_tag(own.hashtags, own.text), urls := own.urls,
@@ -181,7 +183,9 @@ SELECT file, line, reject, left_out, own.post_id, own.created_at, own.lang, own.
         lambda user: user.id <> '' AND user.handle <> '') END AS people
 FROM readable
 """
-_ACCOUNTS = "SELECT file, coalesce(record.account, struct_pack(accountId := NULL, username := NULL)) AS account FROM parsed"
+_ACCOUNTS = (
+    "SELECT file, coalesce(record.account, struct_pack(accountId := NULL, username := NULL)) AS account FROM parsed"
+)
 _NOTES = """
 SELECT folder(file) AS folder, record.noteTweet.tweetId AS post_id,
     epoch(TRY_CAST(record.noteTweet.createdAt AS TIMESTAMPTZ))::BIGINT AS second,
@@ -205,7 +209,7 @@ def _confidence(value: dict[str, Any]) -> float:
         if isinstance(inner, dict) and keys & inner.keys() and "id" not in value:
             return WITHOUT_PREFIX
     # A tweet of version 1 without its author.
-    bare = "full_text" in value and "user" not in value and _DATE.fullmatch(str(value.get("created_at")))
+    bare = "full_text" in value and "user" not in value and twitter_texts.DATE.fullmatch(str(value.get("created_at")))
     return WITHOUT_PREFIX if bare else 0.0
 
 
@@ -293,22 +297,19 @@ def _long_texts(files: Sequence[File]) -> dict[str, pa.Table]:
                 for second in range(row["second"] - 1, row["second"] + 2):
                     by_second.setdefault((row["folder"], second), []).append(note)
     note = pa.struct([("text", pa.string()), ("urls", pa.list_(pa.string()))])
+    post, second = pa.field("post_id", pa.string()), pa.field("second", pa.int64())
+    firsts = [notes[0] for notes in by_post.values()]
     return {
-        "note_of_post": _keyed(by_post, "post_id", pa.string(), "note", note, [notes[0] for notes in by_post.values()]),
-        "note_of_second": _keyed(by_second, "second", pa.int64(), "notes", pa.list_(note), list(by_second.values())),
+        "note_of_post": _keyed(by_post, post, pa.field("note", note), firsts),
+        "note_of_second": _keyed(by_second, second, pa.field("notes", pa.list_(note)), list(by_second.values())),
     }
 
 
-def _keyed(
-    keys: Iterable[tuple[str, Any]], key: str, key_type: pa.DataType, name: str, value_type: pa.DataType, values: list[Any]
-) -> pa.Table:
+def _keyed(keys: Iterable[tuple[str, Any]], key: pa.Field, value: pa.Field, values: list[Any]) -> pa.Table:
     pairs = list(keys)
-    columns = [
-        pa.array([folder for folder, _ in pairs], pa.string()),
-        pa.array([value for _, value in pairs], key_type),
-        pa.array(values, value_type),
-    ]
-    return pa.table(columns, names=["folder", key, name])
+    folders = pa.array([folder for folder, _ in pairs], pa.string())
+    columns = [folders, pa.array([of for _, of in pairs], key.type), pa.array(values, value.type)]
+    return pa.table(columns, names=["folder", key.name, value.name])
 
 
 def _left_out(files: Sequence[File]) -> Iterator[pa.RecordBatch]:

@@ -3,8 +3,8 @@
 DuckDB parses the lines with a given schema, never a guessed one: a line that is not as it should be costs itself and
 nothing else. The long text and its entities are taken where the object carries them (`extended_tweet`, `full_text`).
 
-Streams also bring notices: of deleted posts, which the corpus takes back, and others, which are left out. Posts of protected
-accounts have the visibility "protected".
+Streams also bring notices: of deleted posts, which the corpus takes back, and others, which are left out. Posts of
+protected accounts have the visibility "protected".
 
 A retweet is an object with `retweeted_status`. An old-style one ("RT @x: …" typed by hand) stays a post: its author may
 have added or cut words, the original's id is unknown, and its text is what that author published.
@@ -12,12 +12,12 @@ have added or cut words, the original's id is unknown, and its text is what that
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ntulm.corpus.sources import twitter_texts
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import Sample
 from ntulm.corpus.sources.json_records import read_json
@@ -61,8 +61,6 @@ STRUCTURE = {
     **dict.fromkeys(NOTICES, "JSON"),
 }
 AUTHORLESS = 0.7
-_DATE = re.compile(r"\w{3} \w{3} \d\d \d\d:\d\d:\d\d [+-]\d{4} \d{4}")
-TIME_FORMAT = "%a %b %d %H:%M:%S %z %Y"
 
 # Mentions are user ids. Where a tweet has no entities its hashtags and links are taken from the text, but not its
 # mentions: the text has handles, which would be a second key for the same user.
@@ -70,9 +68,13 @@ _MACROS = f"""
 CREATE MACRO entities(tweet) AS coalesce(tweet.extended_tweet.entities, tweet.entities);
 CREATE MACRO key(thing) AS coalesce(thing.id_str, thing.id);
 CREATE MACRO pair(user) AS struct_pack(id := coalesce(user.id_str, user.id), handle := user.screen_name);
+CREATE MACRO notice(record) AS CASE
+    WHEN record.delete IS NOT NULL THEN 'deleted by its author'
+    {" ".join(f"WHEN record.{name} IS NOT NULL THEN '{name} notice'" for name in NOTICES)}
+END;
 CREATE MACRO content(tweet) AS struct_pack(
     post_id := coalesce(tweet.id_str, tweet.id),
-    created_at := try_strptime(tweet.created_at, '{TIME_FORMAT}'),
+    created_at := try_strptime(tweet.created_at, '{twitter_texts.TIME_FORMAT}'),
     lang := tweet.lang,
     text := coalesce(tweet.extended_tweet.full_text, tweet.full_text, tweet.text),
     author := coalesce(tweet.user.id_str, tweet.user.id),
@@ -88,17 +90,15 @@ CREATE MACRO content(tweet) AS struct_pack(
 );
 """
 # Each value is made once: DuckDB evaluates both sides of AND, and what two levels name twice, twice.
-_QUERY = f""", contents AS (
+_QUERY = """, contents AS (
     SELECT file, line, unread, record.user IS NULL AS anonymous,
         record.created_at AS written, content(record) AS own, content(record.retweeted_status) AS reposted,
         coalesce(record.in_reply_to_status_id_str, record.in_reply_to_status_id) AS reply_to_post,
         coalesce(record.quoted_status_id_str, record.quoted_status_id, key(record.quoted_status)) AS quoted_post,
         CASE WHEN record.user.protected THEN 'protected' END AS visibility,
         key(record.delete.status) AS deleted_post,
-        CASE WHEN record.user IS NULL AND coalesce(record.text, record.full_text) IS NULL THEN CASE
-            WHEN record.delete IS NOT NULL THEN 'deleted by its author'
-            {" ".join(f"WHEN record.{name} IS NOT NULL THEN '{name} notice'" for name in NOTICES)}
-        END END AS left_out,
+        CASE WHEN record.user IS NULL AND coalesce(record.text, record.full_text) IS NULL THEN notice(record) END
+            AS left_out,
         list_filter(
             list_transform(coalesce(entities(record).user_mentions, []) || coalesce(
                 entities(record.retweeted_status).user_mentions, []), lambda mention: pair(mention))
@@ -146,7 +146,7 @@ def _confidence(value: dict[str, Any]) -> float:
     if isinstance(value.get("user"), dict):
         return 1.0
     # Without an author: version 2 writes its times otherwise, and where the long text stands it is an archive's.
-    return AUTHORLESS if "entities" in value and _DATE.fullmatch(str(value["created_at"])) else 0.0
+    return AUTHORLESS if "entities" in value and twitter_texts.DATE.fullmatch(str(value["created_at"])) else 0.0
 
 
 def facts(mapping: TableMapping | None) -> Reading:

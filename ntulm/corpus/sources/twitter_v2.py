@@ -1,40 +1,36 @@
 """Twitter API v2 in the shapes that people hold it in: pages of the API and of client libraries (`data`, `includes`),
-twarc2's flattened tweets, one tweet per record, and academictwitteR's folder (tweets in `data_*.json`, users and the posts
-referred to in `users_*.json`).
+twarc2's flattened tweets, one tweet per record, and academictwitteR's folder (tweets in `data_*.json`, users and the
+posts referred to in `users_*.json`).
 
-A page gives one row per tweet, all with the page's line. `retweeted` among the `referenced_tweets` makes a repost. Its own
-text is cut, so the original comes from where it stands: in the tweet itself (flattened), in the page's `includes`, or in
-any file of includes. An original that is known only by a cut text loses its half last word and has no author: nobody's post
-is not trained on. Posts in `includes` are no posts of their own: they give the texts of originals and the authors of what
-is quoted and answered.
+A page gives one row per tweet, all with the page's line. `retweeted` among the `referenced_tweets` makes a repost. Its
+own text is cut, so the original comes from where it stands: in the tweet itself (flattened), in the page's `includes`,
+or in any file of includes. An original that is known only by a cut text loses its half last word and has no author:
+nobody's post is not trained on. Posts in `includes` are no posts of their own: they give the texts of originals and
+the authors of what is quoted and answered.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from threading import Lock
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 
+from ntulm.corpus.sources import twitter_texts
 from ntulm.corpus.sources.export import File
-from ntulm.corpus.sources.formats import Sample, conformed, sample
+from ntulm.corpus.sources.formats import Sample, conformed
 from ntulm.corpus.sources.lines import record_lines, side_by_side
-from ntulm.text import SQL_PATTERNS, Reading
+from ntulm.corpus.sources.twitter_references import References, is_includes, references_of
+from ntulm.text import Reading
 
 if TYPE_CHECKING:
     from ntulm.corpus.config import TableMapping
 
 Connection = duckdb.DuckDBPyConnection
 CUT, LIKELY, UNLIKELY = 0.9, 0.8, 0.6  # the beginning alone; a tweet without a sure sign; with hardly any
-LOOKED_UP = 500  # ids a question: SQLite takes a limited number of values
 
 # Keys that tweets, and users, of this version alone have.
 _TWEET_KEYS = {
@@ -78,9 +74,10 @@ _RECORD = {
     "detail": "VARCHAR",
 }
 STRUCTURES = {"record": json.dumps(_RECORD), "tweet": json.dumps(_TWEET), "referred": json.dumps(_REFERRED)}
-_RECORD_AS_TWEET = ", ".join(f"{name} := record.{name}" for name in _TWEET)
 
 _MACROS = rf"""
+{twitter_texts.MACROS}
+CREATE MACRO as_tweet(record) AS struct_pack({", ".join(f"{name} := record.{name}" for name in _TWEET)});
 CREATE MACRO pair(user) AS struct_pack(id := user.id, handle := user.username);
 CREATE MACRO pairs(users) AS list_transform(users, lambda user: pair(user));
 CREATE MACRO whole(pairs) AS
@@ -116,14 +113,6 @@ CREATE MACRO content(tweet, entities) AS struct_pack(
     quoted := NULL::VARCHAR
 );
 -- Of an original of which there is nothing but the retweet.
-CREATE MACRO repost_head() AS '{SQL_PATTERNS["repost_pattern"]}';
-CREATE MACRO is_cut(text) AS ends_with(text, '…');
-CREATE MACRO without_head(text) AS regexp_replace(text, repost_head(), '');
-CREATE MACRO without_half_word(text) AS
-    CASE WHEN is_cut(text) THEN regexp_replace(text, '\s*\S*…$', '') ELSE text END;
-CREATE MACRO without_half_tag(tags, text) AS CASE WHEN is_cut(text)
-    THEN list_filter(tags, lambda tag: tag <> regexp_extract(text, '[#＃$]([^\s#＃$]*)…$', 1)) ELSE tags END;
-CREATE MACRO head_handle(text) AS nullif(regexp_extract(text, '^(?:RT|rt) [@＠](\w+):', 1), '');
 CREATE MACRO known_id(handle, users) AS
     list_filter(users, lambda user: lower(user.username) = lower(handle) AND user.id IS NOT NULL)[1].id;
 CREATE MACRO remains(own, retweeted, author) AS struct_pack(
@@ -145,7 +134,7 @@ CREATE MACRO referred(tweet, kind) AS list_filter(tweet.referenced_tweets, lambd
 """
 
 # The tables of a block, each from the one before.
-_PAGES = f"""
+_PAGES = """
 CREATE OR REPLACE TEMP TABLE page AS
 WITH read AS (
     SELECT row_number() OVER () AS page, file, line, reject, content,
@@ -167,15 +156,15 @@ SELECT page, file, line, record.includes.tweets AS included,
         WHEN coalesce(record.id, record.text, record.author_id, one) IS NOT NULL OR len(record.data) > 0 THEN NULL
         WHEN record.users IS NOT NULL OR record.tweets IS NOT NULL THEN 'users and posts referred to'
         WHEN record.resource_id IS NOT NULL OR record.detail IS NOT NULL THEN 'error message'
-        WHEN record.data IS NOT NULL OR record.errors IS NOT NULL OR record.meta IS NOT NULL OR record.includes IS NOT NULL
+        WHEN record.data IS NOT NULL OR coalesce(record.errors, record.meta) IS NOT NULL OR record.includes IS NOT NULL
             THEN 'no posts on this page'
     END AS left_out,
     CASE
         WHEN record IS NULL THEN NULL
-        WHEN record.text IS NOT NULL OR record.author_id IS NOT NULL THEN [struct_pack({_RECORD_AS_TWEET})]
+        WHEN record.text IS NOT NULL OR record.author_id IS NOT NULL THEN [as_tweet(record)]
         WHEN record.data IS NOT NULL THEN record.data
         WHEN one IS NOT NULL THEN [TRY(from_json(one, $tweet))]
-        ELSE [struct_pack({_RECORD_AS_TWEET})]
+        ELSE [as_tweet(record)]
     END AS tweets
 FROM looked_at
 """
@@ -257,16 +246,11 @@ SELECT file, line, reject, CASE WHEN unread IS NULL THEN reason END AS left_out,
     END AS reposted,
     list_distinct(
         people
-        || whole([struct_pack(id := tweet.id, handle := tweet.username), pair(tweet.author), pair(tweet.in_reply_to_user),
-            pair(retweeted.author), pair(quoted.author), pair(answered.author)])
+        || whole([pair(tweet), pair(tweet.author), pair(tweet.in_reply_to_user), pair(retweeted.author),
+            pair(quoted.author), pair(answered.author)])
         || coalesce(whole(pairs(entities.mentions)), []) || coalesce(whole(pairs(original_entities.mentions)), [])
     ) AS people
 FROM readable ORDER BY row
-"""
-_REFERENCES = """
-SELECT json_extract_string(post, '$.id') AS id, post AS content
-FROM (SELECT unnest(json_extract(content, '$.tweets[*]')) AS post FROM lines WHERE json_valid(content))
-WHERE json_extract_string(post, '$.id') IS NOT NULL AND json_extract_string(post, '$.text') IS NOT NULL
 """
 
 
@@ -279,7 +263,7 @@ def confidence(sample: Sample) -> float:
 def _confidence(value: dict[str, Any]) -> float:
     if _is_problem(value):
         return 1.0
-    if _is_includes(value):
+    if is_includes(value):
         return max((_confidence(one) for key in ("tweets", "users") for one in _objects(value.get(key))), default=0.0)
     if "text" not in value and (inner := _objects(value.get("data"))):
         return max(_confidence(one) for one in inner)
@@ -306,12 +290,6 @@ def _is_problem(value: dict[str, Any]) -> bool:
     return _PROBLEM in str(value.get("type")) and "title" in value
 
 
-def _is_includes(value: dict[str, Any]) -> bool:
-    return not {"id", "data", "text"} & value.keys() and any(
-        isinstance(value.get(key), list) for key in ("users", "tweets")
-    )
-
-
 def _looks(head: bytes) -> float:
     """Of a page that is longer than the beginning of the file, and so is no object yet."""
     start = head.lstrip(b"\xef\xbb\xbf \r\n\t[")
@@ -330,7 +308,7 @@ def facts(mapping: TableMapping | None) -> Reading:
 def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
     """Every tweet of the files in RAW_SCHEMA; a column mapping is of no use here."""
     del mapping
-    with _references(files) as references, duckdb.connect() as connection:
+    with references_of(files) as references, duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(_MACROS)
 
@@ -347,61 +325,6 @@ def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.Rec
 
         for table in side_by_side(connection, rows, record_lines(files)):
             yield from table.to_batches()
-
-
-class References:
-    """Posts that others refer to, by id, on disk: there may be as many as posts."""
-
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, check_same_thread=False)
-        self._connection.execute("CREATE TABLE post (id TEXT PRIMARY KEY, content TEXT) WITHOUT ROWID")
-        self._lock = Lock()
-
-    def add(self, posts: Iterable[tuple[str, str]]) -> None:
-        """Keep posts as JSON; the first of an id stays."""
-        self._connection.executemany("INSERT OR IGNORE INTO post VALUES (?, ?)", posts)
-
-    def find(self, ids: list[str]) -> list[tuple[str, str]]:
-        """Id and JSON of those that are known."""
-        found = []
-        with self._lock:
-            for start in range(0, len(ids), LOOKED_UP):
-                some = ids[start : start + LOOKED_UP]
-                marks = ",".join("?" * len(some))
-                found += self._connection.execute(f"SELECT id, content FROM post WHERE id IN ({marks})", some).fetchall()
-        return found
-
-    def close(self) -> None:
-        """End it."""
-        self._connection.close()
-
-
-@contextmanager
-def _references(files: Sequence[File]) -> Iterator[References | None]:
-    """The posts in files of includes; none where there are no such files."""
-    holders = [file for file in files if _holds_includes(sample(file))]
-    if not holders:
-        yield None
-        return
-    with (
-        TemporaryDirectory() as folder,
-        closing(References(Path(folder) / "references.sqlite")) as references,
-        duckdb.connect() as connection,
-    ):
-
-        def posts(cursor: Connection, lines: pa.Table) -> list[tuple[str, str]]:
-            cursor.register("lines", lines)
-            return cursor.execute(_REFERENCES).fetchall()
-
-        for found in side_by_side(connection, posts, record_lines(holders)):
-            references.add(found)
-        yield references
-
-
-def _holds_includes(start: Sample) -> bool:
-    if start.objects:
-        return any(_is_includes(value) for value in start.objects)
-    return re.match(rb'\s*{\s*"(users|tweets|media|places)"', start.head.removeprefix(b"\xef\xbb\xbf")) is not None
 
 
 def _found(cursor: Connection, references: References) -> pa.Table:
