@@ -216,7 +216,7 @@ def test_a_retweet_embeds_its_original_and_a_hand_typed_one_is_a_post(tmp_path):
         (b"null", "not a post object"),
         (b"[1, 2]", "not a post object"),
         (b"17", "not a post object"),
-        (b'{"delete": {"status": {"id": 1}}}', "not a post object"),
+        (b'{"deleted": {"status": {"id": 1}}}', "not a post object"),
         (json.dumps(tweet(1, created_at="Wed Feb 30 00:00:00 +0000 2014")).encode(), "impossible date"),
         (json.dumps(tweet(1, created_at="yesterday")).encode(), "impossible date"),
         (b"[" * 100_000, "invalid JSON"),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "RAW_SCHEMA", "Detection", "Sample", "conformed", "detect", "opened", "read", "source"]
 
-FORMATS = ("twitter_v1", "synthetic", "table")
+FORMATS = ("twitter_v1", "twitter_v2", "twitter_archive", "synthetic", "table")
 SAMPLE_OBJECTS = 200
 SURE = 0.5  # of a format: less than this is no reason to read a file so
 
@@ -104,7 +104,11 @@ def source(name: str) -> ModuleType:
 
 
 def sample(file: File) -> Sample:
-    """The beginning of a file."""
+    """The beginning of a file; nothing of one that only private messages are in."""
+    from ntulm.corpus.sources.twitter_archive import PRIVATE
+
+    if PRIVATE.search(file.name):
+        return Sample(file, b"", [])
     start = head(file, HEAD_BYTES)
     return Sample(file, start, objects(start))
 

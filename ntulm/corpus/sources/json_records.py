@@ -7,7 +7,7 @@ that is not as it should be costs itself and nothing else. A format says, in SQL
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -34,7 +34,12 @@ WITH read AS (
 
 
 def read_json(
-    files: Sequence[File], structure: Any, macros: str, query: str, items: tuple[str, ...] = ()
+    files: Sequence[File],
+    structure: Any,
+    macros: str,
+    query: str,
+    items: tuple[str, ...] = (),
+    tables: Mapping[str, pa.Table] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Every record of the files as batches of RAW_SCHEMA.
 
@@ -47,15 +52,31 @@ def read_json(
             `unread` on as `reject`.
         items: keys of a JSON document (`{"orderedItems": [...]}`) whose lists hold its records; a document without
             any of them is one record.
+        tables: that `query` uses, by name.
     """
+    for table in query_json(files, structure, macros, query, items, tables):
+        yield from conformed(table).to_batches()
+
+
+def query_json(
+    files: Sequence[File],
+    structure: Any,
+    macros: str,
+    query: str,
+    items: tuple[str, ...] = (),
+    tables: Mapping[str, pa.Table] | None = None,
+) -> Iterator[pa.Table]:
+    """What `query` gives of the records, whatever its columns; the arguments are those of `read_json`."""
     values = {"structure": json.dumps(structure)}
 
     def parsed(connection: Connection, lines: pa.Table) -> pa.Table:
         connection.register("lines", lines)  # one core, so the rows come back in their order
-        return conformed(connection.sql(_PARSED + query, params=values).to_arrow_table())
+        return connection.sql(_PARSED + query, params=values).to_arrow_table()
 
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
+        for name, table in (tables or {}).items():
+            connection.register("given", table)
+            connection.execute(f'CREATE TABLE "{name}" AS FROM given')  # of the database, so that all cursors see it
         connection.execute(macros)
-        for table in side_by_side(connection, parsed, record_lines(files, items)):
-            yield from table.to_batches()
+        yield from side_by_side(connection, parsed, record_lines(files, items))

@@ -3,6 +3,9 @@
 DuckDB parses the lines with a given schema, never a guessed one: a line that is not as it should be costs itself and
 nothing else. The long text and its entities are taken where the object carries them (`extended_tweet`, `full_text`).
 
+Streams also bring notices: of deleted posts, which the corpus takes back, and others, which are left out. Posts of
+protected accounts have the visibility "protected".
+
 A retweet is an object with `retweeted_status`. An old-style one ("RT @x: …" typed by hand) stays a post: its author may
 have added or cut words, the original's id is unknown, and its text is what that author published.
 """
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ntulm.corpus.sources import twitter_texts
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import Sample
 from ntulm.corpus.sources.json_records import read_json
@@ -25,8 +29,10 @@ if TYPE_CHECKING:
 _ENTITIES = {
     "hashtags": [{"text": "VARCHAR"}],
     "urls": [{"expanded_url": "VARCHAR", "url": "VARCHAR"}],
-    "user_mentions": [{"id_str": "VARCHAR", "id": "VARCHAR"}],
+    "user_mentions": [{"id_str": "VARCHAR", "id": "VARCHAR", "screen_name": "VARCHAR"}],
+    "symbols": [{"text": "VARCHAR"}],
 }
+_USER = {"id_str": "VARCHAR", "id": "VARCHAR", "screen_name": "VARCHAR", "protected": "BOOLEAN"}
 _TWEET: dict[str, Any] = {
     "id_str": "VARCHAR",
     "id": "VARCHAR",
@@ -34,21 +40,41 @@ _TWEET: dict[str, Any] = {
     "lang": "VARCHAR",
     "text": "VARCHAR",
     "full_text": "VARCHAR",
-    "user": {"id_str": "VARCHAR", "id": "VARCHAR"},
+    "user": _USER,
     "place": {"id": "VARCHAR", "full_name": "VARCHAR"},
     "entities": _ENTITIES,
     "extended_tweet": {"full_text": "VARCHAR", "entities": _ENTITIES},
+    "in_reply_to_user_id_str": "VARCHAR",
+    "in_reply_to_user_id": "VARCHAR",
+    "quoted_status": {"id_str": "VARCHAR", "id": "VARCHAR", "user": _USER},
 }
-STRUCTURE = {**_TWEET, "retweeted_status": _TWEET}
-TIME_FORMAT = "%a %b %d %H:%M:%S %z %Y"
+NOTICES = ("scrub_geo", "limit", "status_withheld", "user_withheld", "disconnect", "warning", "event", "friends")
+STRUCTURE = {
+    **_TWEET,
+    "retweeted_status": _TWEET,
+    "in_reply_to_screen_name": "VARCHAR",
+    "in_reply_to_status_id_str": "VARCHAR",
+    "in_reply_to_status_id": "VARCHAR",
+    "quoted_status_id_str": "VARCHAR",
+    "quoted_status_id": "VARCHAR",
+    "delete": {"status": {"id_str": "VARCHAR", "id": "VARCHAR"}},
+    **dict.fromkeys(NOTICES, "JSON"),
+}
+AUTHORLESS = 0.7
 
 # Mentions are user ids. Where a tweet has no entities its hashtags and links are taken from the text, but not its
 # mentions: the text has handles, which would be a second key for the same user.
 _MACROS = f"""
 CREATE MACRO entities(tweet) AS coalesce(tweet.extended_tweet.entities, tweet.entities);
+CREATE MACRO key(thing) AS coalesce(thing.id_str, thing.id);
+CREATE MACRO pair(user) AS struct_pack(id := coalesce(user.id_str, user.id), handle := user.screen_name);
+CREATE MACRO notice(record) AS CASE
+    WHEN record.delete IS NOT NULL THEN 'deleted by its author'
+    {" ".join(f"WHEN record.{name} IS NOT NULL THEN '{name} notice'" for name in NOTICES)}
+END;
 CREATE MACRO content(tweet) AS struct_pack(
     post_id := coalesce(tweet.id_str, tweet.id),
-    created_at := try_strptime(tweet.created_at, '{TIME_FORMAT}'),
+    created_at := try_strptime(tweet.created_at, '{twitter_texts.TIME_FORMAT}'),
     lang := tweet.lang,
     text := coalesce(tweet.extended_tweet.full_text, tweet.full_text, tweet.text),
     author := coalesce(tweet.user.id_str, tweet.user.id),
@@ -56,42 +82,71 @@ CREATE MACRO content(tweet) AS struct_pack(
         list_transform(entities(tweet).user_mentions, lambda mention: coalesce(mention.id_str, mention.id)), []),
     hashtags := list_transform(entities(tweet).hashtags, lambda tag: tag.text),
     urls := list_transform(entities(tweet).urls, lambda link: coalesce(link.expanded_url, link.url)),
-    places := list_filter([coalesce(tweet.place.id, tweet.place.full_name)], lambda place: place IS NOT NULL)
+    places := list_filter([coalesce(tweet.place.id, tweet.place.full_name)], lambda place: place IS NOT NULL),
+    cashtags := list_transform(entities(tweet).symbols, lambda symbol: symbol.text),
+    community := NULL::VARCHAR,
+    reply_to := coalesce(tweet.in_reply_to_user_id_str, tweet.in_reply_to_user_id),
+    quoted := key(tweet.quoted_status.user)
 );
 """
 # Each value is made once: DuckDB evaluates both sides of AND, and what two levels name twice, twice.
 _QUERY = """, contents AS (
     SELECT file, line, unread, record.user IS NULL AS anonymous,
-        record.created_at AS written, content(record) AS own, content(record.retweeted_status) AS reposted
+        record.created_at AS written, content(record) AS own, content(record.retweeted_status) AS reposted,
+        coalesce(record.in_reply_to_status_id_str, record.in_reply_to_status_id) AS reply_to_post,
+        coalesce(record.quoted_status_id_str, record.quoted_status_id, key(record.quoted_status)) AS quoted_post,
+        CASE WHEN record.user.protected THEN 'protected' END AS visibility,
+        key(record.delete.status) AS deleted_post,
+        CASE WHEN record.user IS NULL AND coalesce(record.text, record.full_text) IS NULL THEN notice(record) END
+            AS left_out,
+        list_filter(
+            list_transform(coalesce(entities(record).user_mentions, []) || coalesce(
+                entities(record.retweeted_status).user_mentions, []), lambda mention: pair(mention))
+            || [pair(record.user), pair(record.retweeted_status.user), pair(record.quoted_status.user), struct_pack(
+                id := coalesce(record.in_reply_to_user_id_str, record.in_reply_to_user_id),
+                handle := record.in_reply_to_screen_name)],
+            lambda user: user.id <> '' AND user.handle <> '') AS people
     FROM parsed
 ), judged AS (
-    SELECT file, line, own, reposted, CASE
+    SELECT *, CASE
         WHEN unread IS NOT NULL THEN unread
+        WHEN left_out IS NOT NULL THEN NULL
         WHEN anonymous AND own.text IS NULL THEN 'not a post object'
         WHEN written IS NOT NULL AND own.created_at IS NULL THEN 'impossible date'
     END AS reject
     FROM contents
 ), readable AS (
-    SELECT file, line, reject, CASE WHEN reject IS NULL THEN own END AS own,
-        CASE WHEN reject IS NULL AND reposted.text IS NOT NULL THEN reposted END AS reposted
+    SELECT * EXCLUDE (own, reposted), CASE WHEN reject IS NULL AND left_out IS NULL THEN own END AS own,
+        CASE WHEN reject IS NULL AND left_out IS NULL AND reposted.text IS NOT NULL THEN reposted END AS reposted
     FROM judged
 )
-SELECT file, line, reject, own.post_id, own.created_at, own.lang, own.text, own.author,
-    own.mentions, own.hashtags, own.urls, own.places,
-    CASE WHEN reject IS NULL THEN reposted IS NOT NULL END AS is_repost, reposted
+SELECT file, line, reject, left_out, own.post_id, own.created_at, own.lang, own.text, own.author,
+    own.mentions, own.hashtags, own.urls, own.places, own.cashtags, own.reply_to, own.quoted,
+    CASE WHEN own IS NOT NULL THEN reply_to_post END AS reply_to_post,
+    CASE WHEN own IS NOT NULL THEN quoted_post END AS quoted_post,
+    CASE WHEN own IS NOT NULL THEN visibility END AS visibility,
+    CASE WHEN own IS NOT NULL THEN reposted IS NOT NULL END AS is_repost, reposted,
+    CASE WHEN reject IS NULL THEN people END AS people,
+    CASE WHEN left_out IS NOT NULL THEN deleted_post END AS deleted_post
 FROM readable
 """
 
 
 def confidence(sample: Sample) -> float:
-    """Sure where one of the first objects is a tweet; the others become rejects."""
-    return float(any(_is_tweet(value) for value in sample.objects))
+    """Sure where one of the first objects is a tweet with its author or a notice; the others become rejects."""
+    return max((_confidence(value) for value in sample.objects), default=0.0)
 
 
-def _is_tweet(value: dict[str, Any]) -> bool:
+def _confidence(value: dict[str, Any]) -> float:
+    delete = value.get("delete")
+    if isinstance(delete, dict) and isinstance(delete.get("status"), dict):
+        return 1.0
     if "created_at" not in value or not {"id", "id_str"} & value.keys():
-        return False
-    return isinstance(value.get("user"), dict) or ("entities" in value and "author_id" not in value)  # v2 has these
+        return 0.0
+    if isinstance(value.get("user"), dict):
+        return 1.0
+    # Without an author: version 2 writes its times otherwise, and where the long text stands it is an archive's.
+    return AUTHORLESS if "entities" in value and twitter_texts.DATE.fullmatch(str(value["created_at"])) else 0.0
 
 
 def facts(mapping: TableMapping | None) -> Reading:
