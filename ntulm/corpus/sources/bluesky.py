@@ -128,9 +128,9 @@ CREATE MACRO view(v, value) AS struct_pack(
 
 -- A facet marks bytes of the text, not characters; of a mention they are the handle.
 CREATE MACRO slice(value, place) AS TRY(decode(encode(value)[place.byteStart + 1 : place.byteEnd]));
-CREATE MACRO named(value, facet) AS list_transform(facet.features, lambda feature: CASE WHEN feature.did IS NOT NULL
-    THEN person(feature.did, nullif(regexp_extract(slice(value, facet."index"), '^[@＠]([\w-]+(?:\.[\w-]+)+)$', 1), ''))
-    END);
+CREATE MACRO named(value, facet) AS list_transform(
+    [regexp_extract(slice(value, facet."index"), '^[@＠]([\w-]+(?:\.[\w-]+)+)$', 1)],
+    lambda name: list_transform(facet.features, lambda feature: person(feature.did, name)))[1];
 CREATE MACRO features(facets) AS flatten(list_transform(facets, lambda facet: coalesce(facet.features, [])));
 CREATE MACRO external(embed) AS coalesce(embed.external.uri, embed.media.external.uri);
 CREATE MACRO quoted_in(embed) AS post_uri(coalesce(embed.record.record.uri, embed.record.uri));
@@ -207,7 +207,8 @@ _QUERY = """, told AS (
     FROM sorted
 ), judged AS (
     SELECT *,
-        CASE WHEN kind IN ('post', 'passed on') THEN content(item.uri, item.did, item.seen_at, marks, post) END AS about,
+        CASE WHEN kind IN ('post', 'passed on')
+            THEN content(item.uri, item.did, item.seen_at, marks, post) END AS about,
         CASE
             WHEN kind = 'unread' THEN coalesce(unread, 'not a post object')
             WHEN kind = 'post' AND post.createdAt IS NOT NULL AND moment(post.createdAt) IS NULL

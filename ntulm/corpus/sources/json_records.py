@@ -7,7 +7,7 @@ that is not as it should be costs itself and nothing else. A format says, in SQL
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -25,7 +25,7 @@ WITH read AS (
     SELECT file, line, content, reject, CASE WHEN reject IS NULL THEN TRY(from_json(content, $structure)) END AS record
     FROM lines
 ), parsed AS (
-    SELECT file, line, record, CASE
+    SELECT file, line, content, record, CASE
         WHEN reject IS NOT NULL THEN reject
         WHEN record IS NULL THEN CASE WHEN json_valid(content) THEN 'not a post object' ELSE 'invalid JSON' END
     END AS unread FROM read
@@ -34,7 +34,12 @@ WITH read AS (
 
 
 def read_json(
-    files: Sequence[File], structure: Any, macros: str, query: str, items: tuple[str, ...] = ()
+    files: Sequence[File],
+    structure: Any,
+    macros: str,
+    query: str,
+    items: tuple[str, ...] = (),
+    values: Mapping[str, Any] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Every record of the files as batches of RAW_SCHEMA.
 
@@ -42,16 +47,17 @@ def read_json(
         files: of one format.
         structure: of a record, as `from_json` of DuckDB takes it, in Python values.
         macros: SQL that defines what `query` uses.
-        query: SQL that goes on after `WITH …, parsed AS (file, line, record, unread)`, with a comma or a SELECT, and
-            gives `file`, `line`, `reject` and any other columns of RAW_SCHEMA, in the order of `parsed`. It must pass
-            `unread` on as `reject`.
+        query: SQL that goes on after `WITH …, parsed AS (file, line, content, record, unread)`, with a comma or a
+            SELECT, and gives `file`, `line`, `reject` and any other columns of RAW_SCHEMA, in the order of `parsed`.
+            It must pass `unread` on as `reject`.
         items: where in a file that is one JSON document its records are: keys of the document with a list, each.
+        values: what `query` names beside `$structure`.
     """
-    values = {"structure": json.dumps(structure)}
+    given = {"structure": json.dumps(structure), **(values or {})}
 
     def parsed(connection: Connection, lines: pa.Table) -> pa.Table:
         connection.register("lines", lines)  # one core, so the rows come back in their order
-        return conformed(connection.sql(_PARSED + query, params=values).to_arrow_table())
+        return conformed(connection.sql(_PARSED + query, params=given).to_arrow_table())
 
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
