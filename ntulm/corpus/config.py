@@ -38,7 +38,7 @@ class Splits(Section):
 
 class Corpus(Section):
     path: str
-    format: Literal["auto", "twitter_v1", "bluesky", "mastodon", "table", "synthetic"]
+    format: Literal["auto", "twitter_v1", "bluesky", "mastodon", "reddit", "table", "synthetic"]
     table: TableMapping | None
     languages: list[str]
     duplicates: Literal["id", "text"]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "RAW_SCHEMA", "Detection", "Sample", "conformed", "detect", "opened", "read", "source"]
 
-FORMATS = ("twitter_v1", "bluesky", "mastodon", "synthetic", "table")
+FORMATS = ("twitter_v1", "bluesky", "mastodon", "reddit", "synthetic", "table")
 HEAD_BYTES = 1 << 16
 SAMPLE_OBJECTS = 200
 SURE = 0.5  # of a format: less than this is no reason to read a file so
