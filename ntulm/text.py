@@ -372,6 +372,8 @@ def community_key(name: str) -> str:
 
 # HTML
 
+# The address of a quoted post, for those who cannot show the post itself: servers write it, not the author.
+_QUOTED = {end: re.compile(rf'<{end[2:-1]} class="quote-inline">.*?{end}', re.DOTALL) for end in ("</p>", "</span>")}
 _BREAK = re.compile(r"<(?:br|hr|/p|/div|/li|/blockquote|/pre|/h\d)\b[^>]*>", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-zA-Z][^>]*>")
 _TAG_OR_COMMENT = re.compile(rf"{_TAG.pattern}|<!--.*?-->", re.DOTALL)
@@ -383,11 +385,20 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,
 def plain_text(markup: str) -> str:
     """HTML as the words that a browser would show; `&` and its like are taken for what they stand for."""
     # Patterns see only what can end where they look for an end: without one, each `<` would search the whole rest.
+    if ' class="quote-inline">' in markup:
+        markup = _without_quoted(markup)
     tags, rest = _after_last(">", markup)
     commented, rest = _after_last("-->", _BREAK.sub("\n", tags) + rest)
     tags, rest = _after_last(">", rest)
     words = _TAG_OR_COMMENT.sub("", commented) + _TAG.sub("", tags) + rest
     return html.unescape(_NUMBER_TOO_LONG.sub("\ufffd", words)).strip()
+
+
+def _without_quoted(markup: str) -> str:
+    for end, pattern in _QUOTED.items():
+        tags, rest = _after_last(end, markup)
+        markup = pattern.sub("", tags) + rest
+    return markup
 
 
 def _after_last(end: str, text: str) -> tuple[str, str]:

@@ -53,7 +53,9 @@ class Splits(Section):
 
 class Corpus(Section):
     path: str
-    format: Literal["auto", "twitter_v1", "twitter_v2", "twitter_archive", "table", "synthetic"]
+    format: Literal[
+        "auto", "twitter_v1", "twitter_v2", "twitter_archive", "bluesky", "mastodon", "reddit", "table", "synthetic"
+    ]
     table: TableMapping | None
     languages: list[str]
     duplicates: Literal["id", "text"]

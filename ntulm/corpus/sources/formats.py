@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "RAW_SCHEMA", "Detection", "Sample", "conformed", "detect", "opened", "read", "source"]
 
-FORMATS = ("twitter_v1", "twitter_v2", "twitter_archive", "synthetic", "table")
+FORMATS = (
+    "twitter_v1", "twitter_v2", "twitter_archive", "bluesky", "mastodon", "reddit", "synthetic", "table"
+)  # fmt: skip
 SAMPLE_OBJECTS = 200
 SURE = 0.5  # of a format: less than this is no reason to read a file so
 

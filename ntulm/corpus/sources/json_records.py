@@ -25,7 +25,7 @@ WITH read AS (
     SELECT file, line, content, reject, CASE WHEN reject IS NULL THEN TRY(from_json(content, $structure)) END AS record
     FROM lines
 ), parsed AS (
-    SELECT file, line, record, CASE
+    SELECT file, line, content, record, CASE
         WHEN reject IS NOT NULL THEN reject
         WHEN record IS NULL THEN CASE WHEN json_valid(content) THEN 'not a post object' ELSE 'invalid JSON' END
     END AS unread FROM read
@@ -40,6 +40,7 @@ def read_json(
     query: str,
     items: tuple[str, ...] = (),
     tables: Mapping[str, pa.Table] | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Every record of the files as batches of RAW_SCHEMA.
 
@@ -47,14 +48,15 @@ def read_json(
         files: of one format.
         structure: of a record, as `from_json` of DuckDB takes it, in Python values.
         macros: SQL that defines what `query` uses.
-        query: SQL that goes on after `WITH …, parsed AS (file, line, record, unread)`, with a comma or a SELECT, and
-            gives `file`, `line`, `reject` and any other columns of RAW_SCHEMA, in the order of `parsed`. It must pass
-            `unread` on as `reject`.
+        query: SQL that goes on after `WITH …, parsed AS (file, line, content, record, unread)`, with a comma or a
+            SELECT, and gives `file`, `line`, `reject` and any other columns of RAW_SCHEMA, in the order of `parsed`.
+            It must pass `unread` on as `reject`.
         items: keys of a JSON document (`{"orderedItems": [...]}`) whose lists hold its records; a document without
             any of them is one record.
         tables: that `query` uses, by name.
+        values: what `query` names beside `$structure`.
     """
-    for table in query_json(files, structure, macros, query, items, tables):
+    for table in query_json(files, structure, macros, query, items, tables, values):
         yield from conformed(table).to_batches()
 
 
@@ -65,13 +67,14 @@ def query_json(
     query: str,
     items: tuple[str, ...] = (),
     tables: Mapping[str, pa.Table] | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> Iterator[pa.Table]:
     """What `query` gives of the records, whatever its columns; the arguments are those of `read_json`."""
-    values = {"structure": json.dumps(structure)}
+    given = {"structure": json.dumps(structure), **(values or {})}
 
     def parsed(connection: Connection, lines: pa.Table) -> pa.Table:
         connection.register("lines", lines)  # one core, so the rows come back in their order
-        return connection.sql(_PARSED + query, params=values).to_arrow_table()
+        return connection.sql(_PARSED + query, params=given).to_arrow_table()
 
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")

@@ -1,0 +1,188 @@
+"""Reddit: dumps of submissions and comments (Pushshift, Arctic Shift) and pages of its API.
+
+A submission is its title and, below a blank line, its text; what it links to is a link. A comment answers what
+`parent_id` names. Posts are known by their full names (`t3_abc`, `t1_def`): the two kinds count their ids apart. The
+subreddit is the community; users whom a text names are `u/name`. A crosspost under the title of its original is a
+repost of it, one under a title of its own is a post that quotes it. What was deleted or removed is left out, and what
+deleted accounts wrote too: `[deleted]` is nobody.
+
+Reads: JSON lines, arrays, and listings (`{"kind": "Listing", "data": {"children": […]}}`) with all their answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from ntulm.corpus.sources.export import File
+from ntulm.corpus.sources.formats import Sample
+from ntulm.corpus.sources.json_records import read_json
+from ntulm.text import Reading
+
+if TYPE_CHECKING:
+    from ntulm.corpus.config import TableMapping
+
+ITEMS = ("data",)  # of a page, where it is a list
+
+_ORIGINAL: dict[str, Any] = {
+    "id": "VARCHAR",
+    "name": "VARCHAR",
+    "author": "VARCHAR",
+    "created_utc": "VARCHAR",  # a number, or a string of one
+    "subreddit": "VARCHAR",
+    "title": "VARCHAR",
+    "selftext": "VARCHAR",
+    "url": "VARCHAR",
+    "is_self": "BOOLEAN",
+}
+_THING: dict[str, Any] = {
+    **_ORIGINAL,
+    "subreddit_type": "VARCHAR",
+    "body": "VARCHAR",
+    "parent_id": "VARCHAR",
+    "crosspost_parent_list": [_ORIGINAL],
+}
+STRUCTURE: dict[str, Any] = {**_THING, "kind": "VARCHAR", "data": _THING}  # dumps have no `data`
+_GONE = "'[deleted]', '[removed]', '[deleted by user]', '[ removed by reddit ]'"
+
+_MACROS = rf"""
+CREATE MACRO moment(value) AS TRY(to_timestamp(TRY_CAST(value AS DOUBLE)));
+CREATE MACRO is_gone(said) AS coalesce(lower(trim(said)) IN ({_GONE}), false);
+CREATE MACRO username(name) AS CASE WHEN NOT is_gone(name) THEN nullif(lower(trim(name)), '') END;
+CREATE MACRO full_name(kind, name, id) AS
+    CASE WHEN regexp_matches(name, '^t\d_\w+$') THEN name ELSE kind || '_' || id END;
+-- Reddit's editor writes these where its user left a line empty; the corpus resolves what other entities there are.
+CREATE MACRO bare(said) AS regexp_replace(said, '&(?:amp;)?#x200B;', '', 'gi');
+CREATE MACRO titled(title, said) AS concat_ws(chr(10) || chr(10), nullif(trim(bare(title)), ''),
+    nullif(trim(bare(said)), ''));
+CREATE MACRO users_in(said) AS CASE WHEN contains(said, 'u/')
+    THEN regexp_extract_all(lower(said), '(?:^|[^\w/.-])/?u/([\w-]{{3,20}})', 1) ELSE [] END;
+-- The address of a submission without a text is what it is about, unless that is the submission itself. Null: what
+-- there are of links, the text says.
+CREATE MACRO links(address, is_self, id, said) AS CASE
+    WHEN is_self IS NOT TRUE AND regexp_matches(address, '^https?://') AND NOT contains(address, '/comments/' || id)
+    THEN list_concat([replace(address, '&amp;', '&')],
+        list_transform(regexp_extract_all(said, 'https?://\S+'), lambda link: rtrim(link, '.,;:!?)]}}"''…'))) END;
+CREATE MACRO submission(s, name) AS struct_pack(
+    post_id := name,
+    created_at := moment(s.created_utc),
+    "text" := titled(s.title, s.selftext),
+    author := username(s.author),
+    mentions := users_in(s.selftext),
+    urls := links(s.url, s.is_self, s.id, s.selftext),
+    community := s.subreddit
+);
+"""
+# Each value is made once: DuckDB evaluates both sides of AND, and what two levels name twice, twice.
+_QUERY = r""", pages AS (
+    SELECT file, line, unread, record, CASE WHEN unread IS NULL AND contains(content, '"children"')
+        THEN list_filter(json_extract(content, '$..children[*]'), lambda child: json_type(child) = 'OBJECT')
+        ELSE [] END AS children
+    FROM parsed
+), things AS (
+    SELECT file, line, unread, record, unnest(CASE
+        WHEN len(children) > 0 AND coalesce(record.data.id, record.id) IS NULL THEN children
+        ELSE list_concat([NULL::JSON], children) END) AS child
+    FROM pages
+), told AS (
+    SELECT file, line, unread, CASE WHEN child IS NULL THEN record ELSE TRY(from_json(child, $structure)) END AS thing
+    FROM things
+), opened AS (
+    SELECT file, line, unread, thing.kind AS wrapped, CASE
+        WHEN thing.data IS NOT NULL THEN thing.data
+        ELSE struct_pack(id := thing.id, name := thing.name, author := thing.author,
+            created_utc := thing.created_utc, subreddit := thing.subreddit, title := thing.title,
+            selftext := thing.selftext, url := thing.url, is_self := thing.is_self,
+            subreddit_type := thing.subreddit_type, body := thing.body, parent_id := thing.parent_id,
+            crosspost_parent_list := thing.crosspost_parent_list)
+    END AS thing
+    FROM told
+), kinds AS (
+    SELECT file, line, unread, wrapped, thing, thing.crosspost_parent_list[1] AS original, CASE
+        WHEN unread IS NOT NULL THEN 'unread'
+        WHEN thing.body IS NOT NULL AND coalesce(thing.id, thing.name) IS NOT NULL THEN 't1'
+        WHEN thing.title IS NOT NULL AND thing.subreddit IS NOT NULL AND coalesce(thing.id, thing.name) IS NOT NULL
+            THEN 't3'
+        WHEN wrapped IN ('Listing', 'more', 't2', 't4', 't5') THEN 'other'
+        ELSE 'unread'
+    END AS kind
+    FROM opened
+), named AS (
+    SELECT *, full_name(kind, thing.name, thing.id) AS name, full_name('t3', original.name, original.id) AS original_name,
+        moment(thing.created_utc) AS written_at,
+        kind = 't3' AND original.title IS NOT NULL AND lower(trim(original.title)) = lower(trim(thing.title)) AS is_repost
+    FROM kinds
+), judged AS (
+    SELECT *,
+        CASE
+            WHEN kind = 'unread' THEN coalesce(unread, 'not a post object')
+            WHEN kind IN ('t1', 't3') AND thing.created_utc IS NOT NULL AND written_at IS NULL THEN 'impossible date'
+        END AS reject,
+        kind IN ('t1', 't3') AND (is_gone(thing.body) OR is_gone(thing.selftext) OR is_gone(thing.title)) AS is_taken_back
+    FROM named
+), sorted AS (
+    SELECT *, CASE
+        WHEN reject IS NOT NULL THEN NULL
+        WHEN kind = 'other' THEN CASE wrapped WHEN 'Listing' THEN 'empty page' WHEN 'more' THEN 'answers not loaded'
+            WHEN 't2' THEN 'profile' WHEN 't4' THEN 'direct message' ELSE 'subreddit' END
+        WHEN is_taken_back OR username(thing.author) IS NULL THEN 'deleted or removed'
+        WHEN is_repost AND (is_gone(original.selftext) OR username(original.author) IS NULL) THEN 'deleted or removed'
+    END AS left_out
+    FROM judged
+), filled AS (
+    SELECT *, reject IS NULL AND left_out IS NULL AS is_kept, CASE
+        WHEN reject IS NOT NULL OR left_out IS NOT NULL THEN NULL
+        WHEN kind = 't3' THEN submission(thing, name)
+        ELSE struct_pack(post_id := name, created_at := written_at, "text" := trim(bare(thing.body)),
+            author := username(thing.author), mentions := users_in(thing.body), urls := NULL::VARCHAR[],
+            community := thing.subreddit)
+    END AS own
+    FROM sorted
+)
+SELECT file, line, reject, left_out, own.post_id, own.created_at, own.author, own.community,
+    CASE WHEN NOT is_repost THEN own."text" END AS "text",
+    CASE WHEN NOT is_repost THEN own.mentions END AS mentions,
+    CASE WHEN NOT is_repost THEN own.urls END AS urls,
+    CASE WHEN is_kept AND kind = 't1' AND regexp_matches(thing.parent_id, '^t[13]_\w+$') THEN thing.parent_id
+    END AS reply_to_post,
+    CASE WHEN is_kept AND NOT is_repost THEN original_name END AS quoted_post,
+    CASE WHEN is_kept AND NOT is_repost THEN username(original.author) END AS quoted,
+    CASE WHEN is_kept THEN
+        CASE WHEN thing.subreddit_type IN ('private', 'employees_only', 'gold_only') THEN 'private' ELSE 'public' END
+    END AS visibility,
+    CASE WHEN is_kept THEN is_repost END AS is_repost,
+    CASE WHEN is_kept AND is_repost THEN submission(original, original_name) END AS reposted,
+    CASE WHEN reject IS NULL AND is_taken_back THEN name END AS deleted_post
+FROM filled
+"""
+
+
+def confidence(sample: Sample) -> float:
+    """Sure where one of the first objects is a submission or a comment, or a page of them."""
+    return float(any(_is_reddit(value) for value in sample.objects))
+
+
+def _is_reddit(value: dict[str, Any]) -> bool:
+    inner = value.get("data")
+    if isinstance(inner, list):
+        return any(isinstance(item, dict) and _is_reddit(item) for item in inner)
+    if isinstance(inner, dict):
+        return value.get("kind") in ("Listing", "t1", "t3")
+    if not value.keys() >= {"subreddit", "created_utc", "author"}:
+        return False
+    is_comment = "body" in value and bool(value.keys() & {"link_id", "parent_id"})
+    return is_comment or ("title" in value and bool(value.keys() & {"selftext", "is_self", "permalink", "domain"}))
+
+
+def facts(mapping: TableMapping | None) -> Reading:
+    """Users are names, the same in any case; `@name` is nobody."""
+    del mapping
+    return Reading(casefold_users=True, mention_hosts=False, html=False, mentions_in_text=False)
+
+
+def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
+    """Every record of the files in RAW_SCHEMA; a column mapping is of no use here."""
+    del mapping
+    return read_json(files, STRUCTURE, _MACROS, _QUERY, ITEMS)
