@@ -210,13 +210,14 @@ def params(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A file or a folder of raw exports.")],
-    format: Annotated[str, typer.Option(help="auto, twitter_v1, table or synthetic.")] = "auto",
+    path: Annotated[str, typer.Argument(help="A file or a folder of raw exports.")],
+    format: Annotated[str, typer.Option(help="auto, or a format of docs/sources.md.")] = "auto",
+    sample: Annotated[bool, typer.Option(help="Show ten posts.")] = True,
 ) -> None:
-    """Say what an export holds and what would be rejected, without writing anything."""
-    from ntulm.corpus.inspect import run
+    """Say how an export is read, what is left out and why, and how its graph would look; writes nothing."""
+    from ntulm.inspect.command import run
 
-    run(path, format, _params().corpus.table if HERE.params.is_file() else None)
+    run(path, format, _params().corpus.table if HERE.params.is_file() else None, sample)
 
 
 @app.command()

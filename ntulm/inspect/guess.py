@@ -1,0 +1,255 @@
+"""Which column of a table is what: from the usual names of columns, tried on the first values.
+
+Names say what a column may be, values decide among several: dates that can be read, authors that are written as the
+mentions are, lists that are no objects. Library of `ntulm inspect`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ntulm.corpus.config import TableMapping
+from ntulm.inspect.dates import TimeFormat, time_format
+from ntulm.inspect.values import Values
+
+# Names as `plain_name` writes them, the likelier first: of Twitter's interfaces, TAGS, twint, rtweet, twarc, snscrape,
+# Brandwatch, Meltwater, Sprinklr, CrowdTangle, Mastodon, Bluesky and Reddit, of research tables, and German ones.
+NAMES = {
+    "post_id": (
+        "postid", "tweetid", "tweetidstr", "idstr", "id", "statusid", "statusidstr", "messageid", "documentid",
+        "resourceid", "uri", "tweetlink", "beitragsid",
+    ),
+    "created_at": (
+        "createdat", "createdatutc", "record.createdat", "tweetcreatedat", "tweettime", "createdtime", "postcreated",
+        "indexedat", "publishdate", "publishedat", "published", "createdutc", "created", "timestamp", "datetime",
+        "datetimeutc", "date", "dateutc", "tweetdate", "time", "datum", "zeitpunkt", "zeitstempel", "erstelltam",
+        "veröffentlichtam", "uhrzeit",
+    ),
+    "text": (
+        "text", "record.text", "fulltext", "tweettext", "tweetfulltext", "content", "rawcontent", "tweetcontent",
+        "tweet", "body", "selftext", "message", "hitsentence", "openingtext", "posttext", "statustext", "snippet",
+        "title", "inhalt", "nachricht", "beitrag", "beitragstext",
+    ),
+    "author": (
+        "author", "authorid", "author.handle", "author.username", "authorusername", "authorhandle",
+        "userid", "useridstr", "screenname", "userscreenname", "username", "userusername", "user", "fromuser",
+        "fromuserid", "fromuseridstr", "user.screenname", "user.username", "twitterscreenname", "senderscreenname",
+        "senderuserid", "influencer", "account.acct", "accountacct", "acct", "handle", "account", "accountname",
+        "author.did", "did", "authorname", "pagename", "autor", "autorin", "verfasser", "benutzername", "benutzer",
+        "nutzername", "nutzer",
+    ),
+    "lang": (
+        "lang", "language", "tweetlanguage", "tweetlang", "record.langs", "langs", "languagecode", "langcode",
+        "sprache",
+    ),
+    "repost_flag": ("retweet", "isretweet", "isrepost", "repost", "isrt", "rt", "isreblog"),
+    "reposted_id": (
+        "retweetedid", "retweettweetid", "retweetedstatusid", "retweetedstatusidstr", "repostedid", "retweetstatusid",
+        "retweetid", "retweetedtweetid", "referencedtweets.retweeted.id", "reblog.id",
+    ),
+    "reposted_author": (
+        "retweeteduserid", "retweetuserid", "retweetedscreenname", "retweetscreenname", "retweetedusername",
+        "retweeteduserscreenname", "repostedauthor", "userrt", "reblog.account.acct",
+    ),
+    "favorited_by": ("favoritedby", "favouritedby", "likedby", "likers"),
+    "hashtags": (
+        "hashtags", "hashtag", "entities.hashtags.tag", "entities.hashtags.text", "tags.name", "tags", "schlagworte",
+    ),
+    "mentions": (
+        "mentions.acct", "mentions", "mentionsscreenname", "usermentions", "entities.mentions.username",
+        "entities.usermentions.screenname", "mentionedusers", "mentionedauthors", "mentionednames", "mentionsuserid",
+        "erwähnungen",
+    ),
+    "urls": ("urls", "expandedurls", "urlsexpandedurl", "entities.urls.expandedurl"),
+    "community": ("subreddit",),
+    "cashtags": ("cashtags",),
+}  # fmt: skip
+REQUIRED = ("created_at", "text", "author")
+USERS = ("author", "reposted_author", "mentions", "favorited_by")
+LISTS = ("hashtags", "mentions", "favorited_by", "urls", "cashtags")
+FLAGS = {"0", "1", "0.0", "1.0", "true", "false", "t", "f", "yes", "no", "y", "n", "retweet", "repost", "tweet"}
+FEDIVERSE = ("account.acct", "accountacct", "acct", "account")  # of authors: handles have hosts, texts are HTML
+ATPROTO = ("author.handle", "handle")  # of authors: handles have hosts
+# The shares are of values: of most, of a part that no accident gives, and of nearly all.
+MOST, SOME, NEARLY_ALL = 0.5, 0.3, 0.9
+
+ITEM = re.compile(r"[^\s,;|\"'\[\]]+")  # as `items` of corpus/sources/table.py
+HANDLE = re.compile(r"(?!x?\d+$)[@＠]?[\w.\-]*[^\W\d][\w.\-]*(@[\w.\-]+)?")
+TAG = re.compile(r"</?(p|br|a|span|div)\b[^>]*>", re.IGNORECASE)
+MENTION = re.compile(r"(?<!\w)[@＠](\w+)")
+HOST = re.compile(r"[@＠]?[\w\-]+(\.[\w\-]+)+|[@＠]?[\w.\-]+@[\w\-]+(\.[\w\-]+)+")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A mapping, or what is missing for one, and what has to be said of how it was found."""
+
+    mapping: TableMapping | None
+    missing: tuple[str, ...] = ()  # of REQUIRED
+    notes: list[str] = field(default_factory=list)
+
+
+def plain_name(column: str) -> str:
+    """A name without case, white space, underscores, hyphens and brackets: `Created_at (UTC)` is `createdatutc`."""
+    return re.sub(r"[\s_\-()\[\]#:]+", "", unicodedata.normalize("NFKC", column).strip().casefold())
+
+
+def candidates(columns: Sequence[str], wanted: str) -> list[str]:
+    """The columns that may be what a key of the mapping wants, the likelier first."""
+    by_name: dict[str, str] = {}
+    for column in columns:
+        by_name.setdefault(plain_name(column), column)
+    return [by_name[name] for name in NAMES[wanted] if name in by_name]
+
+
+def likely_columns(columns: Sequence[str]) -> list[str]:
+    """Every column with a usual name."""
+    return list(dict.fromkeys(column for wanted in _wanted() for column in candidates(columns, wanted)))
+
+
+def _wanted() -> list[str]:
+    return [name for name in NAMES if name in TableMapping.model_fields]
+
+
+def guess(columns: Sequence[str], values: Values) -> Guess:
+    """A mapping of a table's columns.
+
+    Args:
+        columns: the names, in their order.
+        values: of `likely_columns`, as far as they are known.
+    """
+    notes: list[str] = []
+    written = _time(candidates(columns, "created_at"), values, notes)
+    found: dict[str, str | None] = {"created_at": written[0], "text": _text(columns, values)}
+    if found["text"]:
+        found["mentions"] = _mentions(columns, values)
+        found["author"] = _author(columns, values, found["text"], found["mentions"], notes)
+    missing = tuple(name for name in REQUIRED if not found.get(name))
+    if missing:
+        return Guess(None, missing, notes)
+    for name in _wanted():
+        if name not in found:
+            found[name] = _fitting(name, columns, values, found)
+    texts = values.get(str(found["text"]), [])
+    author = str(found["author"])
+    settings: dict[str, Any] = {
+        "time_format": written[1],
+        "html": plain_name(author) in FEDIVERSE or _share(TAG.search, texts) >= SOME,
+        "casefold_users": True,
+        "mention_hosts": plain_name(author) in FEDIVERSE + ATPROTO
+        or _share(HOST.fullmatch, values.get(author, [])) >= NEARLY_ALL,
+        "labels": [],
+    }
+    return Guess(TableMapping.model_validate({**found, **settings}), (), notes)
+
+
+def _time(columns: list[str], values: Values, notes: list[str]) -> tuple[str | None, str | None]:
+    """The column of times and their format: the first column that can be read without doubt, else the first."""
+    read = {column: found for column in columns if (found := time_format(values.get(column, [])))}
+    if not columns:
+        return None, None
+    plain = [column for column, found in read.items() if found.format is None or found.or_else is None]
+    column = (plain or list(read) or columns)[0]
+    found = read.get(column)
+    if found is None:
+        example = next(iter(values.get(column, [])), None)
+        if example is not None:
+            notes.append(
+                f"{column}: dates like {example[:40]!r} are neither ISO 8601 nor Unix time and no usual format: "
+                "set time_format, as in strptime"
+            )
+        return column, None
+    if found.format is not None:
+        notes.append(_about(column, found))
+    return column, found.format
+
+
+def _about(column: str, found: TimeFormat) -> str:
+    tried = f"tried on {found.values:,} values"
+    if found.or_else is None:
+        return f"{column}: dates are read as {found.format} ({tried})"
+    return (
+        f"{column}: dates are read as {found.format}, but {found.or_else} would do as well ({tried}): "
+        "look at the dates below, and change time_format if day and month are exchanged"
+    )
+
+
+def _text(columns: Sequence[str], values: Values) -> str | None:
+    """The first with text in most rows: of posts of which only the title is filled, the title."""
+    found = candidates(columns, "text")
+    most = max((len(values.get(column, [])) for column in found), default=0)
+    return next((column for column in found if len(values.get(column, [])) >= MOST * most), None)
+
+
+def _mentions(columns: Sequence[str], values: Values) -> str | None:
+    usable = [column for column in candidates(columns, "mentions") if _is_list(values.get(column, []))]
+    filled = [column for column in usable if values.get(column)]
+    return (filled or usable or [None])[0]  # type: ignore[list-item]
+
+
+def _author(columns: Sequence[str], values: Values, text: str, mentions: str | None, notes: list[str]) -> str | None:
+    """The column of authors that is written as the mentions are; the same user has one key then."""
+    found = candidates(columns, "author")
+    if len(found) < 2:
+        return found[0] if found else None
+    given = [item for value in values.get(mentions or "", []) for item in ITEM.findall(value)]
+    ids = bool(given) and not _are_handles(given)
+    mentioned = {_bare(name) for name in given or (n for t in values.get(text, []) for n in MENTION.findall(t))}
+
+    def fits(column: str) -> tuple[bool, int]:
+        users = {_bare(user) for user in values.get(column, [])}
+        alike = _share(str.isdigit, list(users)) >= NEARLY_ALL if ids else _are_handles(list(users))
+        return bool(users) and alike, len(users & mentioned)
+
+    chosen = max(found, key=lambda column: (*fits(column), -found.index(column)))
+    if chosen != found[0] and fits(chosen) > fits(found[0]):
+        kind = "ids" if ids else "handles"
+        notes.append(f"author: {chosen} rather than {found[0]}, because mentions are {kind}: a user has one key then")
+    return chosen
+
+
+def _fitting(name: str, columns: Sequence[str], values: Values, found: dict[str, str | None]) -> str | None:
+    """The first column whose values are of the kind that the key wants."""
+    for column in candidates(columns, name):
+        own = values.get(column, [])
+        if name == "repost_flag" and not all(value.casefold() in FLAGS for value in own):
+            continue
+        if name in LISTS and not _is_list(own):
+            continue
+        if name in USERS and own and _are_handles(_items(own)) != _are_handles(values.get(str(found["author"]), [])):
+            continue  # an id beside handles would be a second key of the same user
+        if plain_name(column) == "tags" and not _are_hashtags(own, values.get(str(found["text"]), [])):
+            continue  # somebody's keywords
+        return column
+    return None
+
+
+def _is_list(values: list[str]) -> bool:
+    """No objects: `[{"tag": "x"}]` in a cell is not a list of names."""
+    return not any("{" in value for value in values)
+
+
+def _are_hashtags(values: list[str], texts: list[str]) -> bool:
+    items = {item.casefold().lstrip("#") for item in _items(values)}
+    in_texts = {tag.casefold() for text in texts for tag in re.findall(r"[#＃](\w+)", text)}
+    return not items or len(items & in_texts) >= SOME * len(items)
+
+
+def _items(values: list[str]) -> list[str]:
+    return [item for value in values for item in ITEM.findall(value)]
+
+
+def _are_handles(users: list[str]) -> bool:
+    return _share(HANDLE.fullmatch, users) >= NEARLY_ALL
+
+
+def _bare(user: str) -> str:
+    return user.strip().lstrip("@＠").casefold()
+
+
+def _share(test: Any, values: Sequence[str]) -> float:
+    return sum(bool(test(value)) for value in values) / len(values) if values else 0.0
