@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
 
 from flows.failure import CommandError
+from flows.mending import LOCK_FILE
 from flows.pipeline import stage_name
-from flows.workspace import LOCK, LOCK_FILE
+from flows.workspace import LOCK
 
 PARAMS = Path("params.yaml")
 LOCK_SCHEMA = "2.0"

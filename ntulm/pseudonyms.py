@@ -84,9 +84,13 @@ def from_environment(reading: Reading) -> Pseudonyms:
     """
     key = os.environ.get(VARIABLE, "")
     if not key:
-        raise UserError(f"{VARIABLE}: not in the environment; corpus.pseudonyms needs the key that users are hashed with")
+        raise UserError(
+            f"{VARIABLE}: not in the environment; corpus.pseudonyms needs the key that users are hashed with"
+        )
     if len(key) < LEAST_LENGTH:
-        raise UserError(f"{VARIABLE}: {len(key)} characters; expected at least {LEAST_LENGTH}, as `openssl rand -hex 32` gives")
+        raise UserError(
+            f"{VARIABLE}: {len(key)} characters; expected at least {LEAST_LENGTH}, as `openssl rand -hex 32` gives"
+        )
     return Pseudonyms(key, reading)
 
 

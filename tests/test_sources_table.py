@@ -114,7 +114,9 @@ def test_objects_and_lists_of_objects_in_json_lines(tmp_path):
     assert first["labels"] == [{"field": "a.b", "value": "yes"}]
     assert second["hashtags"] == []
     assert third["author"] is None
-    with pytest.raises(UserError, match=r"'tags' \(corpus.table.hashtags\) holds objects in 2 of 3 .*they have tags.name"):
+    with pytest.raises(
+        UserError, match=r"'tags' \(corpus.table.hashtags\) holds objects in 2 of 3 .*they have tags.name"
+    ):
         rows(path, mapping(**fields | {"hashtags": "tags"}))
 
 
@@ -170,7 +172,9 @@ def test_an_object_is_never_taken_for_text(tmp_path):
 
 def test_objects_in_a_list_are_counted_and_said(tmp_path, capsys):
     tags = [{"name": "cats"}, {"name": "dogs"}]
-    (tmp_path / "a.jsonl").write_bytes(json_lines(post(1, tags=["a"]), post(2, tags=tags), post(3, tags=["b", {"x": 1}])))
+    (tmp_path / "a.jsonl").write_bytes(
+        json_lines(post(1, tags=["a"]), post(2, tags=tags), post(3, tags=["b", {"x": 1}]))
+    )
     found = rows(tmp_path, mapping(hashtags="tags"))
     assert [row["hashtags"] for row in found] == [["a"], None, ["b"]]
     said = "table: 'tags' (corpus.table.hashtags) holds objects in 2 of 3 records, of which nothing is taken; they have"
@@ -377,7 +381,9 @@ def test_a_date_of_another_form_gets_a_hint_that_is_right(tmp_path, written, hin
     assert good["created_at"].year == 2021
 
 
-@pytest.mark.parametrize("written", ["yesterday", "31.13.2021", "2021-02-30", "17", "1e400", "12345678901", "٣", "nan", " x"])
+@pytest.mark.parametrize(
+    "written", ["yesterday", "31.13.2021", "2021-02-30", "17", "1e400", "12345678901", "٣", "nan", " x"]
+)
 def test_what_is_no_date_has_no_hint(tmp_path, written):
     (bad,) = read_at(tmp_path, written)
     assert bad["reject"] == "date neither ISO 8601 nor Unix time"
@@ -440,14 +446,23 @@ def test_what_cannot_be_converted_costs_its_own_row(tmp_path, monkeypatch):
 
 
 JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(["#a", "@b", "", "9"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "a.b", ""]), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["#a", "@b", "", "9"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "a.b", ""]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(records=st.lists(st.dictionaries(st.sampled_from(["a", "b", "a.b", "time", "text"]), JUNK, max_size=5), max_size=6))
+@given(
+    records=st.lists(st.dictionaries(st.sampled_from(["a", "b", "a.b", "time", "text"]), JUNK, max_size=5), max_size=6)
+)
 def test_every_json_record_is_one_row(tmp_path, records):
     full = {"a": [{"b": "x"}, "y"], "b": "x", "time": "2020-01-01", "text": "x"}
     (tmp_path / "a").write_bytes(json_lines(full, *records))
@@ -526,7 +541,9 @@ def test_reading_goes_on_after_an_open_quote(tmp_path, lines, expected):
     ],
 )
 def test_texts_of_several_lines_are_texts(tmp_path, text):
-    for place, columns in enumerate((["author", "text", "time"], ["time", "author", "text"], ["text", "time", "author"])):
+    for place, columns in enumerate(
+        (["author", "text", "time"], ["time", "author", "text"], ["text", "time", "author"])
+    ):
         row = {"author": "ann", "time": "2015-01-01", "text": text}
         for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
             path = tmp_path / f"{place}{quoting}"
@@ -576,7 +593,10 @@ def test_headers(tmp_path, header, body):
     ("content", "message"),
     [
         ("author,text,time,text\na,b,1,c\n", r"a: 2 columns 'text'; corpus.table.text needs one$"),
-        ("author," + "x" * 200_000 + "\na,b\n", r"a:1: the names of the columns are not readable: quote not closed, or a"),
+        (
+            "author," + "x" * 200_000 + "\na,b\n",
+            r"a:1: the names of the columns are not readable: quote not closed, or a",
+        ),
         ('author,"text,time\na,b,2015-01-01\n', r"a:1: the names of the columns are not readable: quote not closed$"),
         ('author,"te"xt,time\na,b,2015-01-01\n', r"a:1: the names of the columns are not readable: invalid CSV$"),
         ("\n\n\n", r"a: no column 'created_at' .*|a: no column 'time' .*it has no column$"),
@@ -641,7 +661,9 @@ def parquet_file(path: Path, **changes: Any) -> Path:
 def test_ids_of_many_types(tmp_path, values, expected):
     path = parquet_file(tmp_path / "a", id=values)
     if isinstance(expected, str):
-        with pytest.raises(UserError, match=r"no column 'id' \(corpus.table.post_id\); it has author, text, time, id.x"):
+        with pytest.raises(
+            UserError, match=r"no column 'id' \(corpus.table.post_id\); it has author, text, time, id.x"
+        ):
             rows(path, mapping(post_id="id"))
         return
     assert [row["post_id"] for row in rows(path, mapping(post_id="id"))] == expected

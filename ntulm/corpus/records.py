@@ -179,7 +179,9 @@ def reasons(connection: Connection, column: Literal["reject", "left_out"]) -> li
     A source's words can be as many as its records: the rarest are one reason, `OTHER`.
     """
     statement = (HERE / "reasons.sql").read_text(encoding="utf-8")
-    return connection.execute(statement, {"is_reject": column == "reject", "most": MOST_REASONS, "other": OTHER}).fetchall()
+    return connection.execute(
+        statement, {"is_reject": column == "reject", "most": MOST_REASONS, "other": OTHER}
+    ).fetchall()
 
 
 def row(connection: Connection, query: str, values: dict[str, Any] | None = None) -> tuple[Any, ...]:

@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from ntulm.corpus.sources.csv_records import DELIMITERS
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import objects
 from ntulm.corpus.sources.lines import head
-from ntulm.corpus.sources.table import DELIMITERS
 
 HEAD_BYTES = 1 << 20  # of a file
 RECORDS = 1000  # of a file

@@ -194,8 +194,7 @@ def load_model(directory: Path, stage: str, device: torch.device) -> tuple[Ntulm
     refuse_other_weights(directory, "the language model cannot be loaded")
     try:
         with _quiet():
-            model: Any
-            model, report = NtulmForMaskedLM.from_pretrained(
+            loaded: Any = NtulmForMaskedLM.from_pretrained(
                 directory,
                 attn_implementation=attention_kernel(device),
                 use_safetensors=True,
@@ -205,6 +204,7 @@ def load_model(directory: Path, stage: str, device: torch.device) -> tuple[Ntulm
             tokenizer = AutoTokenizer.from_pretrained(directory, **LOCAL)
     except (OSError, ValueError, SafetensorError, RuntimeError, LookupError, TypeError) as error:  # whatever is damaged
         raise UserError(f"{directory}: the language model cannot be loaded: {_first_sentence(error)}") from error
+    model, report = loaded
     for problem in ("missing_keys", "mismatched_keys"):  # transformers would make such weights up
         if names := sorted(str(key) for key in report[problem]):
             raise UserError(

@@ -106,7 +106,9 @@ class Table:
         try:
             return next(self._reader(), [])
         except (csv.Error, _TooLong) as error:
-            raise UserError(f"{self.file}:{line}: the names of the columns are not readable: {_reason(error)}") from error
+            raise UserError(
+                f"{self.file}:{line}: the names of the columns are not readable: {_reason(error)}"
+            ) from error
 
     def _reader(self) -> Iterator[list[str]]:
         return csv.reader(self._lines, delimiter=self.delimiter, strict=True)

@@ -331,7 +331,7 @@ def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.Rec
         "names": [name for _, _, name in owners],
         "deleted": sorted(_deleted(files)),
     }
-    return read_json(files, STRUCTURE, _MACROS, _QUERY, ITEMS, values)
+    return read_json(files, STRUCTURE, _MACROS, _QUERY, ITEMS, values=values)
 
 
 def _owners(files: Sequence[File]) -> Iterator[tuple[str, str, str]]:

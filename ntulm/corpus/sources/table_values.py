@@ -78,8 +78,11 @@ END;
 """
 UNKNOWN_DATE = "date neither ISO 8601 nor Unix time"
 _HINT = f"""SELECT CASE WHEN reject = '{UNKNOWN_DATE}' THEN concat_ws('" or "', {
-    ", ".join(f"CASE WHEN year(try_strptime(trim(written), '{one}')) BETWEEN 1990 AND 2100 THEN '{one}' END"
-    for one in TIME_FORMATS)}) END FROM dates"""
+    ", ".join(
+        f"CASE WHEN year(try_strptime(trim(written), '{one}')) BETWEEN 1990 AND 2100 THEN '{one}' END"
+        for one in TIME_FORMATS
+    )
+}) END FROM dates"""
 _CONVERT = """
 WITH typed AS (
     SELECT
@@ -224,7 +227,9 @@ def sparing(work: Callable[[pa.Table], pa.Table], rows: pa.Table) -> pa.Table:
         raise
     except (duckdb.NotImplementedException, duckdb.BinderException) as error:
         said = " ".join(str(error).split())[:200]
-        raise UserError(f"{rows['file'][0]}: a column cannot be read ({said}); expected texts, numbers, times") from error
+        raise UserError(
+            f"{rows['file'][0]}: a column cannot be read ({said}); expected texts, numbers, times"
+        ) from error
     except (duckdb.Error, pa.ArrowException, UnicodeDecodeError):
         if len(rows) == 1:
             return conformed(rows.select(["file", "line"]).append_column("reject", pa.array(["unreadable values"])))
