@@ -138,7 +138,7 @@ def test_flattened_tweets_have_all_in_themselves(tmp_path):
 
 def academic_folder(folder: Path) -> Path:
     """As jsonlite writes data frames: `{}` where a row has no list."""
-    nothing = {"hashtags": {}, "mentions": {}, "annotations": {}, "urls": {}}
+    nothing: Record = {"hashtags": {}, "mentions": {}, "annotations": {}, "urls": {}}
     plain = tweet(12, 3, "no entities here", entities=nothing, referenced_tweets={})
     pages = {"data_11": [retweet(11, 90), plain], "data_14": [retweet(14, 90), retweet(15, 91)]}
     for name, tweets in pages.items():
@@ -583,8 +583,9 @@ def exports_of(draw: st.DrawFn) -> tuple[str, list[Any]]:
 
 def expected(name: str, record: Any) -> int:
     data = record.get("data") if name == "twitter_v2" and isinstance(record, dict) else None
-    is_page = isinstance(data, list) and record.get("text") is None and record.get("author_id") is None
-    return max(len(data), 1) if is_page else 1
+    if isinstance(data, list) and record.get("text") is None and record.get("author_id") is None:
+        return max(len(data), 1)
+    return 1
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
