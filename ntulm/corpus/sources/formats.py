@@ -104,12 +104,9 @@ def source(name: str) -> ModuleType:
 
 
 def sample(file: File) -> Sample:
-    """The beginning of a file; nothing of one that only private messages are in."""
+    """The beginning of a file."""
     from ntulm.corpus.sources.lines import head
-    from ntulm.corpus.sources.twitter_archive import PRIVATE
 
-    if PRIVATE.search(file.name):
-        return Sample(file, b"", [])
     start = head(file, HEAD_BYTES)
     return Sample(file, start, objects(start))
 
