@@ -245,11 +245,10 @@ SELECT file, line, reject, CASE WHEN unread IS NULL THEN reason END AS left_out,
         WHEN original.text IS NOT NULL THEN content(original, original_entities)
         ELSE remains(own, retweeted, original_author)
     END AS reposted,
-    list_distinct(
-        people
-        || whole([pair(tweet), pair(tweet.author), pair(tweet.in_reply_to_user), pair(retweeted.author),
-            pair(quoted.author), pair(answered.author)])
-        || coalesce(whole(pairs(entities.mentions)), []) || coalesce(whole(pairs(original_entities.mentions)), [])
+    people || whole(
+        [pair(tweet), pair(tweet.author), pair(tweet.in_reply_to_user), pair(retweeted.author), pair(quoted.author),
+            pair(answered.author)]
+        || coalesce(pairs(entities.mentions), []) || coalesce(pairs(original_entities.mentions), [])
     ) AS people
 FROM readable ORDER BY row
 """
