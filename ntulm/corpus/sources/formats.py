@@ -106,11 +106,8 @@ def source(name: str) -> ModuleType:
 
 
 def sample(file: File) -> Sample:
-    """The beginning of a file; nothing of one that only private messages are in."""
-    from ntulm.corpus.sources.twitter_archive import PRIVATE
+    """The beginning of a file."""
 
-    if PRIVATE.search(file.name):
-        return Sample(file, b"", [])
     start = head(file, HEAD_BYTES)
     return Sample(file, start, objects(start))
 

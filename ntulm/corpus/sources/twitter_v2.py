@@ -38,6 +38,7 @@ _TWEET_KEYS = {
     "context_annotations",
 }  # fmt: skip
 _USER_KEYS = {"public_metrics", "pinned_tweet_id", "profile_image_url", "verified", "protected", "description"}
+_TIME, _ANY_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "2006-03-21T00:00:00Z"
 _PROBLEM = "api.twitter.com/2/problems/"
 
 _USER = {"id": "VARCHAR", "username": "VARCHAR", "protected": "BOOLEAN"}
@@ -244,11 +245,10 @@ SELECT file, line, reject, CASE WHEN unread IS NULL THEN reason END AS left_out,
         WHEN original.text IS NOT NULL THEN content(original, original_entities)
         ELSE remains(own, retweeted, original_author)
     END AS reposted,
-    list_distinct(
-        people
-        || whole([pair(tweet), pair(tweet.author), pair(tweet.in_reply_to_user), pair(retweeted.author),
-            pair(quoted.author), pair(answered.author)])
-        || coalesce(whole(pairs(entities.mentions)), []) || coalesce(whole(pairs(original_entities.mentions)), [])
+    people || whole(
+        [pair(tweet), pair(tweet.author), pair(tweet.in_reply_to_user), pair(retweeted.author), pair(quoted.author),
+            pair(answered.author)]
+        || coalesce(pairs(entities.mentions), []) || coalesce(pairs(original_entities.mentions), [])
     ) AS people
 FROM readable ORDER BY row
 """
@@ -269,7 +269,7 @@ def _confidence(value: dict[str, Any]) -> float:
         return max(_confidence(one) for one in inner)
     if {"id", "text"} <= value.keys() and "user" not in value:
         signs = len(_TWEET_KEYS & value.keys())
-        return 1.0 if signs > 1 or "author_id" in value else LIKELY if signs else 0.0
+        return 1.0 if signs > 1 else LIKELY if signs and _has_its_values(value) else 0.0
     if {"id", "username"} <= value.keys() and not {"acct", "text"} & value.keys():
         signs = len(_USER_KEYS & value.keys())
         return 1.0 if signs > 1 else LIKELY if signs else UNLIKELY if value.keys() <= {*_USER, "name"} else 0.0
@@ -279,6 +279,11 @@ def _confidence(value: dict[str, Any]) -> float:
         empty = isinstance(meta, dict) and {"result_count", "newest_id"} & meta.keys()
         return 1.0 if empty or any(_is_problem(one) for one in errors) else 0.0
     return 0.0
+
+
+def _has_its_values(value: dict[str, Any]) -> bool:
+    """Whether id and time are written as this version does: other tables have a column `author_id` too."""
+    return str(value["id"]).isdigit() and _TIME.fullmatch(str(value.get("created_at", _ANY_TIME))) is not None
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
