@@ -110,9 +110,11 @@ _QUERY = r""", pages AS (
     END AS kind
     FROM opened
 ), named AS (
-    SELECT *, full_name(kind, thing.name, thing.id) AS name, full_name('t3', original.name, original.id) AS original_name,
+    SELECT *,
+        full_name(kind, thing.name, thing.id) AS name, full_name('t3', original.name, original.id) AS original_name,
         moment(thing.created_utc) AS written_at,
-        kind = 't3' AND original.title IS NOT NULL AND lower(trim(original.title)) = lower(trim(thing.title)) AS is_repost
+        kind = 't3' AND original.title IS NOT NULL
+            AND lower(trim(original.title)) = lower(trim(thing.title)) AS is_repost
     FROM kinds
 ), judged AS (
     SELECT *,
@@ -120,7 +122,8 @@ _QUERY = r""", pages AS (
             WHEN kind = 'unread' THEN coalesce(unread, 'not a post object')
             WHEN kind IN ('t1', 't3') AND thing.created_utc IS NOT NULL AND written_at IS NULL THEN 'impossible date'
         END AS reject,
-        kind IN ('t1', 't3') AND (is_gone(thing.body) OR is_gone(thing.selftext) OR is_gone(thing.title)) AS is_taken_back
+        kind IN ('t1', 't3')
+            AND (is_gone(thing.body) OR is_gone(thing.selftext) OR is_gone(thing.title)) AS is_taken_back
     FROM named
 ), sorted AS (
     SELECT *, CASE
