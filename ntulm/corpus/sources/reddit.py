@@ -45,11 +45,11 @@ _THING: dict[str, Any] = {
     "crosspost_parent_list": [_ORIGINAL],
 }
 STRUCTURE: dict[str, Any] = {**_THING, "kind": "VARCHAR", "data": _THING}  # dumps have no `data`
-_GONE = "'[deleted]', '[removed]', '[deleted by user]', '[ removed by reddit ]'"
+_GONE = r"(?i)\s*\[(?:deleted|removed|deleted by user| ?removed by reddit ?)\]\s*"
 
 _MACROS = rf"""
 CREATE MACRO moment(value) AS TRY(to_timestamp(TRY_CAST(value AS DOUBLE)));
-CREATE MACRO is_gone(said) AS coalesce(lower(trim(said)) IN ({_GONE}), false);
+CREATE MACRO is_gone(said) AS coalesce(regexp_full_match(said, '{_GONE}'), false);
 CREATE MACRO username(name) AS CASE WHEN NOT is_gone(name) THEN nullif(lower(trim(name)), '') END;
 CREATE MACRO full_name(kind, name, id) AS
     CASE WHEN regexp_matches(name, '^t\d_\w+$') THEN name ELSE kind || '_' || id END;
