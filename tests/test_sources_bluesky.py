@@ -169,7 +169,7 @@ def test_identities_and_profiles_join_handles(tmp_path):
 
 def test_the_older_and_the_newer_event_say_the_same(tmp_path):
     new = event(record())
-    old = {"did": ANN, "time_us": SEEN, "type": "com", "commit": {**new["commit"], "type": "c"}}
+    old: dict[str, Any] = {"did": ANN, "time_us": SEEN, "type": "com", "commit": {**new["commit"], "type": "c"}}
     del old["commit"]["operation"]
     second = {
         "$type": "network.bsky.jetstream.subscribeEvents#commit",
@@ -193,8 +193,8 @@ def test_deletions_in_the_other_forms(tmp_path):
         "type": "com",
         "commit": {"type": "d", "collection": "app.bsky.feed.post", "rkey": "3"},
     }
-    account = {"$type": "network.bsky.jetstream.subscribeEvents#account", "did": ANN, "account": {"did": ANN}}
-    account["account"] |= {"active": False, "status": "deleted"}  # type: ignore[operator]
+    gone = {"did": ANN, "active": False, "status": "deleted"}
+    account = {"$type": "network.bsky.jetstream.subscribeEvents#account", "did": ANN, "account": gone}
     sync = {"$type": "network.bsky.jetstream.subscribeEvents#sync", "did": ANN, "sync": {"did": ANN}}
     info = {"$type": "network.bsky.jetstream.subscribeEvents#info", "name": "OutdatedCursor"}
     found = rows(tmp_path, old, *({"$type": "message", "payload": one} for one in (account, sync, info)))
