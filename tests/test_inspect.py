@@ -86,7 +86,7 @@ def test_a_table_without_a_guess_shows_its_columns(tmp_path):
     ],
 )  # fmt: skip
 def test_what_the_interfaces_of_other_networks_give_is_read(tmp_path, record, expected):
-    found = inspect.inspect(write(tmp_path / "a.jsonl", record))
+    found = inspect.inspect(write(tmp_path / "a.jsonl", record), "table")
     assert found.mapping is not None
     assert found.mapping.model_dump() | expected == found.mapping.model_dump()
     assert (found.counts["posts"], found.counts["hashtags"]) == (1, 1)
@@ -127,5 +127,5 @@ def test_an_export_of_rejects_alone_has_no_dates(tmp_path):
 def test_bad_arguments(tmp_path):
     with pytest.raises(UserError, match="not found"):
         inspect.inspect(tmp_path / "none")
-    with pytest.raises(UserError, match="'xml' is no format; expected auto, synthetic, table, twitter_v1"):
+    with pytest.raises(UserError, match="'xml' is no format; expected auto, .*synthetic, table, twitter_v1"):
         inspect.inspect(write(tmp_path / "a", tweet(1)), "xml")
