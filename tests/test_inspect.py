@@ -97,7 +97,7 @@ def test_a_table_without_a_guess_shows_its_columns(tmp_path):
     ],
 )  # fmt: skip
 def test_what_the_interfaces_of_other_networks_give_is_read(tmp_path, record, expected):
-    found = inspect(write(tmp_path / "a.jsonl", record))
+    found = inspect(write(tmp_path / "a.jsonl", record), "table")
     assert found.mapping is not None
     assert found.mapping.model_dump() | expected == found.mapping.model_dump()
     assert (found.counts["posts"], found.counts["hashtags"]) == (1, 1)

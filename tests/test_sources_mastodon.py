@@ -397,8 +397,8 @@ MARKUP = st.lists(
 ).map("".join)  # fmt: skip
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.lists(MARKUP, min_size=20, max_size=40))
+@settings(max_examples=8, deadline=None)
+@given(st.lists(MARKUP, min_size=60, max_size=90))
 def test_html_is_read_as_a_new_post_would_be(tmp_path_factory, markups):
     found = rows(tmp_path_factory.mktemp("html"), *(status(1, "x" + markup) for markup in markups))
     reading = mastodon.facts(None)
@@ -419,8 +419,8 @@ KNOWN = [
 ]
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.lists(hostile.mutated(KNOWN), min_size=10, max_size=40))
+@settings(max_examples=8, deadline=None)
+@given(st.lists(hostile.mutated(KNOWN), min_size=40, max_size=80))
 def test_every_record_is_one_row_whatever_it_holds(tmp_path_factory, records):
     found = rows(tmp_path_factory.mktemp("hostile"), *records)
     assert [row["line"] for row in found] == list(range(1, len(records) + 1))

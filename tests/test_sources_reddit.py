@@ -170,6 +170,14 @@ def test_a_listing_is_a_row_per_thing_and_answers_are_among_them(tmp_path):
     ]
 
 
+def test_a_page_that_nests_without_end_is_read_to_a_depth(tmp_path):
+    page = wrapped("t1", comment(0))
+    for number in range(1, 60):
+        page = wrapped("t1", comment(number, replies=listing(page)))
+    found = rows(tmp_path, listing(page))
+    assert [row["post_id"] for row in found] == [f"t1_c{59 - level}" for level in range(reddit.MAX_ANSWERS)]
+
+
 def test_records_that_are_none(tmp_path):
     found = rows(
         tmp_path, {"a": 1}, [1], comment(1, created_utc="soon"), {"kind": "t5", "data": {"id": "x"}}, comment(2)
@@ -219,8 +227,8 @@ KNOWN = [
 ]
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.lists(hostile.mutated(KNOWN), min_size=10, max_size=40))
+@settings(max_examples=8, deadline=None)
+@given(st.lists(hostile.mutated(KNOWN), min_size=40, max_size=80))
 def test_every_record_is_one_row_whatever_it_holds(tmp_path_factory, records):
     found = rows(tmp_path_factory.mktemp("hostile"), *records)
     assert [row["line"] for row in found] == list(range(1, len(records) + 1))

@@ -103,7 +103,9 @@ CREATE MACRO stripped(markup) AS regexp_replace(regexp_replace(unquoted(markup),
     '(?s)</?[a-zA-Z][^>]*>|<!--.*?-->', '', 'g');
 CREATE MACRO entities(markup) AS replace(replace(replace(replace(replace(markup,
     '&lt;', '<'), '&gt;', '>'), '&quot;', '"'), '&#39;', ''''), '&amp;', '&');
-CREATE MACRO plain(markup) AS trim(entities(stripped(markup)), '{SPACES}');
+-- Ten times as fast as `trim`.
+CREATE MACRO trimmed(words) AS regexp_replace(regexp_replace(words, '[{SPACES}]+$', ''), '^[{SPACES}]+', '');
+CREATE MACRO plain(markup) AS trimmed(entities(stripped(markup)));
 CREATE MACRO links(markup) AS CASE WHEN regexp_matches(markup, '(?i)<a\s') THEN list_filter(
     list_transform(
         list_filter(regexp_extract_all(unquoted(markup), '(?i)<a\s[^>]*>'),
@@ -117,7 +119,7 @@ CREATE MACRO audience("to", cc) AS CASE
     WHEN regexp_matches(concat("to"::VARCHAR, cc::VARCHAR), '/followers"') THEN 'private'
     ELSE 'direct'
 END;
-CREATE MACRO shown(warning, content) AS concat_ws(chr(10), nullif(trim(warning, '{SPACES}'), ''), content);
+CREATE MACRO shown(warning, content) AS concat_ws(chr(10), nullif(trimmed(warning), ''), content);
 -- Who wrote the status that is answered: its author again, or one of those mentioned.
 CREATE MACRO answered(s) AS CASE
     WHEN s.in_reply_to_account_id IS NULL THEN NULL
@@ -213,11 +215,20 @@ _QUERY = r""", told AS (
             ELSE 'unread'
         END AS kind
     FROM told
+), statuses AS (  -- a narrow value: each look into a wide one is paid for when the query is planned
+    SELECT *, CASE
+        WHEN kind = 'boost' THEN item.reblog
+        WHEN kind = 'status' THEN struct_pack(id := item.id, uri := item.uri, created_at := item.created_at,
+            content := item.content, spoiler_text := item.spoiler_text, visibility := item.visibility,
+            "language" := item."language", in_reply_to_account_id := item.in_reply_to_account_id,
+            account := item.account, mentions := item.mentions, tags := item.tags,
+            media_attachments := item.media_attachments, poll := item.poll, quote := item.quote)
+    END AS status
+    FROM kinds
 ), contents AS (
     SELECT *,
         CASE
-            WHEN kind = 'status' THEN content(item)
-            WHEN kind = 'boost' THEN content(item.reblog)
+            WHEN status IS NOT NULL THEN content(status)
             WHEN kind IN ('note', 'note announced') THEN
                 note(item, coalesce($names[list_position($addresses, writer)], handle_at(writer)), published)
             WHEN kind IN ('announce', 'like') THEN act(object_id, NULL::TIMESTAMPTZ, handle_at(object_id))
@@ -230,14 +241,14 @@ _QUERY = r""", told AS (
             WHEN kind = 'address liked' THEN act(NULL, NULL::TIMESTAMPTZ, $names[list_position($folders, folder)])
         END AS act,
         CASE
-            WHEN kind = 'boost' AND item.reblog.visibility NOT IN ('public', 'unlisted') THEN item.reblog.visibility
+            WHEN status.visibility NOT IN ('public', 'unlisted') THEN status.visibility
             WHEN kind IN ('status', 'boost') THEN item.visibility
             WHEN kind IN ('note', 'note announced') THEN audience(coalesce(item."to", "to"), coalesce(item.cc, cc))
             WHEN kind IN ('announce', 'like') AND coalesce("to", cc) IS NOT NULL THEN audience("to", cc)
         END AS visibility,
         CASE WHEN kind = 'note' THEN coalesce(item.published, published) ELSE coalesce(item.created_at, published)
         END AS written
-    FROM kinds
+    FROM statuses
 ), judged AS (
     SELECT *,
         CASE
@@ -249,7 +260,7 @@ _QUERY = r""", told AS (
         coalesce(visibility IN ('public', 'unlisted'), true) AS is_public,
         CASE
             WHEN kind IN ('status', 'boost') AND item.id IN (SELECT unnest($deleted)) THEN coalesce(act, about).post_id
-            WHEN kind = 'boost' AND item.reblog.id IN (SELECT unnest($deleted)) THEN about.post_id
+            WHEN kind = 'boost' AND status.id IN (SELECT unnest($deleted)) THEN about.post_id
         END AS gone
     FROM contents
 ), reasons AS (
@@ -262,10 +273,9 @@ _QUERY = r""", told AS (
         WHEN gone IS NOT NULL THEN 'deleted by its author'
         WHEN kind = 'announce' OR NOT is_public THEN NULL
         WHEN NOT regexp_matches(about."text", written_pattern()) THEN CASE
-            WHEN kind = 'boost' THEN wordless(
-                len(item.reblog.media_attachments), item.reblog.poll IS NOT NULL, item.reblog.quote)
-            ELSE wordless(greatest(len(item.media_attachments), len(item.attachment)),
-                item.poll IS NOT NULL OR item."type" = 'Question', item.quote) END
+            WHEN status IS NOT NULL THEN wordless(len(status.media_attachments), status.poll IS NOT NULL, status.quote)
+            ELSE wordless(len(item.attachment),
+                item."type" = 'Question', item.quote) END
     END AS left_out
     FROM judged
 ), rows AS (

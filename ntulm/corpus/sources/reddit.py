@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ntulm.corpus.config import TableMapping
 
 ITEMS = ("data",)  # of a page, where it is a list
+MAX_ANSWERS = 16  # below one another; Reddit loads ten. Without a limit a hostile page would be copied once per level
 
 _ORIGINAL: dict[str, Any] = {
     "id": "VARCHAR",
@@ -45,11 +46,17 @@ _THING: dict[str, Any] = {
     "crosspost_parent_list": [_ORIGINAL],
 }
 STRUCTURE: dict[str, Any] = {**_THING, "kind": "VARCHAR", "data": _THING}  # dumps have no `data`
-_GONE = "'[deleted]', '[removed]', '[deleted by user]', '[ removed by reddit ]'"
+_GONE = r"(?i)\s*\[(?:deleted|removed|deleted by user| ?removed by reddit ?)\]\s*"
 
+_PATHS = [
+    f"$.data{start}.children[*]{'.data.replies.data.children[*]' * level}"
+    for level in range(MAX_ANSWERS)
+    for start in ("", ".replies.data")  # of a listing, and of one comment
+]
+_CHILDREN = ", ".join(f"json_extract(page, '{path}')" for path in _PATHS)
 _MACROS = rf"""
 CREATE MACRO moment(value) AS TRY(to_timestamp(TRY_CAST(value AS DOUBLE)));
-CREATE MACRO is_gone(said) AS coalesce(lower(trim(said)) IN ({_GONE}), false);
+CREATE MACRO is_gone(said) AS coalesce(regexp_full_match(said, '{_GONE}'), false);
 CREATE MACRO username(name) AS CASE WHEN NOT is_gone(name) THEN nullif(lower(trim(name)), '') END;
 CREATE MACRO full_name(kind, name, id) AS
     CASE WHEN regexp_matches(name, '^t\d_\w+$') THEN name ELSE kind || '_' || id END;
@@ -65,6 +72,7 @@ CREATE MACRO links(address, is_self, id, said) AS CASE
     WHEN is_self IS NOT TRUE AND regexp_matches(address, '^https?://') AND NOT contains(address, '/comments/' || id)
     THEN list_concat([replace(address, '&amp;', '&')],
         list_transform(regexp_extract_all(said, 'https?://\S+'), lambda link: rtrim(link, '.,;:!?)]}}"''…'))) END;
+CREATE MACRO children_of(page) AS list_concat({_CHILDREN});
 CREATE MACRO submission(s, name) AS struct_pack(
     post_id := name,
     created_at := moment(s.created_utc),
@@ -78,7 +86,7 @@ CREATE MACRO submission(s, name) AS struct_pack(
 # Each value is made once: DuckDB evaluates both sides of AND, and what two levels name twice, twice.
 _QUERY = r""", pages AS (
     SELECT file, line, unread, record, CASE WHEN unread IS NULL AND contains(content, '"children"')
-        THEN list_filter(json_extract(content, '$..children[*]'), lambda child: json_type(child) = 'OBJECT')
+        THEN list_filter(children_of(content), lambda child: json_type(child) = 'OBJECT')
         ELSE [] END AS children
     FROM parsed
 ), things AS (
@@ -110,9 +118,11 @@ _QUERY = r""", pages AS (
     END AS kind
     FROM opened
 ), named AS (
-    SELECT *, full_name(kind, thing.name, thing.id) AS name, full_name('t3', original.name, original.id) AS original_name,
+    SELECT *,
+        full_name(kind, thing.name, thing.id) AS name, full_name('t3', original.name, original.id) AS original_name,
         moment(thing.created_utc) AS written_at,
-        kind = 't3' AND original.title IS NOT NULL AND lower(trim(original.title)) = lower(trim(thing.title)) AS is_repost
+        kind = 't3' AND original.title IS NOT NULL
+            AND lower(trim(original.title)) = lower(trim(thing.title)) AS is_repost
     FROM kinds
 ), judged AS (
     SELECT *,
@@ -120,7 +130,8 @@ _QUERY = r""", pages AS (
             WHEN kind = 'unread' THEN coalesce(unread, 'not a post object')
             WHEN kind IN ('t1', 't3') AND thing.created_utc IS NOT NULL AND written_at IS NULL THEN 'impossible date'
         END AS reject,
-        kind IN ('t1', 't3') AND (is_gone(thing.body) OR is_gone(thing.selftext) OR is_gone(thing.title)) AS is_taken_back
+        kind IN ('t1', 't3')
+            AND (is_gone(thing.body) OR is_gone(thing.selftext) OR is_gone(thing.title)) AS is_taken_back
     FROM named
 ), sorted AS (
     SELECT *, CASE
