@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 NTUS = pa.list_(pa.struct([("role", pa.string()), ("key", pa.string())]))
 LISTS = ("mentions", "hashtags", "urls", "places", "cashtags")  # fields of a post that hold a list of strings
-USERS = ("author", "reply_to", "quoted")  # fields that hold a user, or null: the author, and whose post is answered or quoted
+USERS = (
+    "author",
+    "reply_to",
+    "quoted",
+)  # fields that hold a user, or null: the author, and whose post is answered or quoted
 FIELDS = (*USERS, *LISTS, "community", "text")  # of a post, from which roles can come
 # From which fields the key forms can take keys; a form that is not here takes them from any.
 READABLE = {

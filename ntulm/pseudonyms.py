@@ -1,9 +1,9 @@
 """Pseudonyms in the place of users, where `corpus.pseudonyms` asks for them: the one place that makes them.
 
-The corpus, tasks, arriving posts and new posts all call it, so that one person has one pseudonym wherever a post is read. A pseudonym is a
-keyed hash: who does not hold the key cannot tell whose it is, nor try names. The key is in the environment alone, in
-NTULM_PSEUDONYM_KEY, and is written nowhere; `Reading.pseudonyms` holds its fingerprint, so that another key is refused.
-Standard library only.
+The corpus, tasks, arriving posts and new posts all call it, so that one person has one pseudonym wherever a post is
+read. A pseudonym is a keyed hash: who does not hold the key cannot tell whose it is, nor try names. The key is in the
+environment alone, in NTULM_PSEUDONYM_KEY, and is written nowhere; `Reading.pseudonyms` holds its fingerprint, so that
+another key is refused. Standard library only.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ class Pseudonyms:
         """The pseudonym of a user, from the key that posts would have without pseudonyms."""
         return self._remembered(key)
 
+    def listed(self, what: str) -> str:
+        """How a list that must name nobody writes a name or an id."""
+        return self._hashed("forget", what)
+
     def post_id(self, post_id: str) -> str:
         """An id; one that may hold its author's name, as links do, is hashed too."""
         return self._hashed("post", post_id) if any(sign in post_id for sign in "/:@") else post_id
@@ -84,9 +88,13 @@ def from_environment(reading: Reading) -> Pseudonyms:
     """
     key = os.environ.get(VARIABLE, "")
     if not key:
-        raise UserError(f"{VARIABLE}: not in the environment; corpus.pseudonyms needs the key that users are hashed with")
+        raise UserError(
+            f"{VARIABLE}: not in the environment; corpus.pseudonyms needs the key that users are hashed with"
+        )
     if len(key) < LEAST_LENGTH:
-        raise UserError(f"{VARIABLE}: {len(key)} characters; expected at least {LEAST_LENGTH}, as `openssl rand -hex 32` gives")
+        raise UserError(
+            f"{VARIABLE}: {len(key)} characters; expected at least {LEAST_LENGTH}, as `openssl rand -hex 32` gives"
+        )
     return Pseudonyms(key, reading)
 
 

@@ -189,7 +189,12 @@ def test_an_id_is_no_handle(tmp_path):
 
 @pytest.mark.parametrize(
     ("author", "mention", "splits"),
-    [("12{}", "ann{}", True), ("did:plc:x{}", "ann{}.example", True), ("12{}", "34{}", False), ("ann{}", "bob{}", False)],
+    [
+        ("12{}", "ann{}", True),
+        ("did:plc:x{}", "ann{}.example", True),
+        ("12{}", "34{}", False),
+        ("ann{}", "bob{}", False),
+    ],
 )
 def test_authors_by_id_and_mentions_by_handle_are_said(tmp_path, author, mention, splits):
     rows = [post(number, author=author.format(number), mentions=[mention.format(number)]) for number in range(9)]

@@ -76,7 +76,9 @@ def test_an_older_corpus_has_fewer_fields(layout, monkeypatch):
     table = pq.read_table(layout.posts)
     pq.write_table(table.drop(["cashtags", "community", "reply_to", "quoted"]), layout.posts)
     posts = corpus_posts("corpus", 0, layout)
-    roles = {ntu["role"] for ntu in with_labels(everything().ntus.scheme, posts, [[0]] * len(posts)).ntus.to_pylist()[0]}
+    roles = {
+        ntu["role"] for ntu in with_labels(everything().ntus.scheme, posts, [[0]] * len(posts)).ntus.to_pylist()[0]
+    }
     assert roles == {"author", "hashtag", "link", "place"}
 
 
@@ -103,7 +105,11 @@ def test_symbols_are_of_the_form_that_tasks_can_mask(field):
 
 def test_metrics_and_summary_say_what_was_left_out(layout, monkeypatch, capsys):
     rows = [post(number, author=str(number), mentions=[f"ann{number}"]) for number in range(20)]
-    rows += [like("5", {"post_id": "p1"}), said(people=[{"id": "3", "handle": "ann4"}]), repost(30, post(2), author="5")]
+    rows += [
+        like("5", {"post_id": "p1"}),
+        said(people=[{"id": "3", "handle": "ann4"}]),
+        repost(30, post(2), author="5"),
+    ]
     written(monkeypatch, layout, rows)
     metrics = read_json(layout.metrics("corpus"))
     assert metrics["read"] == sum(metrics[fate] for fate in FATES) == 23

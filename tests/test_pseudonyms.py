@@ -144,7 +144,9 @@ def test_links_keep_their_host(link, expected):
 
 
 texts = st.lists(
-    st.sampled_from(["@ann", "＠Ann", "@bob@b.example", "https://x.example/ann", "www.y.example/@ann", " ", ".", "@", "#t", "\n"])
+    st.sampled_from(
+        ["@ann", "＠Ann", "@bob@b.example", "https://x.example/ann", "www.y.example/@ann", " ", ".", "@", "#t", "\n"]
+    )
     | st.text(max_size=2)
 ).map("".join)
 
@@ -163,6 +165,8 @@ def test_no_name_is_left_in_a_text(text, reading):
 @given(texts, st.sampled_from([READING, HOSTS]))
 def test_whoever_is_mentioned_stands_in_the_text_by_pseudonym(text, reading):
     own = Pseudonyms(KEY, reading)
-    named = [one for one in mentions(text, reading.mention_hosts) if not re.search(r"\w[@＠]|[@＠][\w.@＠-]*[@＠]", text)]
+    named = [
+        one for one in mentions(text, reading.mention_hosts) if not re.search(r"\w[@＠]|[@＠][\w.@＠-]*[@＠]", text)
+    ]
     after = own.text(text)
     assert all(own.user(user_key(name, casefold=True)) in after for name in named)

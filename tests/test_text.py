@@ -338,7 +338,9 @@ def test_a_record_without_its_mentions_is_read_as_a_new_post_is(tmp_path):
     posts[1] |= {"named": ["Al"]}
     (tmp_path / "export").write_text("".join(json.dumps(post) + "\n" for post in posts))
     read = dict(corpus_fields(tmp_path / "export", "table", mapping))
-    assert read[texts[0]] == fields_of(texts[0], formats.source("table").facts(mapping)) == Fields(["x"], ["bob"], [], [])
+    assert (
+        read[texts[0]] == fields_of(texts[0], formats.source("table").facts(mapping)) == Fields(["x"], ["bob"], [], [])
+    )
     assert read[texts[1]].mentions == ["al"]
 
 
