@@ -1,6 +1,6 @@
 #!/bin/sh
 # Make the workspace (a volume, NTULM_WORKSPACE) hold this image's code, then run the command.
-# Its data, params.yaml and dvc.lock stay. A new image waits until no run writes to the workspace.
+# Its data, params.yaml, forget.txt and dvc.lock stay. A new image waits until no run writes to the workspace.
 # NTULM_DVC_REMOTE is the address of the DVC remote; its credentials stay in the environment.
 set -eu
 source=${NTULM_SOURCE:-/opt/ntulm}
@@ -9,9 +9,9 @@ mkdir -p .dvc/tmp
 
 bring_the_code() {
     rm -rf ntulm flows deploy worlds
-    tar --create --exclude=./params.yaml --exclude=./dvc.lock --exclude=./.image --directory="$source" . |
+    tar --create --exclude=./params.yaml --exclude=./forget.txt --exclude=./dvc.lock --exclude=./.image --directory="$source" . |
         tar --extract --no-overwrite-dir # the workspace itself may belong to root, and be ours by its group alone
-    for file in params.yaml dvc.lock; do
+    for file in params.yaml forget.txt dvc.lock; do
         [ -e "$file" ] || [ ! -e "$source/$file" ] || cp "$source/$file" "$file"
     done
     {

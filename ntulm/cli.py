@@ -221,6 +221,18 @@ def inspect(
 
 
 @app.command()
+def forget(
+    author: Annotated[str | None, typer.Option(help="A user, by id or handle.")] = None,
+    post: Annotated[str | None, typer.Option(help="The id of a post.")] = None,
+) -> None:
+    """Never read an author or a post again, and say which outputs still hold something of it."""
+    params = _params()
+    from ntulm.production.forget import run
+
+    run(params, author, post, HERE)
+
+
+@app.command()
 def verify() -> None:
     """Check the packaged MiniLM weights against their known sha256."""
     from ntulm.language_model.backbone import packaged_directory

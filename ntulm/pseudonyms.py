@@ -1,9 +1,9 @@
 """Pseudonyms in the place of users, where `corpus.pseudonyms` asks for them: the one place that makes them.
 
-The corpus, tasks, arriving posts and new posts all call it, so that one person has one pseudonym wherever a post is read. A pseudonym is a
-keyed hash: who does not hold the key cannot tell whose it is, nor try names. The key is in the environment alone, in
-NTULM_PSEUDONYM_KEY, and is written nowhere; `Reading.pseudonyms` holds its fingerprint, so that another key is refused.
-Standard library only.
+The corpus, tasks, arriving posts and new posts all call it, so that one person has one pseudonym wherever a post is
+read. A pseudonym is a keyed hash: who does not hold the key cannot tell whose it is, nor try names. The key is in the
+environment alone, in NTULM_PSEUDONYM_KEY, and is written nowhere; `Reading.pseudonyms` holds its fingerprint, so that
+another key is refused. Standard library only.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ class Pseudonyms:
     def user(self, key: str) -> str:
         """The pseudonym of a user, from the key that posts would have without pseudonyms."""
         return self._remembered(key)
+
+    def listed(self, what: str) -> str:
+        """How a list that must name nobody writes a name or an id."""
+        return self._hashed("forget", what)
 
     def post_id(self, post_id: str) -> str:
         """An id; one that may hold its author's name, as links do, is hashed too."""

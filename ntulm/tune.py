@@ -194,8 +194,8 @@ def workspace(params: "Params", keys: Mapping[str, Any], layout: Layout) -> Iter
     trial = Layout(layout.tune / "trial").borrowing(layout, *STAGES[:first], *KEPT)
     shutil.rmtree(trial.root, ignore_errors=True)
     if "corpus" in again:
-        path = str((layout.root / params.corpus.path).absolute())
-        corpus.run(params.corpus.model_copy(update={"path": path}), trial)
+        paths = {key: str((layout.root / getattr(params.corpus, key)).absolute()) for key in ("path", "forget")}
+        corpus.run(params.corpus.model_copy(update=paths), trial)
     if "graph" in again:
         graph.run(params.graph, params.ntus.scheme, trial)
     embeddings.run(params.embeddings, trial)

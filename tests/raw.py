@@ -33,7 +33,7 @@ def repost(number: int, original: dict[str, Any], **changes: Any) -> dict[str, A
     return post(number, is_repost=True, reposted=original, **changes)
 
 
-def like(author: str, liked: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def like(author: str, liked: dict[str, Any] | None, **changes: Any) -> dict[str, Any]:
     """A favorite."""
     return {"author": author, "is_favorite": True, "reposted": liked, **changes}
 
@@ -74,4 +74,5 @@ def written(monkeypatch: Any, layout: Layout, rows: list[dict[str, Any]], **chan
     monkeypatch.setattr(formats.source("twitter_v1"), "facts", lambda mapping: READING)
     values = YAML(typ="safe", pure=True).load(configured("quickstart", []))["corpus"]
     values |= {"path": str(export), "format": "twitter_v1", "duplicates": "id", **changes}
+    values["forget"] = str(layout.root / "forget.txt")
     stage.run(Corpus.model_validate(values), layout)

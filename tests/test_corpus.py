@@ -31,7 +31,8 @@ def config(path: Path | str = "raw", **changes: Any) -> Corpus:
     }  # fmt: skip
     values: dict[str, Any] = {
         "path": str(path), "format": "auto", "table": None, "languages": [], "duplicates": "text",
-        "max_reject_share": 0.5, "pseudonyms": False, "splits": splits | changes.pop("splits", {}),
+        "max_reject_share": 0.5, "pseudonyms": False, "forget": "forget.txt",
+        "splits": splits | changes.pop("splits", {}),
     }  # fmt: skip
     return Corpus.model_validate({**values, **changes})
 

@@ -43,7 +43,7 @@ def call(*command, cwd, check=True):
 
 def copy_of_the_project(folder, backbone):
     """A git repository with the files of the project, the small settings and a small world."""
-    for name in ("ntulm", "dvc.yaml", ".dvcignore", ".gitignore"):
+    for name in ("ntulm", "dvc.yaml", "forget.txt", ".dvcignore", ".gitignore"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))

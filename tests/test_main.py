@@ -37,7 +37,8 @@ def project(tmp_path) -> Path:
     folder = tmp_path / "project"
     shutil.copytree(ROOT / "ntulm", folder / "ntulm", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "worlds", folder / "worlds")
-    shutil.copy(ROOT / "params.yaml", folder)
+    for name in ("params.yaml", "forget.txt"):
+        shutil.copy(ROOT / name, folder)
     pipeline = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")
     with (folder / "dvc.yaml").open("w") as stream:
         YAML(typ="safe", pure=True).dump({"stages": {"corpus": pipeline["stages"]["corpus"]}}, stream)

@@ -4,6 +4,7 @@ import gzip
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -122,7 +123,7 @@ def test_table_writes_authors_as_the_corpus_does(casefold, expected):
 
 
 def test_a_raw_post_is_read_as_a_new_one_is():
-    html = {**READING, "html": True}
+    html: dict[str, Any] = {**READING, "html": True}
     write_json(LAYOUT.reading, html)
     raw = "<p>Tom &amp; Jerry <a>#<b>cat</b></a> x &lt; y</p>"
     Path("posts.csv").write_text("text,label\n" + "".join(f'"{raw} {i}",{"ab"[i % 2]}\n' for i in range(40)))

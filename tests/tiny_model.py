@@ -25,7 +25,7 @@ from ntulm.posts import Posts
 from ntulm.probe import stage as probe
 from ntulm.variants import parse_variant
 
-SOURCE = {"casefold_users": True, "mention_hosts": False, "html": False, "mentions_in_text": True}
+SOURCE: dict[str, Any] = {"casefold_users": True, "mention_hosts": False, "html": False, "mentions_in_text": True}
 SLOT = Slot(layer_norm=False, scale=1.0, learning_rate_factor=1.0, weight=0.3, dropout=0.0, hide_masked=False)
 SETTINGS = ["run.tasks=[topic]", "challenge.tasks=[topic]", "probe.trials=2", "evaluate.resamples=200"]
 CLASSES = ["left", "right"]

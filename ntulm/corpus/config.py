@@ -61,4 +61,5 @@ class Corpus(Section):
     duplicates: Literal["id", "text"]
     max_reject_share: Share
     pseudonyms: bool
+    forget: str
     splits: Splits

@@ -2,16 +2,16 @@
 -- An account is meant by its id and by the handles that are its own now.
 
 INSERT INTO gone_name
-WITH named AS (SELECT handle_key(name) AS name, min(reason) AS reason FROM gone_author GROUP BY 1),
+WITH named AS (SELECT handle_key(name) AS name, max(reason) AS reason FROM gone_author GROUP BY 1),
 ids AS (
     FROM named UNION ALL SELECT handle_key(owner.id), reason FROM owner JOIN named ON owner.handle = named.name
 )
-SELECT name, min(reason) AS reason
+SELECT name, max(reason) AS reason
 FROM (FROM ids UNION ALL SELECT owner.handle, reason FROM owner JOIN ids ON handle_key(owner.id) = ids.name)
 GROUP BY name;
 
 CREATE TABLE gone AS
-SELECT ordinal, min(reason) AS reason
+SELECT ordinal, max(reason) AS reason
 FROM (
     SELECT ordinal, reason FROM record JOIN gone_post USING (post_id)
     UNION ALL
@@ -30,7 +30,7 @@ WITH texts AS (
     FROM record LEFT JOIN gone USING (ordinal)
     WHERE has_content AND EXISTS (FROM record WHERE by_text)
 ), taken AS (
-    SELECT text_key, min(reason) AS reason FROM texts
+    SELECT text_key, max(reason) AS reason FROM texts
     GROUP BY text_key HAVING bool_and(by_text OR reason IS NOT NULL) AND bool_or(reason IS NOT NULL) AND text_key <> ''
 )
 SELECT ordinal, taken.reason FROM texts JOIN taken USING (text_key) WHERE by_text AND texts.reason IS NULL;

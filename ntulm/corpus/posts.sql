@@ -124,15 +124,20 @@ WHERE label.field IS NOT NULL AND label."value" <> '';
 
 CREATE VIEW fates AS
 SELECT
-    (SELECT count(*) FROM record) AS read,
-    (SELECT count(*) FROM post WHERE NOT recovered) AS posts,
+    read,
+    posts,
     (SELECT count(*) FROM target JOIN record USING (ordinal) WHERE is_kept AND is_repost) AS reposts,
     (SELECT count(*) FROM target WHERE NOT is_kept)
         + (SELECT count(*) FROM survivor WHERE NOT recovered AND post_id <> survivor_id) AS duplicates,
-    (SELECT count(*) FROM record WHERE filtered) AS filtered,
-    (SELECT count(*) FROM record WHERE left_out IS NOT NULL) AS left_out,
-    (SELECT count(*) FROM record WHERE reject IS NOT NULL) AS rejects,
-    (SELECT count(*) FROM post WHERE recovered) AS recovered;
+    filtered,
+    left_out,
+    rejects,
+    recovered
+FROM (
+    SELECT count(*) AS read, count(*) FILTER (filtered) AS filtered, count(left_out) AS left_out, count(reject) AS rejects FROM record
+), (
+    SELECT count(*) FILTER (NOT recovered) AS posts, count(*) FILTER (recovered) AS recovered FROM post
+);
 
 CREATE VIEW figures AS
 SELECT min(created_at), max(created_at), count(DISTINCT author), count(*) FILTER (author IS NULL),

@@ -6,7 +6,7 @@ Library of `ntulm/corpus`; the SQL files beside it say what a record becomes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,8 @@ import pyarrow as pa
 from duckdb.func import ARROW, SPECIAL
 
 from ntulm import pseudonyms, text
-from ntulm.corpus import people
+from ntulm.corpus import forget, people
+from ntulm.corpus.forget import Entry
 from ntulm.corpus.people import People
 from ntulm.corpus.sources import formats
 from ntulm.corpus.sources.formats import Detection
@@ -27,7 +28,7 @@ from ntulm.pseudonyms import from_environment
 from ntulm.text import Reading
 
 if TYPE_CHECKING:
-    from ntulm.corpus.config import TableMapping
+    from ntulm.corpus.config import Corpus, TableMapping
 
 HERE = Path(__file__).parent
 MEMORY_LIMIT = "2GB"  # DuckDB spills to disk beyond this; it changes no result
@@ -40,6 +41,22 @@ FATES = ("posts", "reposts", "duplicates", "filtered", "left_out", "rejects")  #
 ASIDES = ("people", "deleted_post", "deleted_author")  # what a record says beside its post
 
 _STRINGS = pa.list_(pa.string())
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """What of users must not get behind the corpus."""
+
+    pseudonyms: bool
+    forget: Sequence[Entry]
+
+    @classmethod
+    def of(cls, config: Corpus) -> Privacy:
+        """As the section `corpus` wants it."""
+        return cls(config.pseudonyms, forget.read(Path(config.forget)))
+
+
+ALL_SHOWN = Privacy(False, ())
 
 
 @dataclass(frozen=True)
@@ -62,7 +79,7 @@ def read_export(
     languages: list[str],
     duplicates: str,
     spill: Path,
-    hide_users: bool = False,
+    privacy: Privacy = ALL_SHOWN,
 ) -> Iterator[Reader]:
     """The posts, engagements and labels of an export as tables of a database, and the fates of its records.
 
@@ -73,17 +90,19 @@ def read_export(
         languages: codes to keep, empty for all.
         duplicates: `id`, or `text` for posts of the same text too.
         spill: a folder that need not be there, for what does not fit the memory.
-        hide_users: whether users get pseudonyms.
+        privacy: whose posts are not read, and whether users get pseudonyms.
     """
     with formats.opened(path, spill) as export:
         detection = formats.detect(export, format_name)
         reading = formats.source(detection.format).facts(mapping)
-        if hide_users:
+        if privacy.pseudonyms:
             reading = replace(reading, pseudonyms=from_environment(reading).fingerprint)
         with workspace(spill, reading) as connection:
             add_records(connection, formats.read(detection, mapping), languages)
+            forget.mark(connection, privacy.forget, pseudonyms.of(reading))
             counts = resolve(connection, duplicates)
             people.join(connection)
+            forget.unname(connection)
             found = people.count(connection)
             people.hide(connection, pseudonyms.of(reading))
             yield Reader(connection, counts, detection, reading, export.notes, found)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ntulm.corpus.records import FATES, Connection, Counts, read_export, reasons, row
+from ntulm.corpus.records import FATES, Connection, Counts, Privacy, read_export, reasons, row
 from ntulm.errors import UserError
 from ntulm.files import whole_directory, write_json
 from ntulm.layout import Layout
@@ -86,7 +86,7 @@ def run(config: Corpus, layout: Layout) -> None:
             config.languages,
             config.duplicates,
             directory / ".spill",
-            config.pseudonyms,
+            Privacy.of(config),
         ) as export,
     ):
         connection, counts = export.connection, export.counts
@@ -246,7 +246,8 @@ def summary(metrics: dict[str, Any]) -> str:
     splits = ", ".join(f"{count:,} {part}" for part, count in metrics["splits"].items())
     return (
         f"corpus: {metrics['read']:,} records ({metrics['format']}): {fates}; {metrics['recovered']:,} recovered\n"
-        f"{left_out}corpus: {metrics['authors']:,} authors, {metrics['hashtags']:,} hashtags, {metrics['first'][:10]} to "
+        f"{left_out}"
+        f"corpus: {metrics['authors']:,} authors, {metrics['hashtags']:,} hashtags, {metrics['first'][:10]} to "
         f"{metrics['last'][:10]}; posts: {splits}"
     )
 

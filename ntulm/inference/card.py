@@ -188,8 +188,9 @@ def personal_data(facts: Facts) -> str:
     kinds = ", ".join(name for name, form in facts.settings.scheme.types.items() if form == "user")
     if facts.settings.source.pseudonyms is not None:
         return (
-            f"Users stand in the table as pseudonyms (types: {kinds}): keyed hashes, whose key is not in this directory. Whoever has "
-            "the key can tell whose vector is whose, and vectors tell what a user posts about. No text of a post is in it."
+            f"Users stand in the table as pseudonyms (types: {kinds}): keyed hashes. Whoever has the key, which is not "
+            "in this directory, can tell whose vector is whose, and vectors tell what a user posts about. No text of a "
+            "post is in it."
         )
     return (
         f"The table holds a vector for each known user (types: {kinds}) under the user's id or handle as the source "

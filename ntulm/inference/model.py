@@ -77,8 +77,9 @@ class Model:
         """The post embeddings of N posts, float32 [N, H].
 
         Args:
-            posts: a list of texts and dicts (`text` and, where known, `author`, `hashtags`, `mentions`, `urls`, `places`,
-                `cashtags`, `community`, and the users `reply_to` and `quoted`), or a pandas, polars or pyarrow table with such columns.
+            posts: a list of texts and dicts (`text` and, where known, `author`, `hashtags`, `mentions`, `urls`,
+                `places`, `cashtags`, `community`, and the users `reply_to` and `quoted`), or a pandas, polars or
+                pyarrow table with such columns.
 
         Raises:
             UserError: a post without a text, or a field that is unknown or of a wrong type; names the post.

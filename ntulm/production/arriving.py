@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ntulm.corpus.records import read_export
+from ntulm.corpus.records import Privacy, read_export
 from ntulm.corpus.stage import TABLES, write_table
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
@@ -81,7 +81,7 @@ def read_exports(config: Corpus, path: Path) -> Records:
             config.languages,
             config.duplicates,
             Path(folder) / "spill",
-            config.pseudonyms,
+            Privacy.of(config),
         ) as export,
     ):
         connection = export.connection
