@@ -18,7 +18,7 @@ import pyarrow as pa
 from ntulm.errors import UserError
 
 BLOCK_CHARACTERS = 1 << 22  # of records in a table
-MAX_RECORD_CHARACTERS = 1 << 26  # no record is longer: a list that is not found must not fill the memory
+MAX_RECORD_CHARACTERS = 1 << 24  # no record is longer: a list that is not found must not fill the memory
 MAX_SKIPPED = 1 << 20  # characters behind a damage in which the next record has to begin
 SHORTEST = 1 << 10  # characters that show whether there is an assignment in front
 MAX_DEPTH = 100  # of a cut object that is closed for the detection

@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ntulm.corpus.sources import json_paths
+from ntulm.corpus.sources.content import HEAD_BYTES, head
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import Sample, conformed, first_of
-from ntulm.corpus.sources.lines import HEAD_BYTES, ahead, blocks, head, line_tables
+from ntulm.corpus.sources.lines import ahead, blocks, line_tables
 from ntulm.errors import UserError
 from ntulm.text import SPACES, Reading, plain_text
 
