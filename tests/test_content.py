@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import exports
 import pyarrow as pa
@@ -21,7 +22,7 @@ from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.lines import line_tables
 from ntulm.errors import UserError, shown
 
-PACKS = {"gzip": gzip.compress, "zstd": zstandard.compress, "bzip2": bz2.compress, "xz": lzma.compress}
+PACKS: dict[str, Any] = {"gzip": gzip.compress, "zstd": zstandard.compress, "bzip2": bz2.compress, "xz": lzma.compress}
 TWEET = {"id_str": "1", "created_at": "Mon Jan 04 00:00:00 +0000 2016", "text": "a #b", "user": {"id": 1}}
 
 
@@ -66,6 +67,7 @@ def test_any_damage_is_one_line(pack: str, data: bytes, place: int, value: int) 
 BOUNDED = """
 import resource, sys
 from pathlib import Path
+from typing import Any
 from ntulm.corpus.sources import content, documents, formats
 from ntulm.corpus.sources.export import File, opened
 from ntulm.corpus.sources.lines import line_tables
@@ -92,10 +94,11 @@ def bounded(path: Path) -> list[str]:
 
 def bomb(pack: str, line: bytes, times: int) -> bytes:
     """The same line very often, packed, without ever being in memory."""
-    compressor = {
+    fresh: dict[str, Any] = {
         "gzip": lambda: zlib.compressobj(9, wbits=31), "zstd": lambda: zstandard.ZstdCompressor(3).compressobj(),
         "bzip2": lambda: bz2.BZ2Compressor(1), "xz": lambda: lzma.LZMACompressor(preset=0),
-    }[pack]()  # fmt: skip
+    }  # fmt: skip
+    compressor = fresh[pack]()
     block = line * (1 + (1 << 20) // len(line))
     packed = b"".join(compressor.compress(block) for _ in range(times))
     return packed + compressor.flush()

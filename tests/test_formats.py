@@ -13,6 +13,7 @@ import fsspec
 import pytest
 
 from ntulm.corpus.sources import formats, remote
+from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import Detection
 from ntulm.errors import UserError
 
@@ -97,7 +98,12 @@ def test_very_many_files_are_looked_at_shortly(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(formats, "MANY_FILES", 1)
     read: list[int] = []
     raw_head = formats.raw_head
-    monkeypatch.setattr(formats, "raw_head", lambda file, size: read.append(size) or raw_head(file, size))
+
+    def counted(file: File, size: int) -> bytes:
+        read.append(size)
+        return raw_head(file, size)
+
+    monkeypatch.setattr(formats, "raw_head", counted)
     late = json.dumps({"limit": "x" * 100}).encode() + b"\n"
     write(tmp_path, a=LINE, b=LINE * 1000, c=b"[" + b",".join([LINE] * 100) + b"]", d=late * 150 + LINE)
     monkeypatch.setattr(formats, "FORMATS", ("twitter_v1",))

@@ -15,7 +15,7 @@ import tarfile as tar_files
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -62,6 +62,9 @@ def is_private(name: str) -> bool:
     return PRIVATE.fullmatch(PurePosixPath(name).name) is not None
 
 
+Members = Generator[tuple[str, IO[bytes]], None, None]
+
+
 class Unpacking:
     """What is extracted of one export, into one folder."""
 
@@ -103,7 +106,7 @@ class Unpacking:
         """How many bytes may come of an archive."""
         return max(FREE_BYTES, MAX_EXPANSION * archive.path.stat().st_size)
 
-    def _zip(self, archive: File, skipped: Counter[str]) -> Iterator[tuple[str, IO[bytes]]]:
+    def _zip(self, archive: File, skipped: Counter[str]) -> Members:
         with archive.path.open("rb") as start:
             if start.read(2) != ZIP[:2]:
                 raise UserError(f"{archive}: a zip file that is packed again; unpack it once yourself")
@@ -119,11 +122,11 @@ class Unpacking:
                 with packed.open(member) as stream:
                     yield member.filename, stream
 
-    def _tar(self, archive: File, skipped: Counter[str]) -> Iterator[tuple[str, IO[bytes]]]:
+    def _tar(self, archive: File, skipped: Counter[str]) -> Members:
         stream = io.BufferedReader(_Content(unpacked(archive)), COPY_BYTES)
         with tar_files.open(fileobj=stream, mode="r|", tarinfo=_Member) as packed:
             for number, member in enumerate(packed):
-                packed.members = []  # else it keeps all of them
+                packed.members = []  # type: ignore[attr-defined]  # else it keeps all of them
                 _refuse_many(archive, number)
                 regular = member.isreg() and not member.issparse()
                 if member.isdir() or not _wanted(member.name, regular, skipped):
@@ -185,7 +188,7 @@ class _Member(tar_files.TarInfo):
         """The next member. Python takes a damaged header for the end of the archive."""
         try:
             return super().fromtarfile(tarfile)
-        except tar_files.EOFHeaderError:
+        except tar_files.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tar_files.HeaderError as error:
             raise tar_files.ReadError(str(error) or "no end of the archive") from None

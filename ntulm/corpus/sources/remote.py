@@ -27,6 +27,7 @@ PACKAGES = {
     "abfss": "adlfs",
 }
 PACKAGES |= {"http": "aiohttp", "https": "aiohttp", "sftp": "paramiko", "hf": "huggingface_hub"}
+NOT_FOUND = 404
 SPARE_BYTES = 1 << 28  # of the disk that are left free
 
 
@@ -66,7 +67,7 @@ def fetched(url: str, folder: Path) -> Iterator[File]:
         raise
     except Exception as error:  # each kind of store has its own
         cause = error.__cause__ or error  # a server that does not answer is a file not found too
-        if isinstance(cause, FileNotFoundError):
+        if isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == NOT_FOUND:
             raise UserError(f"{name}: not found; `corpus.path` names a file or a folder of raw exports") from error
         reason = shown_address(" ".join(str(cause).split())[:200])
         raise UserError(f"{name}: cannot be fetched ({type(cause).__name__}: {reason})") from error
