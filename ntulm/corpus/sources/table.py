@@ -232,7 +232,10 @@ def _delimiter(header: str) -> str:
 
 
 def _header(line: str) -> list[str]:
-    return next(csv.reader([line.rstrip("\r\n")], delimiter=_delimiter(line)), [])
+    try:
+        return next(csv.reader([line.rstrip("\r\n")], delimiter=_delimiter(line)), [])
+    except csv.Error:  # more characters than a field may have: no header
+        return []
 
 
 def _csv_rows(file: File, mapping: TableMapping) -> Iterator[pa.Table]:
