@@ -413,3 +413,9 @@ def test_a_time_format_of_the_table(tmp_path):
     first, second = rows(tmp_path, "table", mapping(time_format="%d/%m/%Y %H:%M"))
     assert first["created_at"] == datetime(2015, 12, 31, 23, 59, tzinfo=UTC)
     assert second["reject"] == "date not as time_format says"
+
+
+def test_a_header_longer_than_a_field_may_be_is_one_line(tmp_path):
+    (tmp_path / "a.csv").write_text("id,text," + "x" * 200_000 + "\n1,a,b\n")
+    with pytest.raises(UserError, match=r"a\.csv"):
+        rows(tmp_path / "a.csv", "table", mapping())
