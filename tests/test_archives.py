@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ntulm.corpus.sources import archives, formats
@@ -209,6 +209,7 @@ def test_a_large_header_of_a_tar_file_is_refused(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@example("zip", [(1415, 1)])
 @given(st.sampled_from(sorted(ARCHIVES)), st.lists(st.tuples(st.integers(0, 9999), st.integers(0, 255)), max_size=4))
 def test_any_damage_is_one_line(
     tmp_path_factory: pytest.TempPathFactory, kind: str, changes: list[tuple[int, int]]

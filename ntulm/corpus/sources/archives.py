@@ -11,6 +11,7 @@ import io
 import lzma
 import re
 import shutil
+import struct
 import tarfile as tar_files
 import zipfile
 import zlib
@@ -40,7 +41,7 @@ DATA_ENDINGS = frozenset(
 PRIVATE = re.compile(r"(?:direct-message|deleted-(?:tweet|note))[\w-]*\.js", re.IGNORECASE)
 FAULTS = (
     zipfile.BadZipFile, tar_files.TarError, zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError,
-    NotImplementedError, RecursionError,
+    ValueError, struct.error, OverflowError, RuntimeError,
 )  # fmt: skip
 LONG_HEADERS = (
     tar_files.GNUTYPE_LONGNAME, tar_files.GNUTYPE_LONGLINK, tar_files.XHDTYPE, tar_files.XGLTYPE,
@@ -90,6 +91,8 @@ class Unpacking:
                     found.append(self._extracted(archive, name, stream, limit))
         except FAULTS as error:
             raise UserError(f"{archive}: damaged or cut off archive ({error}); copy it again") from error
+        except OSError as error:  # a place that is none, or a disk that is full
+            raise UserError(f"{archive}: damaged, or cannot be unpacked here ({error.strerror or error})") from error
         for file in sorted(found, key=lambda one: one.name):
             if kind(file) is None:
                 yield file
