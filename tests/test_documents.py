@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntulm.corpus.sources import documents, formats
+from ntulm.corpus.sources.brackets import whole_objects
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.lines import record_lines, record_tables
 from ntulm.errors import UserError
@@ -44,7 +45,15 @@ def records(
     parts = (data[at : at + part] for at in range(0, len(data), part))
     rows = [row for table in documents.document_tables(parts, "x", items) for row in table.to_pylist()]
     assert [row["line"] for row in rows] == list(range(1, len(rows) + 1))
-    return [(row["content"] and json.loads(row["content"]), row["reject"]) for row in rows]
+    return [judged(row["content"], row["reject"]) for row in rows]
+
+
+def judged(content: str | None, reject: str | None) -> tuple[Any, str | None]:
+    """A record as a reader sees it: what is no JSON is a reject there."""
+    try:
+        return (None if content is None else json.loads(content)), reject
+    except (ValueError, RecursionError):
+        return None, "invalid JSON"
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -151,7 +160,7 @@ def test_a_record_of_any_depth_and_number_is_no_crash() -> None:
 def test_damage_without_end_is_an_error_and_no_reject(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "MAX_SKIPPED", 1000)
     with pytest.raises(UserError, match=r"x: record 3: invalid JSON, and none of the next 1,000 characters"):
-        records('[{"id": 1}, {"id": 2}, {"id" 3}' + ', {"no": 4}' * 1000)
+        records('[{"id": 1}, {"id": 2}, {"id": "3, ' + '"x": [1], ' * 1000)
     monkeypatch.setattr(documents, "MAX_RECORD_CHARACTERS", 1000)
     with pytest.raises(UserError, match="x: record 2 has more than"):
         records('[{"id": 1}, {"id": "' + "a" * 5000 + '"}]', part=64)
@@ -228,3 +237,24 @@ def test_an_array_of_tweets_is_read_as_lines_are(tmp_path: Path) -> None:
     assert [row["reject"] for row in rows] == [None, None, "not a post object", *[None] * 8]
     assert [row["post_id"] for row in rows if row["reject"] is None] == ["0", "1", "2", "3", "4"] * 2
     assert next(iter(record_tables(File.of(tmp_path / "array"))))["line"].to_pylist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_whole_objects_are_found_by_their_brackets() -> None:
+    def found(data: str) -> list[str]:
+        return [data[start:end] for start, end in whole_objects(data.encode())]
+
+    tricky = [r'{"a": "}]{[\""}', r'{"b\\": {"c": [{"d": "\\\\"}]}}', "{}", '{"e": []}']
+    assert found(", ".join(tricky) + ', {"cut": "') == tricky
+    assert found("\n".join(tricky) + "] , {}") == tricky
+    assert found('{"a": 1}, 5, {"b": 2}') == ['{"a": 1}']  # the rest is for the parser
+    assert found('{"a": 1}, {"b": 2, {"c": 3}') == ['{"a": 1}']
+    assert found('{"a": 1}, {"b": "2, "c": 3}, {"d": 4}') == ['{"a": 1}']
+    assert found('{"a": 1}, {"b": 2]') == ['{"a": 1}']
+    assert found('{"a": 1},, {"b": 2}') == ['{"a": 1}']
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=5), VALUES, max_size=4), max_size=6))
+def test_whole_objects_are_those_of_a_parser(values: list[dict[str, Any]]) -> None:
+    texts = [json.dumps(value, ensure_ascii=False).encode() for value in values]
+    data = b",\n ".join(texts)
+    assert [data[start:end] for start, end in whole_objects(data + b"]")] == texts

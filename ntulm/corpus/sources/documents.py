@@ -15,10 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from ntulm.corpus.sources.brackets import whole_objects
 from ntulm.errors import UserError
 
 BLOCK_CHARACTERS = 1 << 22  # of records in a table
-MAX_RECORD_CHARACTERS = 1 << 26  # no record is longer: a list that is not found must not fill the memory
+MAX_RECORD_CHARACTERS = 1 << 24  # no record is longer: a list that is not found must not fill the memory
 MAX_SKIPPED = 1 << 20  # characters behind a damage in which the next record has to begin
 SHORTEST = 1 << 10  # characters that show whether there is an assignment in front
 MAX_DEPTH = 100  # of a cut object that is closed for the detection
@@ -154,6 +155,7 @@ class _Document:
         self.gap = ""  # the white space before the last record
         self.key = ""  # the first key of the last record
         self.done = 0  # records
+        self.scanned = False  # whether the text was looked through for whole objects
         self.damaged = False
         self.cut = False  # the end was reached where there should have been more
 
@@ -191,7 +193,13 @@ class _Document:
             yield self._counted(None, "cut off: the file ends before its list does")
 
     def _element(self) -> Iterator[Record]:
-        """The value at `at`, or the records in its lists."""
+        """The value at `at`, or the records in its lists; of objects all that are whole in what was read."""
+        if not self.scanned and self.text[self.at] == "{":
+            self.scanned = True
+            found = self._scanned()
+            if found:
+                yield from found
+                return
         try:
             value, end = self._decoded(0)
         except _DamagedError as damage:
@@ -201,6 +209,23 @@ class _Document:
             yield from self._one()
         else:
             yield self._whole(end)
+
+    def _scanned(self) -> list[Record]:
+        """The objects from `at` on, without a parse; those that may be pages are left."""
+        data = self.text[self.at :].encode("utf-8", "surrogateescape")
+        pages = [key for key in (f'"{item}"'.encode() for item in self.items) if key in data]
+        found: list[Record] = []
+        end = 0
+        for start, stop in whole_objects(data):
+            content = data[start:stop]
+            if any(key in content for key in pages):
+                break
+            found.append(self._counted(content.decode("utf-8", "surrogateescape"), None))
+            end = stop
+        if found and (match := _FIRST_KEY.match(found[-1][0] or "")):
+            self.key = match.group(1)
+        self.at += len(data[:end].decode("utf-8", "surrogateescape"))
+        return found
 
     def _one(self) -> Iterator[Record]:
         """The object at `at`: a record, or what stands in its lists."""
@@ -341,7 +366,7 @@ class _Document:
             self.ended = part is None
             held.append(self.decoder.decode(part or b"", final=self.ended))
             got += len(held[-1])
-        self.text, self.at = "".join(held), 0
+        self.text, self.at, self.scanned = "".join(held), 0, False
         return got > 0
 
 

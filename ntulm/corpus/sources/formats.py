@@ -15,7 +15,7 @@ A file that cannot be read (missing, empty, cut off, of another format) is a Use
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ntulm.corpus.sources import documents
+from ntulm.corpus.sources.content import HEAD_BYTES, encoding_of, head, raw_head
 from ntulm.corpus.sources.export import Export, File, opened
-from ntulm.corpus.sources.lines import HEAD_BYTES, head
 from ntulm.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ FORMATS = (
     "twitter_v1", "twitter_v2", "twitter_archive", "bluesky", "mastodon", "reddit", "synthetic", "table"
 )  # fmt: skip
 SAMPLE_OBJECTS = 200
+SHORT_HEAD_BYTES = 1 << 13  # of a file among many
+MANY_FILES = 200  # of which the first are looked at more closely
+ENCODING_BYTES = 1 << 20  # the first accent may stand far behind
+MOST_NOTES, MOST_NAMES, NAME_LENGTH = 10, 12, 40
 SURE = 0.5  # of a format: less than this is no reason to read a file so
 
 _STRINGS = pa.list_(pa.string())
@@ -105,10 +109,12 @@ def source(name: str) -> ModuleType:
     return import_module(f"ntulm.corpus.sources.{name}")
 
 
-def sample(file: File) -> Sample:
+def sample(file: File, size: int = HEAD_BYTES) -> Sample:
     """The beginning of a file."""
+    return _sampled(file, head(file, size))
 
-    start = head(file, HEAD_BYTES)
+
+def _sampled(file: File, start: bytes) -> Sample:
     return Sample(file, start, objects(start))
 
 
@@ -120,36 +126,101 @@ def objects(start: bytes) -> list[dict[str, Any]]:
     return documents.objects(start, SAMPLE_OBJECTS)
 
 
+@dataclass(frozen=True)
+class _Verdict:
+    """What a file looks like."""
+
+    file: File  # with its encoding
+    format: str  # the likeliest, or the one that is wanted
+    confidence: float
+    seen: str  # its kind in words; nothing of its content
+
+
 def detect(export: Export, wanted: str = "auto") -> Detection:
     """The format of an export: the one wanted, or, for `auto`, the one that most of its bytes look like.
 
+    Files of another kind are skipped where some are of that format; `export.notes` says which, and which are empty or
+    in an encoding of their own. Where a format is wanted and no file looks like it, all are taken for it.
+
     Raises:
-        UserError: no file is of a known format.
+        UserError: no file is of a known format, or all are empty.
     """
-    samples = [sample(file) for file in export.files]
-    if wanted != "auto":
-        return Detection(wanted, 1.0, export.files, [])
-    best: list[tuple[float, str]] = []
-    for one in samples:
-        sure = [(source(name).confidence(one), name) for name in FORMATS]
-        best.append(max(sure, key=lambda pair: pair[0]))
-    size: dict[str, int] = {}
-    for one, (confidence, name) in zip(samples, best, strict=True):
-        if confidence >= SURE:
-            size[name] = size.get(name, 0) + one.file.path.stat().st_size
-    if not size:
+    verdicts: list[_Verdict] = []
+    empty: list[str] = []
+    for number, file in enumerate(export.files):
+        verdict = _verdict(file, FORMATS if wanted == "auto" else (wanted,), thorough=number < MANY_FILES)
+        if verdict is None:
+            empty.append(f"{file}: empty, not read")
+        else:
+            verdicts.append(verdict)
+    if not verdicts:
+        raise UserError(f"{export.files[0]}: empty file; expected posts (remove it if there are none)")
+    chosen = _chosen(verdicts) if wanted == "auto" else wanted
+    own = [one for one in verdicts if one.confidence >= SURE and one.format == chosen]
+    own = own or (verdicts if wanted != "auto" else [])
+    if not own:
         raise UserError(
-            f"{export.files[0]}: format not recognised; expected {', '.join(FORMATS)} (see docs/sources.md); "
-            "`corpus.format` overrides the detection"
+            f"{verdicts[0].file}: format not recognised: {verdicts[0].seen}; expected {', '.join(FORMATS)} "
+            "(docs/sources.md), or `corpus.format` to say which it is"
         )
-    chosen = max(size, key=lambda name: size[name])
-    found = [sure >= SURE and name == chosen for sure, name in best]
-    return Detection(
-        chosen,
-        min(sure for sure, name in best if name == chosen and sure >= SURE),
-        [file for file, own in zip(export.files, found, strict=True) if own],
-        [file for file, own in zip(export.files, found, strict=True) if not own],
-    )
+    taken = {one.file.path for one in own}
+    alien = [one for one in verdicts if one.file.path not in taken]
+    _note(export, empty, "empty files")
+    _note(export, [f"{one.file}: {one.seen}, not read" for one in alien], "files that are not read")
+    _note(export, [f"{one.file}: read as {one.file.encoding}" for one in own if one.file.encoding], "such files")
+    confidence = 1.0 if wanted != "auto" else min(one.confidence for one in own)
+    return Detection(chosen, confidence, [one.file for one in own], [one.file for one in alien])
+
+
+def _verdict(file: File, names: Sequence[str], thorough: bool) -> _Verdict | None:
+    """What a file looks like; None if it is empty. Of one among very many, a short beginning is enough if it tells."""
+    for size in (HEAD_BYTES,) if thorough else (SHORT_HEAD_BYTES, HEAD_BYTES):
+        start = raw_head(file, size)
+        if not start:
+            return None
+        encoding = encoding_of(start)
+        if encoding is None and thorough and len(start) == size and start.isascii():
+            encoding = encoding_of(raw_head(file, ENCODING_BYTES))
+        if encoding is not None:
+            file = replace(file, encoding=encoding)
+            start = head(file, size)
+        one = _sampled(file, start)
+        confidence, name = max(((source(name).confidence(one), name) for name in names), key=lambda pair: pair[0])
+        if confidence >= SURE:
+            break
+    seen = f"looks like {name}" if confidence >= SURE else _seen(one)
+    return _Verdict(file, name, confidence, seen)
+
+
+def _chosen(verdicts: list[_Verdict]) -> str:
+    """The format that most bytes look like; `auto` if none does."""
+    size: dict[str, int] = {}
+    for one in verdicts:
+        if one.confidence >= SURE:
+            size[one.format] = size.get(one.format, 0) + one.file.path.stat().st_size
+    return max(size, key=lambda name: size[name]) if size else "auto"
+
+
+def _seen(one: Sample) -> str:
+    """What kind of file it is: keys of JSON objects, but no value and no text of it."""
+    if one.objects:
+        keys = list(dict.fromkeys(key for value in one.objects for key in value))
+        names = ", ".join(key[:NAME_LENGTH] for key in keys[:MOST_NAMES])
+        return f"JSON objects with {names}{', …' if len(keys) > MOST_NAMES else ''}" if keys else "empty JSON objects"
+    start = one.head.lstrip(b"\xef\xbb\xbf \r\n\t")
+    if b"\0" in start or sum(byte < ord(" ") and byte not in b"\t\n\r\f" for byte in start[:NAME_LENGTH]):
+        return f"no text (begins with the bytes {start[:4].hex(' ')})"
+    if start.startswith((b"{", b"[")):
+        return "JSON without objects, or damaged"
+    return "markup" if start.startswith(b"<") else "text without columns"
+
+
+def _note(export: Export, notes: list[str], more: str) -> None:
+    """Say each once, of very many the first ones and how many there are more."""
+    said = notes[:MOST_NOTES]
+    if len(notes) > MOST_NOTES:
+        said.append(f"{len(notes) - MOST_NOTES:,} more {more}")
+    export.notes.extend(note for note in said if note not in export.notes)
 
 
 def read(detection: Detection, mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:

@@ -1,89 +1,31 @@
-"""The content of files, whatever they are packed with, and the lines of a text file as Arrow batches.
+"""The lines of a text file, and the records of a JSON file, as Arrow tables.
 
-Compression is told by the first bytes, never by the name. A file that is cut off, damaged or empty is a UserError: a
-stage that went on would look complete. A line that is not UTF-8 or holds NUL bytes is a row with a reason.
+Library of the sources; not a format. A line that is not UTF-8 or holds NUL bytes is a row with a reason.
 """
 
 import os
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import zstandard
 
+from ntulm.corpus.sources.content import HEAD_BYTES, decompressed, head, line_breaks
 from ntulm.corpus.sources.documents import document_tables, is_document
 from ntulm.corpus.sources.export import File
 from ntulm.errors import UserError
 
-HEAD_BYTES = 1 << 16  # of a file, to tell what it is
-READ_BYTES = 1 << 20  # compressed bytes a read
 BLOCK_BYTES = 1 << 24  # text bytes a batch of lines
-MAX_LINE_BYTES = 1 << 26  # no post is longer: a file without line breaks must not fill the memory
+MAX_LINE_BYTES = 1 << 24  # no post is longer: a file without line breaks must not fill the memory
 MAX_SIDE_BY_SIDE = 8  # blocks that are worked on at a time, however many cores there are: each takes memory
-GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 Connection = duckdb.DuckDBPyConnection
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def head(file: File, size: int) -> bytes:
-    """The first `size` decompressed bytes of a file."""
-    start = b""
-    for part in decompressed(file):
-        start += part
-        if len(start) >= size:
-            break
-    return start[:size]
-
-
-def decompressed(file: File) -> Iterator[bytes]:
-    """The content of a file in parts; a UserError where it is empty, cut off, damaged or UTF-16."""
-    lines = 0
-    empty = True
-    try:
-        for part in _unpacked(file):
-            if empty and part[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise UserError(f"{file}: UTF-16 text; expected UTF-8, convert it with `iconv -f UTF-16 -t UTF-8`")
-            empty = False
-            lines += line_breaks(part)
-            yield part
-    except (zlib.error, zstandard.ZstdError, EOFError) as error:
-        raise UserError(
-            f"{file}:{lines + 1}: compressed file damaged or cut off here ({error}); copy it again"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
-    if empty:
-        raise UserError(f"{file}: empty file; expected posts (remove it if there are none)")
-
-
-def _unpacked(file: File) -> Iterator[bytes]:
-    with file.path.open("rb") as stream:
-        part = stream.read(READ_BYTES)
-        decoder: Any = None
-        fresh: Callable[[], Any] | None = (lambda: zlib.decompressobj(31)) if part[:2] == GZIP else None
-        if part[:4] == ZSTD:
-            fresh = zstandard.ZstdDecompressor().decompressobj
-        while part:
-            if fresh is None:
-                yield part
-            while fresh is not None and part:
-                decoder = decoder or fresh()
-                if content := decoder.decompress(part):
-                    yield content
-                part = decoder.unused_data if decoder.eof else b""
-                decoder = None if decoder.eof else decoder  # a file may hold several members, one after the other
-                part = part.lstrip(b"\0") if decoder is None else part  # tapes pad with NUL bytes
-            part = stream.read(READ_BYTES)
-        if decoder is not None:
-            raise EOFError("end of file before the end of the data")
 
 
 def record_lines(files: Iterable[File], items: tuple[str, ...] = ()) -> Iterator[pa.Table]:
@@ -190,11 +132,6 @@ def blocks(file: File) -> Iterator[bytes]:
         parts, size = [part[cut:]], unfinished
     if rest := b"".join(parts):
         yield rest if rest.endswith(b"\n") else rest + b"\n"
-
-
-def line_breaks(part: bytes) -> int:
-    """How many there are; bytes.count takes ten times as long."""
-    return int(np.count_nonzero(np.frombuffer(part, np.uint8) == ord("\n")))
 
 
 def _lines(block: bytes, first: int) -> tuple[pa.Table, int]:

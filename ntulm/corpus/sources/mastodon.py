@@ -24,7 +24,8 @@ from ntulm.corpus.sources import formats
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import Sample
 from ntulm.corpus.sources.json_records import read_json
-from ntulm.corpus.sources.lines import head, record_lines
+from ntulm.corpus.sources.content import head
+from ntulm.corpus.sources.lines import record_lines
 from ntulm.text import SPACES, SQL_PATTERNS, Reading
 
 if TYPE_CHECKING:
