@@ -21,12 +21,7 @@ Connection = duckdb.DuckDBPyConnection
 
 # A JSON value is kept as its text: `"a"`, `17`, `null`, `{…}`, `[…]`, without blanks between.
 MACROS = r"""
-CREATE MACRO scalar(value) AS CASE
-    WHEN value = 'null' THEN NULL
-    WHEN NOT starts_with(value, '"') THEN value
-    WHEN contains(value, '\') THEN json_extract_string(value, '$')
-    ELSE trim(value, '"')
-END;
+CREATE MACRO scalar(value) AS json_extract_string(value, '$');
 CREATE MACRO members(list) AS json_extract(list, '$[*]')::VARCHAR[];
 CREATE MACRO is_nested(value) AS starts_with(value, '{') OR starts_with(value, '[');
 -- One step further from each value: into an object, or into every object of a list.

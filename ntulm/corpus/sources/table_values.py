@@ -41,7 +41,11 @@ TIME_FORMATS = (
 
 MACROS = rf"""
 -- As `user_key` in ntulm/text.py.
-CREATE MACRO bare_user(name) AS trim(ltrim(trim(name, '{SPACES}'), '@＠'), '{SPACES}');
+-- Most are plain, and sets of characters take their time.
+CREATE MACRO bare_user(name) AS CASE
+    WHEN regexp_full_match(name, '[0-9A-Za-z_.:-]*') THEN name
+    ELSE trim(ltrim(trim(name, '{SPACES}'), '@＠'), '{SPACES}')
+END;
 CREATE MACRO user_key(name, casefold) AS
     nullif(CASE WHEN casefold THEN lower(bare_user(name)) ELSE bare_user(name) END, '');
 CREATE MACRO filled(value) AS nullif(trim(value), '');
@@ -70,8 +74,9 @@ END;
 CREATE MACRO is_possible(moment) AS moment BETWEEN TIMESTAMPTZ '0002-01-01' AND TIMESTAMPTZ '9998-01-01';
 CREATE MACRO moment(value, format) AS CASE
     -- Words that DuckDB takes for dates, whatever the format.
-    WHEN format IS NOT NULL AND regexp_full_match(lower(value), '-?infinity|epoch') THEN NULL
-    WHEN format IS NOT NULL THEN try_strptime(value, format)::TIMESTAMPTZ
+    WHEN format IS NOT NULL AND lower(value) NOT IN ('infinity', '-infinity', 'epoch')
+    THEN try_strptime(value, format)::TIMESTAMPTZ
+    WHEN format IS NOT NULL THEN NULL
     WHEN regexp_full_match(value, '\d+(\.\d*)?([eE]\+?\d\d?)?') THEN unix_time(TRY_CAST(value AS DOUBLE))
     ELSE TRY_CAST(value AS TIMESTAMPTZ)
 END;
