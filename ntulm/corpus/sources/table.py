@@ -112,7 +112,9 @@ def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.Rec
         UserError: no mapping; a file is damaged, or lacks a column of the mapping; no record has a path of it.
     """
     if mapping is None:
-        raise UserError(f"corpus.table: null, but {files[0]} is a table; say which column is what; it has {_has(files)}")
+        raise UserError(
+            f"corpus.table: null, but {files[0]} is a table; say which column is what; it has {_has(files)}"
+        )
     extraction = _extraction(_wanted(mapping))
     with duckdb.connect() as connection:
         table_values.prepare(connection, mapping.time_format)
