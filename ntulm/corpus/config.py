@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from ntulm.section import Count, Cut, Section, Share
 
 
@@ -38,7 +40,7 @@ class TableMapping(Section):
     # Handles are the same in any case on every network that has them, and ids of digits do not care.
     casefold_users: bool = True
     mention_hosts: bool = False
-    labels: list[str] = []
+    labels: list[str] = Field(default=[])
 
 
 class Splits(Section):

@@ -1,10 +1,10 @@
 """CSV as records: the delimiter, the header, and rows that one open quote cannot swallow.
 
 Library of `ntulm/corpus/sources/table.py`; not a format. A quote that is not closed makes one record of all the rows up
-to the next quote, and often a valid one. A record is therefore given up, and the line on which it starts is a reject,
-where it is malformed, has another number of columns over several lines, or is longer than a post can be; reading goes on
-with the next line. Where it is a valid record of lines that are records by themselves, either reading may be meant: each
-of its lines is a reject, so that nothing is lost without a count, and nobody's text becomes somebody's post.
+to the next quote, and often a valid one. A record is therefore given up, and its first line is a reject, where it is
+malformed, has another number of columns over several lines, or is longer than a post can be; reading goes on with the
+next line. Where it is a valid record of lines that are records by themselves, either reading may be meant: each of its
+lines is a reject, so that nothing is lost without a count, and nobody's text becomes somebody's post.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OPEN_QUOTE = "quote not closed"
 Record = tuple[int, str | None, list[str]]  # line, reject, values
 
 
-class _TooLong(Exception):
+class EndlessRecordError(Exception):
     """A record does not end."""
 
 
@@ -61,7 +61,7 @@ class Lines:
     def __iter__(self) -> Iterator[str]:
         while self._at < len(self._held) or self._more():
             if self._at - self._start >= MAX_RECORD_LINES:
-                raise _TooLong
+                raise EndlessRecordError
             self._at += 1
             yield self._held[self._at - 1]
 
@@ -105,7 +105,7 @@ class Table:
         line = self._lines.begin()
         try:
             return next(self._reader(), [])
-        except (csv.Error, _TooLong) as error:
+        except (csv.Error, EndlessRecordError) as error:
             raise UserError(
                 f"{self.file}:{line}: the names of the columns are not readable: {_reason(error)}"
             ) from error
@@ -125,7 +125,7 @@ class Table:
                 row = next(reader)
             except StopIteration:
                 return
-            except (csv.Error, _TooLong) as error:
+            except (csv.Error, EndlessRecordError) as error:
                 lines.back(1)
                 reader = self._reader()
                 yield start, _reason(error), faulty
@@ -167,7 +167,7 @@ def delimiter(header: str) -> str:
 
 def _reason(error: Exception) -> str:
     said = str(error)
-    if isinstance(error, _TooLong):
+    if isinstance(error, EndlessRecordError):
         return f"{OPEN_QUOTE}, or a record of more than {MAX_RECORD_LINES} lines"
     if "field larger" in said:
         return f"{OPEN_QUOTE}, or a field of more than {csv.field_size_limit():,} characters"

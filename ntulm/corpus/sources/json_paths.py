@@ -1,9 +1,11 @@
-"""Paths to the values in JSON records: `author.handle` through objects, `entities.hashtags.tag` through lists of objects.
+"""Paths to the values in JSON records: `author.handle` through objects, `entities.tags.name` through lists of objects.
 
 Library of `ntulm/corpus/sources/table.py`; not a format. What a path leads to is decided record by record: a key that a
 record lacks is null there, and a list of objects may stand anywhere on the way. A key that holds dots is one step where
 it is a key of the record itself. An object is never taken for text.
 """
+
+# ruff: noqa: S608 - what stands in the queries are names of ours; what users and posts bring are parameters
 
 from __future__ import annotations
 
@@ -21,12 +23,7 @@ Connection = duckdb.DuckDBPyConnection
 
 # A JSON value is kept as its text: `"a"`, `17`, `null`, `{…}`, `[…]`, without blanks between.
 MACROS = r"""
-CREATE MACRO scalar(value) AS CASE
-    WHEN value = 'null' THEN NULL
-    WHEN NOT starts_with(value, '"') THEN value
-    WHEN contains(value, '\') THEN json_extract_string(value, '$')
-    ELSE trim(value, '"')
-END;
+CREATE MACRO scalar(value) AS json_extract_string(value, '$');
 CREATE MACRO members(list) AS json_extract(list, '$[*]')::VARCHAR[];
 CREATE MACRO is_nested(value) AS starts_with(value, '{') OR starts_with(value, '[');
 -- One step further from each value: into an object, or into every object of a list.
@@ -155,9 +152,9 @@ class Extraction:
         return rows.drop_columns([f"odd_{name}" for name in self.several])
 
     def _parsed(self, names: list[str]) -> str:
-        content = "content" if "content" in names else "to_json(nested)::VARCHAR"
+        content = "content" if "content" in names else "to_json(nested)::VARCHAR"  # as all names in it, ours
         return (
-            f"WITH parsed AS (SELECT * REPLACE (CASE WHEN reject IS NOT NULL THEN reject "
+            "WITH parsed AS (SELECT * REPLACE (CASE WHEN reject IS NOT NULL THEN reject "
             f"WHEN found IS NULL THEN 'invalid JSON' WHEN NOT starts_with(ltrim({content}, ' \t\r\n'), '{{') "
             f"THEN 'not a post object' END AS reject) FROM (SELECT *, CASE WHEN reject IS NULL THEN "
             f"TRY(json_extract({content}, $pointers::VARCHAR[]))::VARCHAR[] END AS found FROM lines)) "

@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ntulm.corpus.sources import csv_records, formats, json_paths, parquet_columns, table_values
-from ntulm.corpus.sources.content import HEAD_BYTES, head
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import Sample
 from ntulm.corpus.sources.json_paths import Extraction
+from ntulm.corpus.sources.content import HEAD_BYTES, head
 from ntulm.corpus.sources.lines import record_lines, side_by_side
 from ntulm.corpus.sources.table_values import LABEL, LISTS, SINGLES, SPLITTERS
 from ntulm.errors import UserError
@@ -177,10 +177,12 @@ def _listed(names: Sequence[str], near: str = "") -> str:
     return ", ".join(names[:SHOWN_COLUMNS]) + (f" and {more} more" if more > 0 else "") or "no column"
 
 
-def _extraction(wanted: dict[str, str]) -> Extraction:
+def _extraction(wanted: dict[str, str], named: dict[str, str] | None = None) -> Extraction:
+    """Of paths; `named` is what the mapping calls them, where that is something else."""
+    named = named or wanted
     lists = {name: path for name, path in wanted.items() if name not in SINGLES}
     single = {name: path for name, path in wanted.items() if name in SINGLES}
-    faults = {name: f"{path!r} is an object or a list, not one text ({_key(name)})" for name, path in single.items()}
+    faults = {name: f"{named[name]!r} is an object or a list, not one text ({_key(name)})" for name in single}
     return Extraction(single, lists, faults, {name: SPLITTERS.get(name, "one_item") for name in lists}, ("lang",))
 
 
@@ -256,7 +258,7 @@ def _parquet_chunks(file: File, mapping: TableMapping) -> Iterator[Chunk]:
     nested = {name for name, kind in kinds.items() if not _is_flat(name, kind)}
     codes = {column: f"c{place}" for place, column in enumerate(dict.fromkeys(top[name] for name in sorted(nested)))}
     paths = {name: codes[top[name]] + wanted[name].removeprefix(top[name]) for name in nested}
-    extraction = _extraction(paths) if nested else None
+    extraction = _extraction(paths, wanted) if nested else None
     is_time = pa.types.is_temporal(kinds["created_at"])
     line = 1
     for batch in parquet_columns.batches(file, parquet, list(dict.fromkeys(top.values())), BATCH_ROWS):

@@ -3,6 +3,8 @@
 Library of `ntulm/corpus/sources/table.py`; not a format. A row that cannot be converted is a reject, and no more.
 """
 
+# ruff: noqa: S608 - what stands in the queries are names of ours; what users and posts bring are parameters
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -41,7 +43,11 @@ TIME_FORMATS = (
 
 MACROS = rf"""
 -- As `user_key` in ntulm/text.py.
-CREATE MACRO bare_user(name) AS trim(ltrim(trim(name, '{SPACES}'), '@＠'), '{SPACES}');
+-- Most are plain, and sets of characters take their time.
+CREATE MACRO bare_user(name) AS CASE
+    WHEN regexp_full_match(name, '[0-9A-Za-z_.:-]*') THEN name
+    ELSE trim(ltrim(trim(name, '{SPACES}'), '@＠'), '{SPACES}')
+END;
 CREATE MACRO user_key(name, casefold) AS
     nullif(CASE WHEN casefold THEN lower(bare_user(name)) ELSE bare_user(name) END, '');
 CREATE MACRO filled(value) AS nullif(trim(value), '');
@@ -70,8 +76,9 @@ END;
 CREATE MACRO is_possible(moment) AS moment BETWEEN TIMESTAMPTZ '0002-01-01' AND TIMESTAMPTZ '9998-01-01';
 CREATE MACRO moment(value, format) AS CASE
     -- Words that DuckDB takes for dates, whatever the format.
-    WHEN format IS NOT NULL AND regexp_full_match(lower(value), '-?infinity|epoch') THEN NULL
-    WHEN format IS NOT NULL THEN try_strptime(value, format)::TIMESTAMPTZ
+    WHEN format IS NOT NULL AND lower(value) NOT IN ('infinity', '-infinity', 'epoch')
+    THEN try_strptime(value, format)::TIMESTAMPTZ
+    WHEN format IS NOT NULL THEN NULL
     WHEN regexp_full_match(value, '\d+(\.\d*)?([eE]\+?\d\d?)?') THEN unix_time(TRY_CAST(value AS DOUBLE))
     ELSE TRY_CAST(value AS TIMESTAMPTZ)
 END;
@@ -83,58 +90,35 @@ _HINT = f"""SELECT CASE WHEN reject = '{UNKNOWN_DATE}' THEN concat_ws('" or "', 
         for one in TIME_FORMATS
     )
 }) END FROM dates"""
-_CONVERT = """
-WITH typed AS (
-    SELECT
-        file, line, reject AS unreadable, text,
-        filled(post_id) AS post_id,
-        filled(created_at) AS written_at,
-        moment(written_at, $time_format) AS moment,
-        items(lang)[1] AS lang,
-        user_key(author, $casefold) AS author,
-        user_key(author_handle, $casefold) AS author_handle,
-        filled(community) AS community,
-        lower(filled(visibility)) AS visibility,
-        user_key(reply_to, $casefold) AS reply_to,
-        filled(reply_to_post) AS reply_to_post,
-        user_key(quoted, $casefold) AS quoted,
-        filled(quoted_post) AS quoted_post,
-        list_transform({mentions}, lambda name: user_key(name, $casefold)) AS mentions,
-        {hashtags} AS hashtags,
-        {urls} AS urls,
-        {places} AS places,
-        {cashtags} AS cashtags,
-        list_transform({favorited_by}, lambda name: user_key(name, $casefold)) AS favorited_by,
-        filled(reposted_id) AS reposted_id,
-        user_key(reposted_author, $casefold) AS reposted_author,
-        CASE WHEN $flagged
-            THEN coalesce(lower(trim(repost_flag)) IN ('1', '1.0', 'true', 't', 'yes', 'y', 'retweet', 'repost'), false)
-            ELSE reposted_id IS NOT NULL END AS is_repost,
-        {labels} AS labels
-    FROM rows
-), judged AS (
-    SELECT *, CASE
-        WHEN unreadable IS NOT NULL THEN unreadable
-        WHEN written_at IS NULL THEN NULL
-        WHEN moment IS NULL AND $time_format IS NULL THEN '{unknown_date}'
-        WHEN moment IS NULL THEN 'date not as time_format says'
-        WHEN NOT is_possible(moment) THEN 'impossible date'
-    END AS reject FROM typed
-), readable AS (
-    SELECT file, line, reject, CASE WHEN reject IS NULL THEN judged END AS own,
-        CASE WHEN reject IS NULL AND is_repost AND coalesce(reposted_id, reposted_author) IS NOT NULL THEN struct_pack(
-            post_id := reposted_id, lang := lang, text := text, author := reposted_author, mentions := mentions,
-            hashtags := hashtags, urls := urls, places := places, cashtags := cashtags, community := community) END
-        AS reposted
-    FROM judged
-)
-SELECT file, line, reject, own.post_id, own.moment AS created_at, own.lang, own.text, own.author, own.mentions,
-    own.hashtags, own.urls, own.places, own.cashtags, own.community, own.reply_to, own.quoted, own.reply_to_post,
-    own.quoted_post, own.visibility, own.is_repost, reposted, own.favorited_by, own.labels,
-    CASE WHEN own.author IS NOT NULL AND own.author_handle IS NOT NULL AND own.author <> own.author_handle
-        THEN [{{'id': own.author, 'handle': own.author_handle}}] END AS people
-FROM readable
-"""
+# Our column -> SQL over the strings of `rows`; what a mapping lacks is left out, as each expression has to be planned.
+_TYPED = {
+    "post_id": "filled(post_id)",
+    "created_at": "moment(filled(created_at), $time_format)",
+    "text": "text",
+    "author": "user_key(author, $casefold)",
+    "author_handle": "user_key(author_handle, $casefold)",
+    "lang": "items(lang)[1]",
+    "community": "filled(community)",
+    "visibility": "lower(filled(visibility))",
+    "reply_to": "user_key(reply_to, $casefold)",
+    "reply_to_post": "filled(reply_to_post)",
+    "quoted": "user_key(quoted, $casefold)",
+    "quoted_post": "filled(quoted_post)",
+    "reposted_id": "filled(reposted_id)",
+    "reposted_author": "user_key(reposted_author, $casefold)",
+    "repost_flag": "lower(trim(repost_flag))",
+}
+_FLAGS = "('1', '1.0', 'true', 't', 'yes', 'y', 'retweet', 'repost')"
+_USERS = ("mentions", "favorited_by")
+_OF_REPOSTED = ("lang", "text", "mentions", "hashtags", "urls", "places", "cashtags", "community")
+_WITHIN = ("author_handle", "repost_flag", "reposted_id", "reposted_author")  # no columns of RAW_SCHEMA
+_JUDGED = f"""CASE
+    WHEN unreadable IS NOT NULL THEN unreadable
+    WHEN written_at IS NULL THEN NULL
+    WHEN created_at IS NULL AND $time_format IS NULL THEN '{UNKNOWN_DATE}'
+    WHEN created_at IS NULL THEN 'date not as time_format says'
+    WHEN NOT is_possible(created_at) THEN 'impossible date'
+END"""
 
 
 def prepare(connection: Connection, time_format: str | None) -> None:
@@ -167,19 +151,55 @@ def converted(connection: Connection, rows: pa.Table, mapping: TableMapping, tim
     if mapping.html and "text" in rows.column_names:
         texts = pa.array([text and plain_text(text) for text in rows["text"].to_pylist()], pa.string())
         rows = rows.set_column(rows.column_names.index("text"), "text", texts)
-    for name in (*SINGLES, *LISTS):
-        if name not in rows.column_names:
-            rows = rows.append_column(name, pa.nulls(len(rows), pa.string()))
-    values: dict[str, Any] = {
-        "time_format": time_format,
-        "casefold": mapping.casefold_users,
-        "flagged": mapping.repost_flag is not None,
-    }
+    statement = _statement(rows.schema, mapping.repost_flag is not None)
+    values: dict[str, Any] = {"time_format": time_format, "casefold": mapping.casefold_users}
     values |= {f"{LABEL}name_{place}": label for place, label in enumerate(mapping.labels)}
     connection.register("rows", rows)
-    statement = _statement(rows.schema, len(mapping.labels))
     table = conformed(connection.sql(statement, params=values).to_arrow_table())
     return _hinted(connection, table, rows["created_at"])
+
+
+def _statement(schema: pa.Schema, flagged: bool) -> str:
+    typed = {name: expression for name, expression in _TYPED.items() if name in schema.names}
+    typed |= {name: _list(schema, name) for name in LISTS if name in schema.names}
+    typed |= {name: "NULL::VARCHAR" for name in ("reposted_id", "reposted_author") if name not in typed}
+    # An alias would mean the column of `rows` where there is one of that name.
+    flag = f"coalesce({_TYPED['repost_flag']} IN {_FLAGS}, false)"
+    typed["is_repost"] = flag if flagged else f"{typed['reposted_id']} IS NOT NULL"
+    pairs = [_pairs(schema, name) for name in schema.names if name.startswith(LABEL)]
+    if pairs:
+        typed["labels"] = " || ".join(pairs)
+    kept = [name for name in typed if name not in _WITHIN]
+    columns = [f"CASE WHEN reject IS NULL THEN {name} END AS {name}" for name in kept]
+    if "author_handle" in typed:
+        columns.append(
+            "CASE WHEN reject IS NULL AND author <> author_handle "
+            "THEN [{'id': author, 'handle': author_handle}] END AS people"
+        )
+    if {"reposted_id", "reposted_author"} & set(schema.names):
+        same = ", ".join(f"{name} := {name}" for name in _OF_REPOSTED if name in typed)
+        columns.append(
+            "CASE WHEN reject IS NULL AND is_repost AND coalesce(reposted_id, reposted_author) IS NOT NULL "
+            f"THEN struct_pack(post_id := reposted_id, author := reposted_author, {same}) END AS reposted"
+        )
+    expressions = ", ".join(f"{expression} AS {name}" for name, expression in typed.items())
+    return (
+        f"WITH typed AS (SELECT file, line, reject AS unreadable, filled(created_at) AS written_at, {expressions} "
+        f"FROM rows), judged AS (SELECT *, {_JUDGED} AS reject FROM typed) "
+        f"SELECT file, line, reject, {', '.join(columns)} FROM judged"
+    )
+
+
+def _list(schema: pa.Schema, name: str) -> str:
+    is_text = pa.types.is_string(schema.field(name).type)
+    listed = f"{SPLITTERS[name]}({name})" if is_text else f"present({name})"
+    return f"list_transform({listed}, lambda user: user_key(user, $casefold))" if name in _USERS else listed
+
+
+def _pairs(schema: pa.Schema, name: str) -> str:
+    listed = f"one_item({name})" if pa.types.is_string(schema.field(name).type) else name
+    field = f"${LABEL}name_{name.removeprefix(LABEL)}"
+    return f"coalesce(list_transform({listed}, lambda value: {{'field': {field}, 'value': value}}), [])"
 
 
 def _hinted(connection: Connection, table: pa.Table, written: pa.ChunkedArray) -> pa.Table:
@@ -194,21 +214,6 @@ def _hinted(connection: Connection, table: pa.Table, written: pa.ChunkedArray) -
         for reason, hint in zip(reject.to_pylist(), hints, strict=True)
     ]
     return table.set_column(table.column_names.index("reject"), "reject", pa.array(said, pa.string()))
-
-
-def _statement(schema: pa.Schema, labels: int) -> str:
-    lists = {
-        name: f"{splitter}({name})" if pa.types.is_string(schema.field(name).type) else f"present({name})"
-        for name, splitter in SPLITTERS.items()
-    }
-    pairs = []
-    for place in range(labels):
-        column = f"{LABEL}{place}"
-        listed = f"one_item({column})" if pa.types.is_string(schema.field(column).type) else column
-        pairs.append(
-            f"coalesce(list_transform({listed}, lambda value: {{'field': ${LABEL}name_{place}, 'value': value}}), [])"
-        )
-    return _CONVERT.format(**lists, unknown_date=UNKNOWN_DATE, labels=" || ".join(pairs) or "NULL")
 
 
 def sparing(work: Callable[[pa.Table], pa.Table], rows: pa.Table) -> pa.Table:
