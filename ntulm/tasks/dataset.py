@@ -79,7 +79,8 @@ def posts_of_texts(
     """
     read = [readable(text, reading) for text in texts]
     fields: dict[str, list[Any]] = {"post_id": post_ids, "text": read, "author": authors or [None] * len(texts)}
-    return labelled_posts(scheme, fields | fields_of_texts(read, reading), splits, [[label] for label in labels])
+    found = fields_of_texts(read, reading) if scheme.of_posts else {}
+    return labelled_posts(scheme, fields | found, splits, [[label] for label in labels])
 
 
 def fields_of_texts(texts: Sequence[str], reading: Reading) -> dict[str, list[Any]]:
