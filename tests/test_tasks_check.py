@@ -78,7 +78,7 @@ def test_tasks_as_they_should_be_pass_without_a_corpus(task):
         (LABELLED, {"path": "gone"}, "path: gone: not found"),
         (LABELLED, {"labels": {**LABELLED["labels"], "file": "l.csv"}}, "labels.file: own/l.csv: not found"),
         (LABELLED, {"labels": {**LABELLED["labels"], "id_column": "key"}}, "labels.id_column: 'key' is no column"),
-        (LABELLED, {"labels": {**LABELLED["labels"], "label_column": "id"}}, "labels.label_column: 'id' has 60 different"),
+        (LABELLED, {"labels": {**LABELLED["labels"], "label_column": "id"}}, "labels.label_column: 'id' has 60"),
         (OF_CORPUS, {"path": "elsewhere"}, "path: elsewhere: not found; labels that came with the posts are in"),
         (TOPIC, {"groups": {**TOPIC["groups"], "file": "g.csv"}}, "groups.file: own/g.csv: not found"),
         (TOPIC, {"groups": {**TOPIC["groups"], "group_column": "g"}}, "groups.group_column: 'g' is no column"),

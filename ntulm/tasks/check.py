@@ -14,7 +14,19 @@ from ntulm.errors import UserError
 from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme
 from ntulm.tasks import stage
-from ntulm.tasks.config import CorpusLabels, FileLabels, Groups, HashtagTask, LabelledTask, TableTask, Task, TopicTask
+from ntulm.tasks.config import (
+    CorpusLabels,
+    FileLabels,
+    Groups,
+    HashtagTask,
+    LabelledTask,
+    SemEvalTask,
+    SocialMediaIETask,
+    TableTask,
+    Task,
+    TopicTask,
+    TweetEvalTask,
+)
 from ntulm.tasks.dataset import SPLITS
 from ntulm.tasks.dataset import check as check_dataset
 from ntulm.tasks.hashtag import top_hashtags
@@ -82,7 +94,7 @@ def check_task(name: str, task: Task, kept: list[str] | None, layout: Layout) ->
             _check_labels(task, kept, layout)
             if isinstance(task, TopicTask) and task.groups is not None:
                 _check_groups(task, task.groups, layout)
-        case _:
+        case TweetEvalTask() | SemEvalTask() | SocialMediaIETask():
             if not (layout.root / task.path).exists():
                 raise UserError(f"path: {layout.root / task.path}: not found")
             for dataset_name, dataset in stage.of_texts(name, task, NO_NTUS, READING, layout).items():
