@@ -7,7 +7,7 @@ the key to change. What only the corpus can tell of posts is left to the stage `
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from ntulm.errors import UserError
@@ -122,7 +122,7 @@ def _check_table(task: TableTask, layout: Layout) -> None:
         )
 
 
-def _require_columns(named: dict[str, str | None], present: Sequence[str], file: str) -> None:
+def _require_columns(named: Mapping[str, str | None], present: Sequence[str], file: str) -> None:
     for key, column in named.items():
         if column is not None and column not in present:
             raise UserError(f"{key}: {column!r} is no column of {file}; it has {', '.join(present)}")
@@ -162,7 +162,7 @@ def _check_groups(task: TopicTask, groups: Groups, layout: Layout) -> None:
     file = inside(layout.root / task.path, groups.file)
     if not file.is_file():
         raise UserError(f"groups.file: {file}: not found")
-    named: dict[str, str | None] = {
+    named = {
         "groups.label_column": groups.label_column,
         "groups.group_column": groups.group_column,
     }
