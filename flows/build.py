@@ -56,6 +56,8 @@ def build(
         if by_pool and not has_remote(workspace.root):
             logger.warning("no DVC remote to hand results over: every stage runs in this workspace")
             by_pool = False
+        if from_stage == WHOLE_PIPELINE:
+            workspace.run(ntulm("params"), logger.info)  # a mistake in a task shows before anything runs
         pipeline = read_pipeline(workspace.root, by_pool)
         if from_stage != WHOLE_PIPELINE:
             pipeline = pipeline.starting_at(from_stage)

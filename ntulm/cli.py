@@ -55,9 +55,14 @@ def _known(params: "Params", variant: str | None = None, task: str | None = None
 @app.command(rich_help_panel=STAGE)
 def corpus() -> None:
     """Raw exports to posts, engagements, labels, splits and rejects."""
+    params = _params()
     from ntulm.corpus import stage
+    from ntulm.params import check_model
+    from ntulm.tasks.check import check_tasks
 
-    stage.run(_params().corpus, HERE)
+    check_model(params)
+    check_tasks(params, HERE)  # here, because all that takes long comes after this stage
+    stage.run(params.corpus, HERE)
 
 
 @app.command(rich_help_panel=STAGE)
@@ -201,11 +206,16 @@ def configure(
 def params(
     path: Annotated[Path, typer.Argument(help="A parameter file.")] = HERE.params,
 ) -> None:
-    """Check a parameter file: every key is known, none is missing, every value has the right type."""
-    from ntulm.params import load_params
+    """Check a parameter file: every key and value, and the files that its tasks name."""
+    from ntulm.params import check_model, load_params
+    from ntulm.tasks.check import check_tasks, corpus_notes
 
-    load_params(path)
+    loaded = load_params(path)
+    check_model(loaded)
+    check_tasks(loaded, HERE)
     typer.echo(f"{path}: valid")
+    for note in corpus_notes(loaded, HERE):
+        typer.echo(f"with data/corpus as it is now: {note}")
 
 
 @app.command()

@@ -21,13 +21,14 @@ from ruamel.yaml.tokens import CommentToken
 from ntulm.errors import UserError
 from ntulm.files import whole_file
 from ntulm.layout import Layout
-from ntulm.params import MOVED, check_params
+from ntulm.params import MOVED, check_model, check_params
 
 MASTER = "quickstart"  # the recipe that is complete
 OWN_NAMES = ("tasks", "graph.relations")  # a recipe has those that it names, and none of the master's beside them
 PLACEHOLDER = "DATA"
 PARAMS = Layout().params
 OLD = PARAMS.with_name("params.yaml.old")
+REMOTE = "://"  # in the address of an export that lies elsewhere
 PRESENT = "."  # in place of a recipe: params.yaml as it is
 
 
@@ -68,13 +69,14 @@ def configured(recipe: str, changes: Sequence[str]) -> str:
         _complete(values, yaml.load(_recipe_text(MASTER)))
         values = yaml.load(_dump(yaml, values))  # what one task lends another is whole now
     if data is not None:
-        if not Path(data).exists():
+        if REMOTE not in data and not Path(data).exists():
             raise UserError(f"data={data}: no such file or folder")
         _fill(values, data.rstrip("/"))
     for key, value in assignments.items():
         _assign(values, key, value)
     text = _dump(yaml, values)
-    check_params(YAML(typ="safe", pure=True).load(text), str(PARAMS) if recipe == PRESENT else f"recipe {recipe}")
+    whole = YAML(typ="safe", pure=True).load(text)
+    check_model(check_params(whole, str(PARAMS) if recipe == PRESENT else f"recipe {recipe}"))
     return text
 
 
@@ -183,11 +185,12 @@ def _assign(values: Any, key: str, text: str) -> None:
         if isinstance(node, CommentedMap) and any(merged.get(part) is node.get(part) for merged in node.merge):
             node[part] = copy.deepcopy(node.get(part))  # what another task lends it stays as it is there
         node = node.get(part) if isinstance(node, dict) else None
-    if not isinstance(node, dict) or last not in node:
-        if key in MOVED:
-            raise UserError(f"{key}: unknown key; it is now {MOVED[key]}")
+    known = isinstance(node, dict) and last in node
+    if not known and key in MOVED:
+        raise UserError(f"{key}: unknown key; it is now {MOVED[key]}")
+    if not known and not (isinstance(node, dict) and parents):
         raise UserError(f"{key}: unknown key; the recipe's keys are those of params.yaml, e.g. pretrain.epochs")
-    node[last] = value
+    node[last] = value  # a new one, such as a task of yours, is checked with the whole
 
 
 def _null(representer: Any) -> Any:

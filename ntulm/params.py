@@ -22,6 +22,8 @@ from ntulm.text import KEY_FORMS
 from ntulm.variants import NAMED, parse_variant
 
 WRITES = "`ntulm configure RECIPE` writes a complete file"
+TASKS = "docs/how-to/your-own-posts.md has each kind of task whole"
+IN_TASK = 3  # where the keys of a task begin in the place of a mistake: tasks, its name, its kind
 MOVED = {  # keys of earlier versions, and what they are now
     "graph.relations": "relations with a role on each side, e.g. {authored: {left: author, right: hashtag}}",
     "pretrain.slot_layer_norm": "pretrain.slot.layer_norm",
@@ -243,7 +245,7 @@ def check_params(values: Any, where: str) -> Params:
         moved = [f"{_key(item)} is now {MOVED[_key(item)]}" for item in items if _is_moved(item)]
         if moved:
             raise UserError(f"{where}: of an earlier version: {'; '.join(moved)}; {WRITES}") from error
-        raise UserError("; ".join(_explain(where, item) for item in items)) from error
+        raise UserError("; ".join(_explained(where, items))) from error
 
 
 def check_model(params: Params) -> None:
@@ -256,7 +258,7 @@ def check_model(params: Params) -> None:
     if wanted.variant not in run.variants or wanted.seed not in run.seeds:
         raise UserError(
             f"model: {wanted.variant}, seed {wanted.seed}: not among run.variants ({', '.join(run.variants)}) and "
-            f"run.seeds ({', '.join(map(str, run.seeds))})"
+            f"run.seeds ({', '.join(map(str, run.seeds))}); set model.variant and model.seed to what is run"
         )
 
 
@@ -279,11 +281,31 @@ def check_challenge(params: Params) -> None:
 
 
 def _key(item: dict[str, Any]) -> str:
-    return ".".join(str(part) for part in item["loc"])
+    """The dotted key of a mistake; of a task without its kind, which the file has no key for."""
+    place = item["loc"]
+    place = place[: IN_TASK - 1] + place[IN_TASK:] if place[:1] == ("tasks",) else place
+    return ".".join(str(part) for part in place)
 
 
 def _is_moved(item: dict[str, Any]) -> bool:
     return _key(item) in MOVED and (item["type"] == "extra_forbidden" or isinstance(item["input"], list))
+
+
+def _explained(where: str, items: list[dict[str, Any]]) -> list[str]:
+    """The mistakes, those of one task that lacks keys as one."""
+    lacking: dict[str, list[str]] = {}
+    others = []
+    for item in items:
+        if item["type"] == "missing" and item["loc"][0] == "tasks" and len(item["loc"]) > IN_TASK:
+            lacking.setdefault(_key({"loc": item["loc"][:2]}), []).append(
+                ".".join(str(part) for part in item["loc"][IN_TASK:])
+            )
+        else:
+            others.append(_explain(where, item))
+    return [
+        *(f"{where}: {task}: {', '.join(keys)} missing; {TASKS}" for task, keys in lacking.items()),
+        *others,
+    ]
 
 
 def _explain(where: str, item: dict[str, Any]) -> str:

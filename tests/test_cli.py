@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,12 +43,29 @@ def test_a_user_error_is_one_line_and_exit_code_1(tmp_path, monkeypatch, argumen
 
 def test_a_model_that_is_not_built_is_refused_before_anything_is_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    configure("quickstart", ["run.variants=[text, author]"])
+    configure("quickstart", ["run.variants=[text, author]", "model.variant=author"])
     settings = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(settings.replace("model: {variant: author+hashtag", "model: {variant: hashtag"))
-    done = ntulm("model", cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "not among run.variants (text, author)" in done.stderr
+    Path("params.yaml").write_text(re.sub(r"(\nmodel:.*\n  variant: )author", r"\1hashtag", settings))
+    for command in ("corpus", "model", "params"):
+        done = ntulm(command, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "not among run.variants (text, author)" in done.stderr
+
+
+def test_a_mistake_in_a_task_shows_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("labels.csv").write_text("words,label\nhi,a\n")
+    mine = (
+        "{kind: table, path: labels.csv, text_column: text, label_column: label, author_column: null, "
+        "casefold_users: true, split_column: null, validation_share: 0.1, test_share: 0.1, seed: 0, "
+        "max_posts: {train: 9, validation: 9, test: 9}}"
+    )
+    configure("quickstart", [f"tasks.mine={mine}", "run.tasks=[hashtag, mine]"])
+    for command in ("params", "corpus"):
+        done = ntulm(command, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "tasks.mine: text_column: 'text' is no column of labels.csv; it has words, label" in done.stderr
+    assert not Path("data").exists()
 
 
 def test_a_stage_outside_a_project_says_what_to_do(tmp_path):

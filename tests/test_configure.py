@@ -88,7 +88,7 @@ def test_the_file_that_is_there_is_changed_and_kept(tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     run("quickstart", ["pretrain.epochs=3"])
     assert not (tmp_path / "params.yaml.old").exists()
-    run(".", ["run.seeds=[5]"])
+    run(".", ["run.seeds=[5]", "model.seed=5"])
     values = YAML(typ="safe", pure=True).load((tmp_path / "params.yaml").read_text())
     assert (values["pretrain"]["epochs"], values["run"]["seeds"]) == (3, [5])
     run("quickstart", [])
@@ -127,6 +127,16 @@ def test_the_data_folder_fills_every_path(tmp_path):
         ("quickstart", ["pretrain.epoch=3"], "pretrain.epoch: unknown key"),
         ("quickstart", ["pretrain.slot_scale=3.0"], "pretrain.slot_scale: unknown key; it is now pretrain.slot.scale"),
         ("quickstart", ["epochs=3"], "epochs: unknown key"),
+        ("quickstart", ["graph.min_degre={user: 2}"], "graph.min_degre: unknown key"),
+        ("quickstart", ["run.variants=[text]"], r"not among run.variants \(text\).*set model.variant and model.seed"),
+        ("quickstart", ["model.variant=shuffled"], "model: shuffled, seed 0: not among run.variants"),
+        (
+            "quickstart",
+            ["tasks.mine={kind: table, path: x.csv, text_column: t, label_column: l, seed: 0}", "run.tasks=[mine]"],
+            "quickstart: tasks.mine: author_column, casefold_users, split_column, validation_share, test_share, "
+            "max_posts missing; docs/how-to/your-own-posts.md has each kind of task whole$",
+        ),
+        ("quickstart", ["tasks.mine={kind: tables}"], "tasks.mine: .*'tables'"),
         ("quickstart", ["pretrain"], "expected key=value"),
         ("quickstart", ["pretrain.epochs=[1"], "not valid YAML"),
         ("quickstart", ["probe.dropout=[0.5, 0.1]"], "probe.dropout: .*low end 0.5 is above the high end 0.1"),

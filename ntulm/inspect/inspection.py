@@ -217,7 +217,7 @@ def _one_author(connection: Connection) -> list[str]:
         return []
     return [
         "one author wrote all posts: who wrote a post says nothing here, so author information cannot help; hashtags "
-        "may (run.variants=[text, hashtag])"
+        "may (run.variants=[text, hashtag] model.variant=hashtag)"
     ]
 
 

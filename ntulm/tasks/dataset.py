@@ -80,7 +80,8 @@ def posts_of_texts(
     """
     read = [readable(text, reading) for text in texts]
     fields: dict[str, list[Any]] = {"post_id": post_ids, "text": read, "author": authors or [None] * len(texts)}
-    fields |= fields_of_texts(read, reading)
+    if scheme.of_posts:
+        fields |= fields_of_texts(read, reading)
     if (hidden := pseudonyms.of(reading)) is not None:
         fields = hidden.fields(fields) | {"post_id": post_ids}  # numbers and ids of the benchmark's own
     return labelled_posts(scheme, fields, splits, [[label] for label in labels])

@@ -58,6 +58,24 @@ def records(path: Path, columns: list[str]) -> Iterator[Record]:
     raise UserError(f"{path}: unknown kind of table; expected {_FORMATS}")
 
 
+def columns(path: Path) -> list[str]:
+    """The names of the columns of a table.
+
+    Raises:
+        UserError: as `records`.
+    """
+    suffix = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    if suffix in ("csv", "tsv"):
+        return next(csv.reader(lines(path)[:1], _dialect("," if suffix == "csv" else "\t")), [])
+    if suffix in ("jsonl", "ndjson", "json"):
+        first = next(_json_lines(path, []))
+        return list(json.loads(lines(path)[0])) if first else []
+    if suffix == "parquet":
+        next(_parquet(path, []), None)
+        return list(pq.read_schema(path).names)
+    raise UserError(f"{path}: unknown kind of table; expected {_FORMATS}")
+
+
 def inside(path: Path, file: str) -> Path:
     """A file inside the task's `path`; where `path` is a file, it must be that file."""
     if not path.exists():
@@ -84,14 +102,18 @@ def _require(path: Path, columns: list[str], present: list[str]) -> None:
             raise UserError(f"{path}: no column {column!r}; it has {', '.join(present)}")
 
 
-def _separated(path: Path, columns: list[str], separator: str) -> Iterator[Record]:
+def _dialect(separator: str) -> type[csv.Dialect]:
     class Dialect(csv.excel):
         delimiter = separator
         # A quote inside a tab-separated field is a character of the text, not syntax.
         quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
         strict = True
 
-    reader = csv.reader((line + "\n" for line in lines(path)), Dialect)
+    return Dialect
+
+
+def _separated(path: Path, columns: list[str], separator: str) -> Iterator[Record]:
+    reader = csv.reader((line + "\n" for line in lines(path)), _dialect(separator))
     try:
         header = next(reader)
         _require(path, columns, header)

@@ -55,17 +55,17 @@ def build(name: str, task: Task, scheme: NtuScheme, layout: Layout) -> dict[str,
         case LabelledTask():
             return labelled.build(name, task, scheme, layout)
         case _:
-            return _of_texts(name, task, scheme, layout)
+            return of_texts(name, task, scheme, Reading(**read_json(layout.reading)), layout)
 
 
-def _of_texts(
+def of_texts(
     name: str,
     task: TableTask | TweetEvalTask | SemEvalTask | SocialMediaIETask,
     scheme: NtuScheme,
+    reading: Reading,
     layout: Layout,
 ) -> dict[str, Dataset]:
     """Of a benchmark's files, whose texts are read as the corpus reads its own."""
-    reading = Reading(**read_json(layout.reading))
     match task:
         case TableTask():
             return table.build(name, task, scheme, reading, layout)

@@ -31,6 +31,24 @@ _SPLITS["test"] = "test"
 
 def build(name: str, task: TableTask, scheme: NtuScheme, reading: Reading, layout: Layout) -> dict[str, Dataset]:
     """One single-label data set, named as the task."""
+    kept, dropped = labelled_rows(task, layout)
+    classes = sorted({label for _, _, label in kept})
+    index = {label: at for at, label in enumerate(classes)}
+    posts = posts_of_texts(
+        scheme,
+        reading,
+        post_ids=[str(place) for place in range(len(kept))],
+        splits=[split_of(record, text, task) for record, text, _ in kept],
+        texts=[text for _, text, _ in kept],
+        labels=[index[label] for _, _, label in kept],
+        authors=[_author(record, task) for record, _, _ in kept],
+    )
+    chosen = sample(posts, task.max_posts, task.seed)
+    return {name: Dataset(name, "single", classes, ["macro_f1", "accuracy"], chosen, dict(dropped))}
+
+
+def labelled_rows(task: TableTask, layout: Layout) -> tuple[list[tuple[Record, str, str]], Counter[str]]:
+    """The rows that have a text and a label, with these two, and how many have not, by reason."""
     asked = (task.text_column, task.label_column, task.author_column, task.split_column)
     columns = list(dict.fromkeys(column for column in asked if column is not None))
     dropped: Counter[str] = Counter()
@@ -41,19 +59,7 @@ def build(name: str, task: TableTask, scheme: NtuScheme, reading: Reading, layou
             dropped["no text" if not text else "no label"] += 1
         else:
             kept.append((record, text, label))
-    classes = sorted({label for _, _, label in kept})
-    index = {label: at for at, label in enumerate(classes)}
-    posts = posts_of_texts(
-        scheme,
-        reading,
-        post_ids=[str(place) for place in range(len(kept))],
-        splits=[_split(record, text, task) for record, text, _ in kept],
-        texts=[text for _, text, _ in kept],
-        labels=[index[label] for _, _, label in kept],
-        authors=[_author(record, task) for record, _, _ in kept],
-    )
-    chosen = sample(posts, task.max_posts, task.seed)
-    return {name: Dataset(name, "single", classes, ["macro_f1", "accuracy"], chosen, dict(dropped))}
+    return kept, dropped
 
 
 def _author(record: Record, task: TableTask) -> str | None:
@@ -63,7 +69,8 @@ def _author(record: Record, task: TableTask) -> str | None:
     return user_key(record.values[task.author_column], task.casefold_users) or None
 
 
-def _split(record: Record, text: str, task: TableTask) -> str:
+def split_of(record: Record, text: str, task: TableTask) -> str:
+    """The split of a row: its column says it, or a number drawn from the text."""
     if task.split_column is None:
         drawn = share(task.seed, " ".join(text.casefold().split()))
         if drawn < task.test_share:
