@@ -33,8 +33,20 @@ Seed = Annotated[int, typer.Option(help="One of run.seeds in params.yaml.")]
 Task = Annotated[str, typer.Option(help="A key of the section `tasks` in params.yaml.")]
 HERE = Layout()
 STAGE = "Stages (run by `dvc repro`)"
+USE = "Use a model"
 PRODUCTION = "A model in production (run by the flows `retrain` and `monitor`)"
 IN_PRODUCTION = "A folder laid out like this one, with data/corpus and data/model of the model in production."
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="POSTS",
+        help="A table (CSV, JSON lines, Parquet), any export that `ntulm inspect` knows, or -: JSON lines.",
+    ),
+]
+ModelName = Annotated[
+    str, typer.Option("--model", help="A model directory, production, a version like v3.0.0, or hf://owner/name.")
+]
+MODEL = str(HERE.model)
 Project = Annotated[Path | None, typer.Argument(help=IN_PRODUCTION)]
 
 
@@ -154,6 +166,18 @@ def report() -> None:
     from ntulm.report import stage
 
     stage.run(params.report, HERE)
+
+
+@app.command(rich_help_panel=USE)
+def embed(
+    posts: Source,
+    out: Annotated[Path, typer.Option(help="The store of vectors, a Parquet file; what is in it stays.")],
+    model: ModelName = MODEL,
+) -> None:
+    """Turn posts into vectors; only posts that are new for this version of the model are computed."""
+    from ntulm.use.embed import run
+
+    run(posts, model, out)
 
 
 @app.command(rich_help_panel=PRODUCTION)

@@ -69,8 +69,8 @@ class Model:
         return self._classifier(task).classes
 
     def read(self, posts: Any) -> Posts:
-        """New posts as the model reads them (see `ntulm/inference/reading.py`)."""
-        return read_posts(posts, self.settings.scheme, self.settings.source)
+        """New posts as the model reads them (see `ntulm/inference/reading.py`); `Posts` are read already."""
+        return posts if isinstance(posts, Posts) else read_posts(posts, self.settings.scheme, self.settings.source)
 
     def encode(self, posts: Any) -> np.ndarray:
         """The post embeddings of N posts, float32 [N, H].
