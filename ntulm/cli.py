@@ -13,6 +13,7 @@ import typer
 
 from ntulm.errors import UserError
 from ntulm.layout import Layout
+from ntulm.printable import printable
 
 if TYPE_CHECKING:
     from ntulm.params import Params
@@ -45,6 +46,9 @@ Source = Annotated[
 ]
 ModelName = Annotated[
     str, typer.Option("--model", help="A model directory, production, a version like v3.0.0, or hf://owner/name.")
+]
+Output = Annotated[
+    Path | None, typer.Option(help="A .parquet, .csv or .jsonl file; without it, JSON lines on standard output.")
 ]
 MODEL = str(HERE.model)
 Project = Annotated[Path | None, typer.Argument(help=IN_PRODUCTION)]
@@ -180,6 +184,21 @@ def embed(
     run(posts, model, out)
 
 
+@app.command(rich_help_panel=USE)
+def predict(
+    posts: Source,
+    task: Annotated[str, typer.Option(help="A task of the model; a wrong one names those that there are.")],
+    model: ModelName = MODEL,
+    threshold: Annotated[float | None, typer.Option(help="The probability from which on a class is a label.")] = None,
+    top: Annotated[int | None, typer.Option(help="Show the probabilities of so many classes, the likeliest.")] = None,
+    out: Output = None,
+) -> None:
+    """Label posts: labels, probabilities, and whether the posts' NTUs were known."""
+    from ntulm.use.predict import run
+
+    run(posts, task, model, threshold, top, out)
+
+
 @app.command(rich_help_panel=PRODUCTION)
 def check(
     project: Project = None,
@@ -264,7 +283,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(1)
     except ModuleNotFoundError as error:
         package = (error.name or "ntulm").partition(".")[0]

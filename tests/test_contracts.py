@@ -19,7 +19,20 @@ ROOT = Path(__file__).parent.parent
 PIPELINE: dict[str, Any] = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 STAGES = list(PIPELINE)
 ORDER = (  # the parts of ntulm/, from what all may import to what imports all; `config` stands for every config.py
-    *("errors", "files", "device", "tensors", "layout", "text", "section", "variants", "ntus", "config", "params"),
+    *(
+        "errors",
+        "printable",
+        "files",
+        "device",
+        "tensors",
+        "layout",
+        "text",
+        "section",
+        "variants",
+        "ntus",
+        "config",
+        "params",
+    ),
     *("posts", "corpus", "graph", "embeddings", "language_model", "adapt", "pretrain", "tasks", "encode", "probe"),
     *(
         "evaluate",

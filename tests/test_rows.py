@@ -21,11 +21,10 @@ from ntulm.inference.incoming import (
     Faults,
     derived_id,
     fingerprints,
-    json_line,
     posts_of,
-    printable,
 )
 from ntulm.inference.rows import Fault, Part, fields_in, read_rows, read_stdin
+from ntulm.printable import json_line, printable
 from ntulm.text import Reading
 
 SETTINGS = Settings(
@@ -54,6 +53,25 @@ def test_json_lines_are_objects_or_strings_and_others_are_named(tmp_path):
         Fault(f"{path}:5", "not JSON"),
         Fault(f"{path}:6", "not UTF-8"),
     ]
+
+
+def test_objects_need_not_have_the_same_keys(tmp_path):
+    path = tmp_path / "posts.jsonl"
+    path.write_text('{"text": "a", "uid": 1}\n{"id": 2, "text": "b", "username": "c"}\n')
+    assert fields_in(rows.columns_of(path)) == {"post_id": "id", "text": "text", "author": "username"}
+    path.write_text(json.dumps({"text": "a" * rows.HEAD_BYTES}) + '\n{"text": "b", "author": "c"}\n')
+    assert everything(path, {"text": "text"})[0][1:] == [{"text": "b", "author": "c"}]
+
+
+def test_a_quoted_header_is_no_text_and_a_text_is_no_header(tmp_path):
+    path = tmp_path / "posts"
+    for content, expected in {
+        '"text"\n"a"\n': [{"text": "a"}],
+        '"id","text"\n"1","a"\n': [{"post_id": "1", "text": "a"}],
+        '"a"\n"text"\n': [{"text": "a"}, {"text": "text"}],
+    }.items():
+        path.write_text(content)
+        assert everything(path, fields_in(rows.columns_of(path)))[0] == expected
 
 
 def test_csv_with_line_breaks_in_texts_and_faulty_rows(tmp_path):
@@ -108,6 +126,7 @@ def test_a_folder_is_read_in_order_and_hidden_files_are_not(tmp_path):
     ("content", "message"),
     [
         (b"", "empty file"),
+        (b'[\n {"text": "a"}]', "a JSON array; expected one object per line"),
         (b"a,b\n1,2\n", "no column 'text'; it has a, b"),
         (b'text,b\n"open,2\n', "a quote that opens here is not closed"),
         (b"PAR1 nothing", "damaged or cut off Parquet file"),

@@ -1,11 +1,10 @@
-"""Rows to `Posts`, those that are none counted and named; ids of posts without one; what is safe to print.
+"""Rows to `Posts`, those that are none counted and named; ids of posts that come without one.
 
 Library of the commands that use a model (`ntulm/use/`). Needs pyarrow alone.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from ntulm.inference.directory import Settings
 from ntulm.inference.reading import read_posts
 from ntulm.inference.rows import Fault, Part
 from ntulm.posts import Posts
+from ntulm.printable import printable
 
 NAMED_FAULTS = 20  # as many are named one by one; all are counted
 _PLACE = re.compile(r"posts\[\d+\](?:\.(\w+))?")
@@ -74,6 +74,11 @@ class Faults:
         self.count += len(faults)
         self.named += faults[: NAMED_FAULTS - len(self.named)]
 
+    @property
+    def first(self) -> str:
+        """The first one, where there is any."""
+        return f"{self.named[0].where}: {self.named[0].reason}" if self.named else ""
+
     def lines(self) -> list[str]:
         """What to say of them: nothing where there are none."""
         if not self.count:
@@ -82,18 +87,3 @@ class Faults:
         if self.count > len(self.named):
             said.append(f"  and {self.count - len(self.named):,} more")
         return [f"{self.count:,} rows could not be read:", *said]
-
-
-def printable(text: str) -> str:
-    """A text in which nothing moves the cursor, changes colours or turns the reading direction."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-def json_line(value: Any) -> str:
-    """JSON in one line, readable where its characters are, escaped where they would act on a terminal."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)

@@ -86,24 +86,37 @@ def _is_hidden(path: Path) -> bool:
 def kind_of(head: bytes) -> str:
     """`parquet`, `json` (lines) or `csv`, by how a file begins."""
     start = head.removeprefix(BYTE_ORDER_MARK).lstrip()
-    return "parquet" if head[:4] == b"PAR1" else "json" if start[:1] in (b"{", b'"') else "csv"
+    if head[:4] == b"PAR1":
+        return "parquet"
+    return "json" if start[:1] == b"{" or _is_text(start.split(b"\n", 1)[0]) else "csv"
+
+
+def _is_text(line: bytes) -> bool:
+    """Whether a line is a JSON string, and not the quoted header of a table of texts."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, str) and value.strip().casefold() not in USUAL["text"]
 
 
 def head_of(file: Path) -> bytes:
     """The first bytes of a file, unpacked.
 
     Raises:
-        UserError: the file is empty, damaged or cannot be read.
+        UserError: the file is empty, damaged or cannot be read, or holds a JSON array.
     """
     with _opened(file) as (stream, _):
         head = _checked(file, stream.read, HEAD_BYTES)
     if not head.strip():
         raise UserError(f"{file}: empty file; expected posts")
+    if re.match(rb"(?:\xef\xbb\xbf)?\s*\[\s*(?:[{\]]|\Z)", head):
+        raise UserError(f"{file}: a JSON array; expected one object per line, as `jq -c '.[]'` writes it")
     return bytes(head)
 
 
 def columns_of(file: Path) -> list[str]:
-    """The columns of a table: its header, or the keys of its first object."""
+    """The columns of a table: its header, or the keys of its first objects."""
     head = head_of(file)
     match kind_of(head):
         case "parquet":
@@ -116,14 +129,16 @@ def columns_of(file: Path) -> list[str]:
 
 
 def _first_keys(head: bytes) -> list[str]:
+    """The keys of the first objects, which need not all have the same; without any: the lines are texts."""
+    keys: dict[str, None] = {}
     for line in head.removeprefix(BYTE_ORDER_MARK).split(b"\n"):
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
-            return list(value)
-    return ["text"]  # lines of strings
+            keys |= dict.fromkeys(value)
+    return list(keys) or ["text"]
 
 
 def fields_in(columns: Iterable[str], fields: Iterable[str] = POST) -> dict[str, str]:
@@ -158,7 +173,9 @@ def read_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Part]:
 def _read_file(file: Path, columns: Mapping[str, str]) -> Iterator[Part]:
     head = head_of(file)
     kind = kind_of(head)
-    if kind != "json" and columns.get("text") not in columns_of(file):
+    if kind == "json":  # a key that only later objects have
+        columns = {name: name for name in POST} | dict(columns)
+    elif columns.get("text") not in columns_of(file):
         shown = ", ".join(columns_of(file))
         raise UserError(f"{file}: no column {columns.get('text', 'text')!r}; it has {shown}")
     if kind == "parquet":

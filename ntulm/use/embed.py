@@ -34,7 +34,7 @@ def run(source: str, model_name: str, out: Path) -> None:
         with adding(out, version_of(directory), model.encoder.width) as store:
             rate = add_all(model, source, store, faults)
             if faults.count and not store.seen.count:
-                raise UserError(f"{source}: none of {faults.count:,} rows is a post; {_first(faults)}")
+                raise UserError(f"{source}: none of {faults.count:,} rows is a post; {faults.first}")
             store.finish()
     except KeyboardInterrupt as error:
         raise UserError(f"{out}: interrupted; the same command goes on where it stopped") from error
@@ -74,8 +74,3 @@ def summary(out: Path, store: Adding, rate: float) -> str:
     said += [f"{counts.repeated:,} stood more than once"] if counts.repeated else []
     said += [f"{counts.foreign:,} of an interrupted run over other posts left out"] if counts.foreign else []
     return f"{out}: {', '.join(said)}; {rate:,.0f} posts per second; model {store.version}"
-
-
-def _first(faults: Faults) -> str:
-    fault = faults.named[0]
-    return f"{fault.where}: {fault.reason}"

@@ -17,7 +17,7 @@ from typing import Any
 
 from ntulm.errors import UserError
 from ntulm.inference.directory import Settings
-from ntulm.inference.incoming import Incoming, posts_of, printable
+from ntulm.inference.incoming import Incoming, posts_of
 from ntulm.inference.rows import (
     BYTE_ORDER_MARK,
     ROWS_AT_ONCE,
@@ -34,6 +34,7 @@ from ntulm.inference.rows import (
 )
 from ntulm.layout import Layout
 from ntulm.posts import Posts
+from ntulm.printable import printable
 from ntulm.text import normalise, user_key
 
 _REJECTS = "SELECT file, line, reject FROM record WHERE reject IS NOT NULL ORDER BY ordinal"
