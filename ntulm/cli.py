@@ -199,6 +199,24 @@ def predict(
     run(posts, task, model, threshold, top, out)
 
 
+@app.command(rich_help_panel=USE)
+def train_classifier(
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="CSV, JSON lines or Parquet: text, author, label.")],
+    name: Annotated[str, typer.Option(help="Of the task; then `ntulm predict POSTS --task NAME`.")],
+    model: ModelName = MODEL,
+    text: Annotated[str | None, typer.Option(help="The column of the texts; guessed where it is not named.")] = None,
+    author: Annotated[str | None, typer.Option(help="The column of the authors.")] = None,
+    label: Annotated[str | None, typer.Option(help="The column of the labels.")] = None,
+    settings: Annotated[Path | None, typer.Option(help="A file like ntulm/use/classifier.yaml, in its place.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a copy of the model directory with the classifier.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Train a classifier of that name anew.")] = False,
+) -> None:
+    """Train a classifier on some hundred labelled posts, and say how good it is, with and without NTUs."""
+    from ntulm.use.train import run
+
+    run(labels, name, model, {"text": text, "author": author, "label": label}, settings, out, replace)
+
+
 @app.command(rich_help_panel=PRODUCTION)
 def check(
     project: Project = None,

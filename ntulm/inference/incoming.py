@@ -28,25 +28,26 @@ class Incoming(NamedTuple):
     posts: Posts
     faults: list[Fault]
     share: float | None  # of the input that has been read
+    kept: list[int]  # places of the posts among the rows of the part
 
 
 def posts_of(part: Part, settings: Settings) -> Incoming:
     """The rows of a part as the model reads posts."""
     rows = [row | {"post_id": derived_id(row)} if row.get("post_id") in (None, "") else row for row in part.rows]
-    faults = list(part.faults)
+    faults, kept = list(part.faults), list(range(len(rows)))
     try:
         posts = read_posts(rows, settings.scheme, settings.source)
     except UserError:
-        good = []
-        for row, where in zip(rows, part.places, strict=True):
+        kept = []
+        for place, (row, where) in enumerate(zip(rows, part.places, strict=True)):
             try:
                 read_posts([row], settings.scheme, settings.source)
             except UserError as error:
                 faults.append(Fault(where, _PLACE.sub(lambda found: found[1] or "", str(error), count=1).lstrip(": ")))
             else:
-                good.append(row)
-        posts = read_posts(good, settings.scheme, settings.source)
-    return Incoming(posts, faults, part.share)
+                kept.append(place)
+        posts = read_posts([rows[place] for place in kept], settings.scheme, settings.source)
+    return Incoming(posts, faults, part.share, kept)
 
 
 def derived_id(row: dict[str, Any]) -> str:

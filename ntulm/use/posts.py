@@ -113,7 +113,7 @@ def export_parts(path: Path, settings: Settings) -> Iterator[Incoming]:
             posts = Posts.of(settings.scheme, fields | {"mentions": named})
         else:
             posts = posts_of(Part(), settings).posts
-        yield Incoming(posts, faults, done / max(total, 1))
+        yield Incoming(posts, faults, done / max(total, 1), list(range(len(posts))))
 
 
 def export_posts(path: Path) -> Iterator[tuple[list[dict[str, Any]], list[Fault], int]]:
