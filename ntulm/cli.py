@@ -217,6 +217,37 @@ def train_classifier(
     run(labels, name, model, {"text": text, "author": author, "label": label}, settings, out, replace)
 
 
+@app.command(rich_help_panel=USE)
+def suggest(
+    posts: Source,
+    model: ModelName = MODEL,
+    task: Annotated[
+        str | None, typer.Option(help="A task whose classes are hashtags; `hashtag`, if there is one.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="How many hashtags a post.")] = 5,
+    out: Output = None,
+) -> None:
+    """Suggest hashtags for posts: by the hashtag classifier, or else by the embedding table."""
+    from ntulm.use.suggest import run
+
+    run(posts, model, task, top, out)
+
+
+@app.command(rich_help_panel=USE)
+def similar(
+    query: Annotated[str, typer.Argument(metavar="POST|#HASHTAG|@AUTHOR", help="What others are to be near to.")],
+    model: Annotated[str | None, typer.Option(help="As for `embed`; data/model where it is not named.")] = None,
+    store: Annotated[Path | None, typer.Option(help="A file of `ntulm embed`: posts of it are looked for.")] = None,
+    id: Annotated[bool, typer.Option("--id", help="POST is the id of a post of the store.")] = False,
+    author: Annotated[str | None, typer.Option(help="Of the post.")] = None,
+    top: Annotated[int, typer.Option(help="How many.")] = 10,
+) -> None:
+    """The nearest posts of a store, or the nearest hashtags or users of the embedding table."""
+    from ntulm.use.similar import run
+
+    run(query, model, MODEL, store, id, author, top)
+
+
 @app.command(rich_help_panel=PRODUCTION)
 def check(
     project: Project = None,
