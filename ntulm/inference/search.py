@@ -108,7 +108,7 @@ def vector_of(store: Path, version: str | None, post_id: str) -> tuple[NDArray[n
     Raises:
         UserError: it is not there, or under several versions of which none is named.
     """
-    found = {}
+    found: dict[str, NDArray[np.float32]] = {}
     for batch in _batches(store, version):
         own = batch.filter(pc.equal(batch["post_id"], post_id))
         found |= dict(zip(own["model"].to_pylist(), vectors_of(own), strict=True))

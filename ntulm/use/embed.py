@@ -18,7 +18,7 @@ from ntulm.inference.progress import Progress
 from ntulm.inference.store import Adding, Rows, adding
 from ntulm.inference.version import version_of
 from ntulm.posts import Posts
-from ntulm.use.posts import read_incoming
+from ntulm.use.posts import check_source, read_incoming
 
 
 def run(source: str, model_name: str, out: Path) -> None:
@@ -27,6 +27,7 @@ def run(source: str, model_name: str, out: Path) -> None:
     Raises:
         UserError: no such posts or model, a file that is no store, or no post could be read.
     """
+    check_source(source)
     directory = find(model_name)
     model = load(directory)
     faults = Faults()

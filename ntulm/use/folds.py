@@ -39,7 +39,10 @@ def divide(labels: Integers, texts: Sequence[str], authors: Sequence[str | None]
     repeated = sum(count > 1 for count in Counter(author for author in authors if author is not None).values())
     if repeated:
         own = [copy if author is None else None for copy, author in zip(copies, authors, strict=True)]
-        tries = {"no author on both sides": copies, "no author on both sides, copies of a text may be": own}
+        tries: dict[str, list[str | None]] = {
+            "no author on both sides": [*copies],
+            "no author on both sides, copies of a text may be": own,
+        }
         for said, texts_together in tries.items():
             groups = together(texts_together, authors)
             found = _folds(labels, groups, folds, seed)

@@ -58,6 +58,16 @@ def read_incoming(source: str, settings: Settings) -> Iterator[Incoming]:
     return export_parts(path, settings)
 
 
+def check_source(source: str) -> None:
+    """Refuse POSTS that are not there, before a model is loaded.
+
+    Raises:
+        UserError: names them.
+    """
+    if source != STDIN:
+        files_of(Path(source))
+
+
 def table_parts(path: Path, file: Path) -> Iterator[Part]:
     """The rows of a table, after saying which column is what, where that is not plain."""
     columns = columns_of(file)
@@ -92,7 +102,7 @@ def is_tweet(head: bytes) -> bool:
 
 def own_mapping(columns: list[str]) -> Any:
     """`corpus.table` of params.yaml in the working directory, where there is one and the columns are there."""
-    if not Layout().params.is_file() or find_spec("pydantic") is None:
+    if not Layout().params.is_file() or find_spec("duckdb") is None:
         return None
     from ntulm.corpus.inspect import fitting
     from ntulm.params import load_params

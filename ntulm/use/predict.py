@@ -16,7 +16,7 @@ from ntulm.inference.model import Model, Prediction, load
 from ntulm.inference.progress import Progress
 from ntulm.posts import Posts
 from ntulm.use.output import Output, Record, check_ending, opened
-from ntulm.use.posts import read_incoming
+from ntulm.use.posts import check_source, read_incoming
 
 SCHEMA = pa.schema(
     [
@@ -49,6 +49,7 @@ def run(source: str, task: str, model_name: str, threshold: float | None, top: i
         raise UserError(f"--threshold {threshold}: expected a probability, from 0 to 1")
     if top is not None and top < 1:
         raise UserError(f"--top {top}: expected at least 1")
+    check_source(source)
     model = load(model_name)
     plain = ["labels"] if model.kind(task) == "single" else []
     with opened(out, SCHEMA, plain) as output:

@@ -22,7 +22,7 @@ from ntulm.ntus import rows_of
 from ntulm.posts import Posts
 from ntulm.text import normalise
 from ntulm.use.output import Record, check_ending, opened
-from ntulm.use.posts import read_incoming
+from ntulm.use.posts import check_source, read_incoming
 
 TASK = "hashtag"  # of the pipeline, whose classes are hashtags
 FORM = "hashtag"  # a key form
@@ -46,6 +46,7 @@ def run(source: str, model_name: str, task: str | None, top: int, out: Path | No
     check_ending(out)
     if top < 1:
         raise UserError(f"--top {top}: expected at least 1")
+    check_source(source)
     model, faults, progress = load(model_name), Faults(), Progress("suggest")
     chosen = task or (TASK if TASK in model.tasks else None)
     with opened(out, SCHEMA) as output:
