@@ -290,6 +290,16 @@ def configure(
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder without a project, or one that `ntulm init` made.")] = Path(),
+) -> None:
+    """Make a folder in which `dvc repro` runs the installed package; again: bring it up to the installed version."""
+    from ntulm.project.folder import run
+
+    run(folder)
+
+
+@app.command()
 def params(
     path: Annotated[Path, typer.Argument(help="A parameter file.")] = HERE.params,
 ) -> None:

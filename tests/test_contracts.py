@@ -19,34 +19,10 @@ ROOT = Path(__file__).parent.parent
 PIPELINE: dict[str, Any] = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 STAGES = list(PIPELINE)
 ORDER = (  # the parts of ntulm/, from what all may import to what imports all; `config` stands for every config.py
-    *(
-        "errors",
-        "printable",
-        "files",
-        "device",
-        "tensors",
-        "layout",
-        "text",
-        "section",
-        "variants",
-        "ntus",
-        "config",
-        "params",
-    ),
-    *("posts", "corpus", "graph", "embeddings", "language_model", "adapt", "pretrain", "tasks", "encode", "probe"),
-    *(
-        "evaluate",
-        "inference",
-        "model",
-        "use",
-        "production",
-        "report",
-        "tune",
-        "recipes",
-        "configure",
-        "cli",
-        "__main__",
-    ),
+    *("errors", "printable", "files", "device", "tensors", "layout", "text", "section", "variants", "ntus", "config"),
+    *("params", "posts", "corpus", "graph", "embeddings", "language_model", "adapt", "pretrain", "tasks", "encode"),
+    *("probe", "evaluate", "inference", "model", "use", "production", "report", "tune", "recipes", "configure"),
+    *("project", "cli", "__main__"),
 )
 TRAINING = ("language_model", "inference", "embeddings", "adapt", "pretrain", "encode", "model")  # no data stack
 LIGHT = {"torch", "transformers", "tokenizers", "numpy", "pyarrow", "safetensors", "huggingface_hub", "ntulm"}

@@ -138,9 +138,14 @@ def test_columns_that_are_not_used_are_said(directory, tmp_path, capsys):
 
 def test_only_new_posts_are_encoded(directory, tmp_path, monkeypatch):
     embed.run(write_lines(tmp_path / "p.jsonl", posts(4)), str(directory), OUT)
-    encoded = []
+    encoded: list[str] = []
     encode = ntulm.Model.encode
-    monkeypatch.setattr(ntulm.Model, "encode", lambda self, read: encoded.extend(read.texts) or encode(self, read))
+
+    def watched(self, read):
+        encoded.extend(read.texts)
+        return encode(self, read)
+
+    monkeypatch.setattr(ntulm.Model, "encode", watched)
     embed.run(write_lines(tmp_path / "p.jsonl", [*posts(6), {**posts(1)[0], "text": "so"}]), str(directory), OUT)
     assert encoded == ["we like it 4", "we like it 5"]
     assert len(rows_of()) == 6
@@ -177,8 +182,8 @@ embed.run("-", {str(directory)!r}, Path("vectors.parquet"))
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not OUT.exists()
-    again = {"input": "".join(lines), "capture_output": True, "text": True}
-    done = subprocess.run([sys.executable, "-c", code], **again, cwd=tmp_path, env=environment)
+    arguments, given = [sys.executable, "-c", code], "".join(lines)
+    done = subprocess.run(arguments, input=given, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert "20 posts embedded, 20 were there" in done.stderr, done.stderr
     assert list(rows_of()) == [post["post_id"] for post in posts(40)]
     assert not (tmp_path / ".vectors.parquet.parts").exists()

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ from ntulm.use.folds import divide, together, validation_rows
 from ntulm.use.labels import label_of, read_labels
 
 LABELS = Path("labels.csv")
-QUICK = {"trials": 1, "startup_trials": 1, "max_epochs": 12, "patience": 4, "search": False}
+QUICK: dict[str, Any] = {"trials": 1, "startup_trials": 1, "max_epochs": 12, "patience": 4, "search": False}
 QUICK |= {"fixed": {"epochs": 12, "learning_rate": 1e-2, "weight_decay": 0.0, "dropout": 0.0, "batch_size": 16}}
 
 
