@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -39,10 +39,11 @@ from ntulm.files import read_json, whole_file, write_json
 
 FORMAT = "ntulm-vectors-1"
 DIGEST = 16  # bytes of a post's id in memory: no two ids are taken for one
-GROUP_ROWS = 1 << 16  # rows of a group of the file, and at most of a part
+GROUP_ROWS = 1 << 14  # rows of a group of the file and, about, of a part: what lies in memory at a time
 PART_SECONDS = 30.0  # a part is written after so long: what a kill can cost
 RECENT = 1 << 20  # ids kept as Python objects before they are packed
 KEYS = ["post_id", "model", "content"]
+HOW: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["model", "known.list.element"]}  # vectors never repeat
 Ids = NDArray[np.bytes_]
 
 
@@ -206,7 +207,7 @@ class Adding:
         if self.waiting:
             number = max((int(path.stem) for path in part_files(self.parts)), default=-1) + 1
             with _writing(self.path), whole_file(self.parts / f"{number:08d}.parquet") as partial:
-                pq.write_table(pa.concat_tables(self.waiting), partial, compression="zstd")
+                pq.write_table(pa.concat_tables(self.waiting), partial, **HOW)
             self.waiting = []
         self.written = time.monotonic()
 
@@ -216,7 +217,7 @@ class Adding:
         self.counts.foreign = int((~self.left.marked).sum())
         if self.counts.embedded or self.left.marked.any() or not self.path.exists():
             with _writing(self.path), whole_file(self.path) as partial:
-                with pq.ParquetWriter(partial, schema(self.width), compression="zstd") as writer:
+                with pq.ParquetWriter(partial, schema(self.width), **HOW) as writer:
                     for table in _grouped(self._tables()):
                         writer.write_table(table, GROUP_ROWS)
                 with partial.open("rb") as file:
