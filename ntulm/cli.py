@@ -13,6 +13,7 @@ import typer
 
 from ntulm.errors import UserError
 from ntulm.layout import Layout
+from ntulm.printable import printable
 
 if TYPE_CHECKING:
     from ntulm.params import Params
@@ -33,8 +34,23 @@ Seed = Annotated[int, typer.Option(help="One of run.seeds in params.yaml.")]
 Task = Annotated[str, typer.Option(help="A key of the section `tasks` in params.yaml.")]
 HERE = Layout()
 STAGE = "Stages (run by `dvc repro`)"
+USE = "Use a model"
 PRODUCTION = "A model in production (run by the flows `retrain` and `monitor`)"
 IN_PRODUCTION = "A folder laid out like this one, with data/corpus and data/model of the model in production."
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="POSTS",
+        help="A table (CSV, JSON lines, Parquet), any export that `ntulm inspect` knows, or -: JSON lines.",
+    ),
+]
+ModelName = Annotated[
+    str, typer.Option("--model", help="A model directory, production, a version like v3.0.0, or hf://owner/name.")
+]
+Output = Annotated[
+    Path | None, typer.Option(help="A .parquet, .csv or .jsonl file; without it, JSON lines on standard output.")
+]
+MODEL = str(HERE.model)
 Project = Annotated[Path | None, typer.Argument(help=IN_PRODUCTION)]
 
 
@@ -161,6 +177,82 @@ def report() -> None:
     stage.run(params.report, HERE)
 
 
+@app.command(rich_help_panel=USE)
+def embed(
+    posts: Source,
+    out: Annotated[Path, typer.Option(help="The store of vectors, a Parquet file; what is in it stays.")],
+    model: ModelName = MODEL,
+) -> None:
+    """Turn posts into vectors; only posts that are new for this version of the model are computed."""
+    from ntulm.use.embed import run
+
+    run(posts, model, out)
+
+
+@app.command(rich_help_panel=USE)
+def predict(
+    posts: Source,
+    task: Annotated[str, typer.Option(help="A task of the model; a wrong one names those that there are.")],
+    model: ModelName = MODEL,
+    threshold: Annotated[float | None, typer.Option(help="The probability from which on a class is a label.")] = None,
+    top: Annotated[int | None, typer.Option(help="Show the probabilities of so many classes, the likeliest.")] = None,
+    out: Output = None,
+) -> None:
+    """Label posts: labels, probabilities, and whether the posts' NTUs were known."""
+    from ntulm.use.predict import run
+
+    run(posts, task, model, threshold, top, out)
+
+
+@app.command(rich_help_panel=USE)
+def train_classifier(
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="CSV, JSON lines or Parquet: text, author, label.")],
+    name: Annotated[str, typer.Option(help="Of the task; then `ntulm predict POSTS --task NAME`.")],
+    model: ModelName = MODEL,
+    text: Annotated[str | None, typer.Option(help="The column of the texts; guessed where it is not named.")] = None,
+    author: Annotated[str | None, typer.Option(help="The column of the authors.")] = None,
+    label: Annotated[str | None, typer.Option(help="The column of the labels.")] = None,
+    settings: Annotated[Path | None, typer.Option(help="A file like ntulm/use/classifier.yaml, in its place.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a copy of the model directory with the classifier.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Train a classifier of that name anew.")] = False,
+) -> None:
+    """Train a classifier on some hundred labelled posts, and say how good it is, with and without NTUs."""
+    from ntulm.use.train import run
+
+    run(labels, name, model, {"text": text, "author": author, "label": label}, settings, out, replace)
+
+
+@app.command(rich_help_panel=USE)
+def suggest(
+    posts: Source,
+    model: ModelName = MODEL,
+    task: Annotated[
+        str | None, typer.Option(help="A task whose classes are hashtags; `hashtag`, if there is one.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="How many hashtags a post.")] = 5,
+    out: Output = None,
+) -> None:
+    """Suggest hashtags for posts: by the hashtag classifier, or else by the embedding table."""
+    from ntulm.use.suggest import run
+
+    run(posts, model, task, top, out)
+
+
+@app.command(rich_help_panel=USE)
+def similar(
+    query: Annotated[str, typer.Argument(metavar="POST|#HASHTAG|@AUTHOR", help="What others are to be near to.")],
+    model: Annotated[str | None, typer.Option(help="As for `embed`; data/model where it is not named.")] = None,
+    store: Annotated[Path | None, typer.Option(help="A file of `ntulm embed`: posts of it are looked for.")] = None,
+    id: Annotated[bool, typer.Option("--id", help="POST is the id of a post of the store.")] = False,
+    author: Annotated[str | None, typer.Option(help="Of the post.")] = None,
+    top: Annotated[int, typer.Option(help="How many.")] = 10,
+) -> None:
+    """The nearest posts of a store, or the nearest hashtags or users of the embedding table."""
+    from ntulm.use.similar import run
+
+    run(query, model, MODEL, store, id, author, top)
+
+
 @app.command(rich_help_panel=PRODUCTION)
 def check(
     project: Project = None,
@@ -200,6 +292,16 @@ def configure(
     from ntulm.configure import run
 
     run(recipe, changes or [])
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder without a project, or one that `ntulm init` made.")] = Path(),
+) -> None:
+    """Make a folder in which `dvc repro` runs the installed package; again: bring it up to the installed version."""
+    from ntulm.project.folder import run
+
+    run(folder)
 
 
 @app.command()
@@ -263,7 +365,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(1)
     except ModuleNotFoundError as error:
         package = (error.name or "ntulm").partition(".")[0]

@@ -31,6 +31,7 @@ OURS = {"ntulm", "flows", "deploy", "benchmarks", "tests"} | {path.stem for path
 BASE = [  # what reads a model directory; it runs without the pipeline's packages
     "inference", "language_model", "ntus.py", "posts.py", "text.py", "variants.py", "tensors.py", "errors.py",
     "files.py", "device.py", "embeddings/table.py", "probe/classifier.py", "__init__.py", "__main__.py", "cli.py",
+    "printable.py", *(f"use/{name}.py" for name in ("embed", "predict", "suggest", "similar", "posts", "output")),
 ]  # fmt: skip
 
 

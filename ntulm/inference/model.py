@@ -69,9 +69,13 @@ class Model:
         """The classes of a task."""
         return self._classifier(task).classes
 
+    def kind(self, task: str) -> str:
+        """Whether posts have one label of a task (`single`) or several (`multi`)."""
+        return str(self._classifier(task).about["kind"])
+
     def read(self, posts: Any) -> Posts:
-        """New posts as the model reads them (see `ntulm/inference/reading.py`)."""
-        return read_posts(posts, self.settings.scheme, self.settings.source)
+        """New posts as the model reads them (see `ntulm/inference/reading.py`); `Posts` are read already."""
+        return posts if isinstance(posts, Posts) else read_posts(posts, self.settings.scheme, self.settings.source)
 
     def encode(self, posts: Any) -> np.ndarray:
         """The post embeddings of N posts, float32 [N, H].
