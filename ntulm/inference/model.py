@@ -49,12 +49,20 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model directory; made by `load`."""
+    """A loaded model directory; made by `load`. A pickle of it is the name of its directory, and loads it again."""
 
     settings: Settings
     encoder: Encoder
     table: EmbeddingTable
     classifiers: dict[str, Classifier]  # by TASK.DATASET
+    directory: Path  # that it was loaded from
+
+    def __deepcopy__(self, memo: Any) -> Model:
+        """The model itself: it does not change, and its weights are not held twice."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load, (str(self.directory.absolute()), str(self.encoder.model.device))
 
     @property
     def tasks(self) -> list[str]:
@@ -94,9 +102,14 @@ class Model:
         Raises:
             UserError: as `encode`, or there is no such task.
         """
-        classifier = self._classifier(task)
         read = self.read(posts)
-        scores = classifier.scores(self.encoder.encode(read))
+        self.classes(task)  # no such task: said before the work
+        return self.label(read, self.encoder.encode(read), task)
+
+    def label(self, read: Posts, vectors: np.ndarray, task: str) -> list[Prediction]:
+        """`predict` for posts that were read and encoded: `vectors` float32 [N, H]."""
+        classifier = self._classifier(task)
+        scores = classifier.scores(vectors)
         chosen, classes = classifier.chosen(scores), classifier.classes
         known = known_posts(self.table, self.settings.scheme, read.ntus, self.encoder.variant.roles)
         return [
@@ -149,4 +162,4 @@ def load(source: str | Path, device: str | None = None) -> Model:
     )
     paths = sorted((directory / CLASSIFIERS).glob("*.json"))
     classifiers = {path.name.removesuffix(".json"): load_classifier(path.with_suffix("")) for path in paths}
-    return Model(settings, encoder, table, classifiers)
+    return Model(settings, encoder, table, classifiers, directory)
