@@ -134,6 +134,15 @@ class Model:
                 found[owner].append(Ntu(role, scheme.roles[role].type, key))
         return found
 
+    def push_to_hub(self, name: str, private: bool = True) -> str:
+        """Upload the directory to the Hugging Face hub as `owner/name`; returns the address of the commit.
+
+        The table names known users: a repository is private unless that is given up. Raises as `hub.push` does.
+        """
+        from ntulm.inference.hub import push
+
+        return push(self.directory, name, private)
+
     def _classifier(self, task: str) -> Classifier:
         for name, short in zip(self.classifiers, self.tasks, strict=True):
             if task in (name, short):
