@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ntulm.inference.model import Model, Prediction, load
-    from ntulm.inference.vectorizer import NtulmVectorizer
+    from ntulm.vectorizer import NtulmVectorizer
 
 __version__ = "0.1.0"
 __all__ = ["Model", "NtulmVectorizer", "Prediction", "__version__", "load"]
 
-PLACES = {"NtulmVectorizer": "vectorizer"}  # the module of `ntulm/inference/` that has a name, if not `model`
-
-
 def __getattr__(name: str) -> Any:
-    """The public names of `ntulm/inference/`, on first use."""
+    """The public names, on first use."""
     if name not in __all__:
         raise AttributeError(f"module 'ntulm' has no attribute {name!r}")
-    return getattr(import_module(f"ntulm.inference.{PLACES.get(name, 'model')}"), name)
+    module = "ntulm.vectorizer" if name == "NtulmVectorizer" else "ntulm.inference.model"
+    return getattr(import_module(module), name)

@@ -14,6 +14,7 @@ import typer
 
 from ntulm.errors import UserError
 from ntulm.layout import Layout
+from ntulm.serving.address import KEY, key_for
 from ntulm.serving.limits import USUAL
 
 if TYPE_CHECKING:
@@ -197,9 +198,13 @@ def serve(
     """Serve a model over HTTP: embeddings, labels, nearest NTUs (docs/how-to/serve.md)."""
     sizes = {"body": body, "posts": posts, "characters": characters, "batch": batch}
     limits = replace(USUAL, **sizes, waiting=waiting, requests=requests)
+    key = key_for(host, os.environ.get(KEY))
+    from ntulm.inference.directory import find
+
+    find(model)  # said before torch is imported
     from ntulm.serving.run import run
 
-    run(model, name, host, port, limits)
+    run(model, name, host, port, key, limits)
 
 
 @app.command()

@@ -155,7 +155,7 @@ def undeclared(names: set[str], *paths: Path) -> dict[str, set[str]]:
 
 
 def test_the_base_install_names_what_reading_a_model_imports():
-    optional = {"pandas", "polars", "sklearn", "sentence_transformers"}  # used where they are there
+    optional = {"pandas", "polars"}  # frames of theirs are taken where they are there
     paths = [file for name in BASE for file in python_files(ROOT / "ntulm" / name) if file.name != "config.py"]
     missing = undeclared(declared(), *paths)
     assert {module: files for module, files in missing.items() if module not in optional} == {}
@@ -164,7 +164,7 @@ def test_the_base_install_names_what_reading_a_model_imports():
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("ntulm", ["pipeline"]),
+        ("ntulm", ["pipeline", "serve"]),
         ("flows", ["pipeline"]),
         ("deploy", ["deploy"]),
         ("benchmarks", ["bench"]),
@@ -181,7 +181,7 @@ def test_no_package_of_the_base_install_is_one_of_the_pipeline():
 
 def test_every_named_package_is_pinned_and_explained():
     pins = {normal(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    every = declared("dev", "bench", "deploy")
+    every = declared("dev", "bench", "deploy", "serve")
     assert every - {"setuptools"} <= pins
     note = (ROOT / "docs/decisions/0001-dependencies.md").read_text(encoding="utf-8")
     assert {name for name in every if not re.search(rf"\b{re.escape(name)}\b", normal_words(note))} == set()

@@ -21,9 +21,9 @@ import ntulm
 from ntulm.errors import UserError
 from ntulm.inference.version import version_of
 from ntulm.layout import Layout
-from ntulm.serving.guard import is_loopback
+from ntulm.serving.address import is_loopback, key_for
 from ntulm.serving.limits import USUAL
-from ntulm.serving.run import key_for, name_of
+from ntulm.serving.run import name_of
 
 POSTS = ["we like it #so", {"text": "see it again", "author": "@Right0"}, {"text": "today", "hashtags": ["so"]}]
 KEY = "a key that nobody knows"

@@ -1,4 +1,4 @@
-"""ntulm/inference/vectorizer.py: scikit-learn's habits, and weights that are held once."""
+"""ntulm/vectorizer.py: scikit-learn's habits, and weights that are held once."""
 
 import pickle
 
@@ -17,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 
 import ntulm
 from ntulm.errors import UserError
-from ntulm.inference import vectorizer as vectorizer_module
-from ntulm.inference.vectorizer import NtulmVectorizer
+from ntulm import vectorizer as vectorizer_module
+from ntulm.vectorizer import NtulmVectorizer
 from ntulm.layout import Layout
 
 POSTS = ["we like it #so", {"text": "see it again", "author": "right0"}, {"text": "today", "hashtags": ["so"]}]

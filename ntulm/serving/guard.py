@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
 import logging
 import time
 import traceback
@@ -17,6 +16,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ntulm.serving.address import is_loopback
 from ntulm.serving.faults import MISTAKE, Fault, overloaded
 from ntulm.serving.limits import Limits
 from ntulm.serving.metrics import OTHER, PATHS, Metrics
@@ -124,14 +124,6 @@ class Guard:
         self.metrics.requests.labels(path, str(status)).inc()
         self.metrics.seconds.labels(path).observe(seconds)
         LOG.info("%s %s %d %.1f ms", scope["method"], path, status, seconds * 1000)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address; a name other than `localhost` may stand for anything."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _given(body: bytes, receive: Receive) -> Receive:

@@ -5,40 +5,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
 
-from ntulm.errors import UserError
 from ntulm.serving.app import Service, create_app
 from ntulm.serving.faults import Fault
-from ntulm.serving.guard import is_loopback
 from ntulm.serving.keeper import Keeper
 from ntulm.serving.limits import Limits
 
 LOG = logging.getLogger("ntulm.serving")
-KEY = "NTULM_API_KEY"
-SHORTEST_KEY = 16  # characters
 CONNECTIONS = 4  # open at once, times the requests that are answered at once
 
 
-def run(model: str, name: str | None, host: str, port: int, limits: Limits) -> None:
+def run(model: str, name: str | None, host: str, port: int, key: str | None, limits: Limits) -> None:
     """Serve until told to stop.
 
     Args:
         model: what `ntulm.load` takes; looked up again at each reload.
         name: that clients call it by; None: the last part of `model`.
-        host: the address to listen on; beyond loopback a key is needed.
+        host: the address to listen on.
         port: 0: any that is free.
+        key: that requests need; None: none.
         limits: how much at a time.
 
     Raises:
-        UserError: no such model, or no key where one is needed.
+        UserError: there is no such model, or something of it is missing or damaged.
     """
-    key = key_for(host, os.environ.get(KEY))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for library in ("httpx", "httpcore", "huggingface_hub", "transformers"):
         logging.getLogger(library).setLevel(logging.WARNING)
@@ -88,19 +83,6 @@ class Server(uvicorn.Server):
             await self.service.reload()
         except Fault as fault:
             LOG.error("reload: %s", fault.message)
-
-
-def key_for(host: str, key: str | None) -> str | None:
-    """The key that requests need; None: none.
-
-    Raises:
-        UserError: there has to be one, or it is too short to be one.
-    """
-    if not key and not is_loopback(host):
-        raise UserError(f"--host {host}: others can reach it; set {KEY} in the environment, or listen on 127.0.0.1")
-    if key and len(key) < SHORTEST_KEY:
-        raise UserError(f"{KEY}: {len(key)} characters; expected {SHORTEST_KEY} at least")
-    return key or None
 
 
 def name_of(model: str) -> str:
