@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Model", "NtulmVectorizer", "Prediction", "__version__", "load"]
 
+
 def __getattr__(name: str) -> Any:
     """The public names, on first use."""
     if name not in __all__:

@@ -1,5 +1,7 @@
 """ntulm/inference/hub.py: a model goes to a stand-in of the hub and comes back; nothing private becomes public."""
 
+from typing import Any
+
 import fake_hub
 import numpy as np
 import pytest
@@ -46,7 +48,8 @@ def test_a_model_goes_to_the_hub_and_comes_back(directory, hub, tmp_path):
     assert (repository.private, repository.commits) == (True, 1)
     there = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     assert set(repository.files) == there - {"notes.md"}
-    assert ModelCard(repository.files["README.md"].decode()).data.library_name == "ntulm"
+    data: Any = ModelCard(repository.files["README.md"].decode()).data
+    assert data.library_name == "ntulm"
 
     repository.files["classifiers/earlier.side.json"] = b"{}"
     model.push_to_hub("hf://owner/posts")

@@ -40,7 +40,7 @@ def test_the_blocks_run_as_they_stand(lm_project, tiny_backbone, monkeypatch):
     monkeypatch.setitem(sys.modules, "bertopic", module)
     posts = [post for post in tiny_model.corpus_posts(layout, 0, 90) if post["author"]]
     names: dict[str, Any] = {"posts": posts, "sides": [post["author"].rstrip("0123456789") for post in posts]}
-    seen = {}
+    seen: dict[str, Any] = {}
     for block in BLOCKS:
         exec(block, names)
         seen |= {name: names[name] for name in ("guess", "frame", "vectors") if name in names}

@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import shutil
 import socket
 import threading
 import time
@@ -12,12 +13,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny_model
+from conftest import write_lm_project
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from running_server import running, until
 
 import ntulm
+from ntulm.embeddings.table import EmbeddingTable, write_table
 from ntulm.errors import UserError
 from ntulm.inference.version import version_of
 from ntulm.layout import Layout
@@ -30,14 +33,11 @@ KEY = "a key that nobody knows"
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory, tiny_backbone, request):
+def directory(tmp_path_factory, tiny_backbone):
     """A model directory that stays as it is."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        from conftest import lm_project
-
-        root = lm_project.__wrapped__(tmp_path_factory.mktemp("served"), monkeypatch)
-        layout = Layout(root)
-        tiny_model.build(tiny_model.params_of(), str(tiny_backbone), layout)
+    layout = Layout(tmp_path_factory.mktemp("served"))
+    write_lm_project(layout.root)
+    tiny_model.build(tiny_model.params_of(), str(tiny_backbone), layout)
     return layout.model
 
 
@@ -349,10 +349,6 @@ def test_a_request_that_cannot_be_encoded_fails_alone_and_no_text_is_logged(dire
 
 def changed_copy(directory, target, scale):
     """A copy of a model whose vectors are others: its table is."""
-    import shutil
-
-    from ntulm.embeddings.table import EmbeddingTable, write_table
-
     shutil.copytree(directory, target)
     table = EmbeddingTable.load(directory)
     names = [name.decode().split("\0") for name in table.base.names.to_pylist()]
@@ -433,11 +429,10 @@ def test_a_model_that_cannot_be_loaded_does_not_take_over(production, tmp_path):
 def test_one_reload_at_a_time(production):
     place, _, _ = production
     with running(place, key=KEY) as server, ThreadPoolExecutor(2) as pool:
-        slowed(server, 1.0)
+        encoder = slowed(server, 1.0)
         headers = {"Authorization": f"Bearer {KEY}"}
         waits = pool.submit(server.post, "/v1/embeddings", {"input": "a"}, **headers)
-        until(lambda: server.counted("ntulm_requests_total", path="/v1/embeddings", status="200") or
-              server.service.keeper.served.model.encoder.sizes)  # fmt: skip
+        assert encoder.started.wait(10)
         first = pool.submit(server.post, "/admin/reload", b"", **headers)
         until(lambda: server.service.keeper.busy.locked())
         assert server.post("/admin/reload", b"", **headers).status == 409

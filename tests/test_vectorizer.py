@@ -16,10 +16,10 @@ from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import check_is_fitted
 
 import ntulm
-from ntulm.errors import UserError
 from ntulm import vectorizer as vectorizer_module
-from ntulm.vectorizer import NtulmVectorizer
+from ntulm.errors import UserError
 from ntulm.layout import Layout
+from ntulm.vectorizer import NtulmVectorizer
 
 POSTS = ["we like it #so", {"text": "see it again", "author": "right0"}, {"text": "today", "hashtags": ["so"]}]
 # Checks of scikit-learn that do not make sense here, with the reason; every other one has to pass.

@@ -96,7 +96,7 @@ class NtulmPosts(nn.Module):
         """
         given = [_with_prompt(post, prompt) for post in inputs] if prompt else inputs
         posts = read_posts(given, self.settings.scheme, self.settings.source).seen_by(self.variant)
-        tokens = tokenise(posts.texts, self.tokenizer, self.batches)  # type: ignore[arg-type]
+        tokens = tokenise(posts.texts, self.tokenizer, self.batches)
         rows = np.arange(len(posts))
         ids, real, _positions = pad(tokens, rows, int(self.tokenizer.pad_token_id or 0), self.batches.max_length)
         features = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(real.astype(np.int64))}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 PATHS = frozenset(
@@ -20,7 +22,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        where = {"registry": self.registry, "namespace": "ntulm"}
+        where: dict[str, Any] = {"registry": self.registry, "namespace": "ntulm"}
         self.requests = Counter("requests", "Requests answered", ["path", "status"], **where)
         self.seconds = Histogram("request_seconds", "From request to answer", ["path"], buckets=SECONDS, **where)
         self.posts = Counter("posts", "Posts encoded", **where)
