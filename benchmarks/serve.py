@@ -186,24 +186,13 @@ def section(seconds: float, rounds: int) -> str:
         write_texts(folder / "texts.json", posts=POSTS)
         write_model(folder / "model")
         turns = [{side: measure(folder, side, seconds) for side in SIDES} for _ in range(rounds)]
-    rows = []
-    for clients in CLIENTS:
-        for side in SIDES:
-            of_side = [turn[side][clients] for turn in turns]
-            rate, *quantiles = (statistics.median(values) for values in zip(*of_side, strict=True))
-            ratios = [turn[SIDES[0]][clients][0] / turn[side][clients][0] for turn in turns]
-            ratio = (
-                ""
-                if side == SIDES[0]
-                else f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
-            )
-            cells = [str(clients), side, f"{rate:,.0f}", *(f"{value:,.1f}" for value in quantiles), ratio]
-            rows.append(f"| {' | '.join(cells)} |")
+    rows = [row(turns, clients, side) for clients in CLIENTS for side in SIDES]
+    command = f"`python -m benchmarks.serve --seconds {seconds:g} --rounds {rounds}`"
     return "\n".join(
         [
             "## Serving",
             "",
-            f"`python -m benchmarks.serve --seconds {seconds:g} --rounds {rounds}`: one post per request, as many clients",
+            f"{command}: one post per request, as many clients",
             "at once as the first column says, each waiting for its answer; both sides behind `ntulm serve`.",
             "",
             "| clients | side | requests/s | p50 ms | p95 ms | p99 ms | ours is times as fast |",
@@ -212,6 +201,16 @@ def section(seconds: float, rounds: int) -> str:
             "",
         ]
     )
+
+
+def row(turns: list[dict[str, dict[int, list[float]]]], clients: int, side: str) -> str:
+    """A line of the table: medians over the turns."""
+    of_side = [turn[side][clients] for turn in turns]
+    rate, *quantiles = (statistics.median(values) for values in zip(*of_side, strict=True))
+    ratios = [turn[SIDES[0]][clients][0] / turn[side][clients][0] for turn in turns]
+    ratio = f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
+    cells = [str(clients), side, f"{rate:,.0f}", *(f"{value:,.1f}" for value in quantiles)]
+    return f"| {' | '.join([*cells, '' if side == SIDES[0] else ratio])} |"
 
 
 def main() -> None:
