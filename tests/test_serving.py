@@ -3,12 +3,14 @@
 import base64
 import json
 import logging
+import re
 import shutil
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from ntulm.serving.limits import USUAL
 from ntulm.serving.run import name_of
 
 POSTS = ["we like it #so", {"text": "see it again", "author": "@Right0"}, {"text": "today", "hashtags": ["so"]}]
+PAGE = Path(__file__).parent.parent / "docs/how-to/serve.md"
 KEY = "a key that nobody knows"
 
 
@@ -172,8 +175,19 @@ def test_so_is_one_to_another_route(server, path, body, status, message):
     assert (answer.status, answer.error[: len(message)]) == (status, message)
 
 
-def test_another_method_is_refused(server):
+def test_another_method_or_form_is_refused(server):
     assert server.get("/v1/embeddings").status == 405
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        answer = server.ask("POST", "/v1/embeddings", {"input": "a"}, Content_Type=kind)
+        assert (answer.status, answer.error) == (415, "Content-Type: expected application/json")
+
+
+def test_the_requests_of_the_how_to_are_answered(server):
+    asked = re.findall(r"(/v1/\w+) -H.*?-d '\s*(\{.*?\})'", PAGE.read_text(encoding="utf-8"), re.S)
+    assert [path for path, _ in asked] == ["/v1/embeddings", "/v1/classify", "/v1/similar"]
+    answers = [server.post(path, body.encode()) for path, body in asked]
+    assert [answer.status for answer in answers] == [200, 200, 404]  # the table here has no hashtags
+    assert len(answers[0].json["data"]) == 2
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text() | st.integers(),
@@ -317,7 +331,7 @@ def test_too_many_requests_at_once_are_503_while_probes_are_answered(directory):
         encoder = slowed(server, 0.5)
         futures = [pool.submit(server.post, "/v1/embeddings", {"input": "a"}) for _ in range(8)]
         assert encoder.started.wait(10)
-        assert server.get("/health").status == 200
+        assert (server.get("/health").status, server.get("/metrics").status) == (200, 200)
         statuses = [future.result().status for future in futures]
         assert (statuses.count(200), statuses.count(503)) == (2, 6)
 

@@ -274,8 +274,11 @@ async def _fault(_: HttpRequest, fault: Any) -> Response:
     return response
 
 
-async def _invalid(_: HttpRequest, error: Any) -> Response:
+async def _invalid(request: HttpRequest, error: Any) -> Response:
     """The first mistake by its place and rule, without the value."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        return Fault(415, "Content-Type: expected application/json", "wrong_content_type").response()
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
     is_json = first["type"] == "json_invalid"

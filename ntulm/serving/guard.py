@@ -22,7 +22,8 @@ from ntulm.serving.limits import Limits
 from ntulm.serving.metrics import OTHER, PATHS, Metrics
 
 LOG = logging.getLogger("ntulm.serving")
-OPEN = frozenset(["/health", "/ready", "/docs", "/openapi.json"])  # no key, and answered under any load
+OPEN = frozenset(["/health", "/ready", "/docs", "/openapi.json"])  # without a key
+ANY_LOAD = OPEN | {"/metrics"}  # answered under any load, and nothing of their bodies is read
 ASSETS = "/static-offline-docs/"
 DIGITS = 18  # of a length, that are read
 
@@ -64,7 +65,7 @@ class Guard:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, path = Headers(scope=scope), scope["path"]
         self._admit(headers, path)
-        if path in OPEN or path.startswith(ASSETS):
+        if path in ANY_LOAD or path.startswith(ASSETS):
             await self.app(scope, receive, send)
             return
         if self.answering >= self.limits.requests:
