@@ -15,7 +15,7 @@ from ntulm.serving.keeper import Keeper
 from ntulm.serving.limits import USUAL, Limits
 from ntulm.serving.run import Server
 
-WAIT = 20.0  # seconds at most, for anything
+WAIT = 60.0  # seconds at most, for anything
 
 
 @dataclass

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_model
+import torch
 from conftest import write_lm_project
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from running_server import running, until
+from running_server import WAIT, running, until
 
 import ntulm
 from ntulm.embeddings.table import EmbeddingTable, write_table
@@ -27,6 +28,7 @@ from ntulm.errors import UserError
 from ntulm.inference.version import version_of
 from ntulm.layout import Layout
 from ntulm.serving.address import is_loopback, key_for
+from ntulm.serving.batcher import spread
 from ntulm.serving.limits import USUAL
 from ntulm.serving.run import name_of
 
@@ -61,7 +63,7 @@ def test_embeddings_are_those_of_encode(server, model, directory):
     assert answer.status == 200, answer.body
     assert [one["index"] for one in answer.json["data"]] == [0, 1, 2]
     vectors = np.array([one["embedding"] for one in answer.json["data"]], np.float32)
-    np.testing.assert_array_equal(vectors, model.encode(POSTS))
+    np.testing.assert_allclose(vectors, model.encode(POSTS), atol=1e-5)
     assert (answer.json["object"], answer.json["model"]) == ("list", "posts")
     assert answer.json["usage"]["total_tokens"] == answer.json["usage"]["prompt_tokens"] > 10
     assert answer.headers["x-model-version"] == version_of(directory)
@@ -73,7 +75,7 @@ def test_embeddings_in_base64_as_clients_of_openai_ask_for_them(server, model):
     asked = {"input": POSTS[:1], "model": "posts", "encoding_format": "base64", "user": "me", "dimensions": 32}
     (one,) = server.post("/v1/embeddings", asked).json["data"]
     found = np.frombuffer(base64.b64decode(one["embedding"]), "<f4")
-    np.testing.assert_array_equal(found, model.encode(POSTS[:1])[0])
+    np.testing.assert_allclose(found, model.encode(POSTS[:1])[0], atol=1e-5)
 
 
 def test_labels_are_those_of_predict(server, model):
@@ -199,10 +201,10 @@ def test_no_input_is_a_mistake_of_the_servers_own(server, value):
 
 
 def test_a_body_that_is_too_long_is_refused_before_it_is_read(server):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT) as connection:
         connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n{")
         assert connection.recv(1000).startswith(b"HTTP/1.1 413")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT) as connection:
         connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         chunk = b"10000\r\n" + b"a" * 0x10000 + b"\r\n"
         try:
@@ -217,7 +219,7 @@ def test_a_body_that_is_too_long_is_refused_before_it_is_read(server):
 
 def test_a_body_that_does_not_come_is_not_waited_for(directory):
     with running(directory, replace(USUAL, upload_seconds=0.2)) as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT) as connection:
             connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
             assert connection.recv(1000).startswith(b"HTTP/1.1 408")
         assert server.post("/v1/embeddings", {"input": "a"}).status == 200
@@ -302,13 +304,19 @@ def test_requests_that_wait_are_encoded_together(directory, model):
         encoder = slowed(server)
         texts = [f"we like {letter} #so" for letter in "abcdefghijkl"]
         first = pool.submit(server.post, "/v1/embeddings", {"input": texts[0]})
-        assert encoder.started.wait(10)
+        assert encoder.started.wait(WAIT)
         rest = list(pool.map(lambda text: server.post("/v1/embeddings", {"input": text}), texts[1:]))
         answers = [first.result(), *rest]
         vectors = [answer.json["data"][0]["embedding"] for answer in answers]
         np.testing.assert_allclose(vectors, model.encode(texts), atol=1e-5)  # each its own
         assert (encoder.sizes[0], sum(encoder.sizes), max(encoder.sizes)) == (1, 12, 8)
         assert server.counted("ntulm_batch_posts_count") == len(encoder.sizes)
+
+
+def test_a_batch_is_spread_over_the_cores(model, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    sizes = [spread(model.encoder, posts).batch_size for posts in (1, 4, 9, 64, 1000)]
+    assert sizes == [1, 1, 3, 16, model.encoder.batch_size]
 
 
 def test_overload_is_503_with_a_time_and_the_server_lives_on(directory):
@@ -330,7 +338,7 @@ def test_too_many_requests_at_once_are_503_while_probes_are_answered(directory):
     with running(directory, replace(USUAL, requests=2)) as server, ThreadPoolExecutor(8) as pool:
         encoder = slowed(server, 0.5)
         futures = [pool.submit(server.post, "/v1/embeddings", {"input": "a"}) for _ in range(8)]
-        assert encoder.started.wait(10)
+        assert encoder.started.wait(WAIT)
         assert (server.get("/health").status, server.get("/metrics").status) == (200, 200)
         statuses = [future.result().status for future in futures]
         assert (statuses.count(200), statuses.count(503)) == (2, 6)
@@ -348,7 +356,7 @@ def test_a_request_that_cannot_be_encoded_fails_alone_and_no_text_is_logged(dire
     with running(directory) as server, ThreadPoolExecutor(4) as pool:
         encoder = slowed(server)
         first = pool.submit(server.post, "/v1/embeddings", {"input": "secretword one"})
-        assert encoder.started.wait(10)
+        assert encoder.started.wait(WAIT)
         inputs = ["secretword two", "secretword poison", {"text": "secretword", "author": "secretname"}]
         answers = list(pool.map(lambda post: server.post("/v1/embeddings?a=secretquery", {"input": post}), inputs))
         assert [first.result().status, *(answer.status for answer in answers)] == [200, 200, 500, 200]
@@ -446,7 +454,7 @@ def test_one_reload_at_a_time(production):
         encoder = slowed(server, 1.0)
         headers = {"Authorization": f"Bearer {KEY}"}
         waits = pool.submit(server.post, "/v1/embeddings", {"input": "a"}, **headers)
-        assert encoder.started.wait(10)
+        assert encoder.started.wait(WAIT)
         first = pool.submit(server.post, "/admin/reload", b"", **headers)
         until(lambda: server.service.keeper.busy.locked())
         assert server.post("/admin/reload", b"", **headers).status == 409
@@ -457,7 +465,7 @@ def test_a_stop_finishes_what_was_asked(directory):
     with running(directory) as server, ThreadPoolExecutor(3) as pool:
         encoder = slowed(server, 0.5)
         futures = [pool.submit(server.post, "/v1/embeddings", {"input": "a"}) for _ in range(3)]
-        assert encoder.started.wait(10)
+        assert encoder.started.wait(WAIT)
         until(lambda: server.service.batcher.waiting + sum(encoder.sizes) == 3)
         server.server.should_exit = True
         assert [future.result().status for future in futures] == [200] * 3

@@ -10,13 +10,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from ntulm.inference.model import Model
+from ntulm.language_model.encoder import Encoder
 from ntulm.posts import Posts
 from ntulm.serving.faults import Fault, overloaded
 from ntulm.serving.limits import Limits
@@ -139,11 +141,20 @@ def _give(future: asyncio.Future[Any], answer: Any) -> None:
 def _encode(jobs: Sequence[Job]) -> list[Any]:
     """An answer or an exception per job; where a batch fails, each of its jobs is tried alone."""
     try:
-        vectors = jobs[0].model.encoder.encode(Posts(pa.concat_tables([job.posts.table for job in jobs])))
+        posts = Posts(pa.concat_tables([job.posts.table for job in jobs]))
+        vectors = spread(jobs[0].model.encoder, len(posts)).encode(posts)
     except Exception as error:  # whatever it is, it is one request's, and the others get their answers
         return [error] if len(jobs) == 1 else [answer for job in jobs for answer in _encode([job])]
     ends = np.cumsum([len(job.posts) for job in jobs])
     return [_finish(job, own) for job, own in zip(jobs, np.split(vectors, ends[:-1]), strict=True)]
+
+
+def spread(encoder: Encoder, posts: int) -> Encoder:
+    """The encoder with a batch per core where there is one batch for all: a batch is encoded by one core."""
+    if encoder.model.device.type != "cpu" or not isinstance(encoder, Encoder):
+        return encoder
+    per_core = -(-posts // torch.get_num_threads())
+    return replace(encoder, batch_size=max(1, min(encoder.batch_size, per_core)))
 
 
 def _finish(job: Job, vectors: np.ndarray) -> Any:

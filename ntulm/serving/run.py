@@ -17,7 +17,6 @@ from ntulm.serving.keeper import Keeper
 from ntulm.serving.limits import Limits
 
 LOG = logging.getLogger("ntulm.serving")
-CONNECTIONS = 4  # open at once, times the requests that are answered at once
 
 
 def run(model: str, name: str | None, host: str, port: int, key: str | None, limits: Limits) -> None:
@@ -58,8 +57,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,  # the guard's has no queries
                 server_header=False,
-                lifespan="on",
-                limit_concurrency=CONNECTIONS * limits.requests,
+                lifespan="on",  # no limit_concurrency: it would refuse probes as well
                 timeout_graceful_shutdown=limits.stop_seconds,
             )
         )
