@@ -70,6 +70,19 @@ def lm_project(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def served_directory(tmp_path_factory, tiny_backbone) -> Path:
+    """A model directory for the tests of the server, none of which changes it."""
+    import tiny_model
+
+    from ntulm.layout import Layout
+
+    layout = Layout(tmp_path_factory.mktemp("served"))
+    write_lm_project(layout.root)
+    tiny_model.build(tiny_model.params_of(), str(tiny_backbone), layout)
+    return layout.model
+
+
 def write_lm_project(root: Path) -> None:
     """The corpus and the table of `lm_project`."""
     from ntulm.embeddings.table import write_table

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import tiny_model
+from running_server import WAIT, until
 from typer.testing import CliRunner
 
 from ntulm.cli import app
@@ -20,7 +21,6 @@ from ntulm.errors import UserError
 from ntulm.layout import Layout
 
 ROOT = Path(__file__).parent.parent
-WAIT = 60.0  # seconds at most, for anything; other work may want the cores
 TEXTS = ["we like it #so and so on"] * 200
 
 
@@ -83,11 +83,30 @@ class Process:
 
     def embed(self):
         """The status of a large request."""
+        return self.begin()()
+
+    def begin(self):
+        """Send the first half of a large request; what is returned sends the rest and gives status and vectors."""
+        body = json.dumps({"input": TEXTS}).encode()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT)
-        body = json.dumps({"input": TEXTS})
-        connection.request("POST", "/v1/embeddings", body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        return response.status, len(json.loads(response.read())["data"])
+        connection.putrequest("POST", "/v1/embeddings")
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body))}.items():
+            connection.putheader(name, value)
+        connection.endheaders(body[: len(body) // 2])
+
+        def finish():
+            connection.send(body[len(body) // 2 :])
+            response = connection.getresponse()
+            return response.status, len(json.loads(response.read())["data"])
+
+        return finish
+
+    def answering(self):
+        """How many requests it is answering."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT)
+        connection.request("GET", "/metrics")
+        found = re.search(r"^ntulm_answering_requests (\S+)", connection.getresponse().read().decode(), re.M)
+        return float(found[1]) if found else 0.0
 
 
 @pytest.mark.slow
@@ -103,16 +122,12 @@ def test_sighup_loads_anew_and_sigterm_finishes_what_was_asked(directory):
         server.line(r"reload: the model in use stays: ")
         assert server.embed() == (200, 200)
 
-        statuses = []
-        clients = [threading.Thread(target=lambda: statuses.append(server.embed())) for _ in range(3)]
-        for client in clients:
-            client.start()
-        time.sleep(0.05)
+        begun = [server.begin() for _ in range(3)]
+        until(lambda: server.answering() == len(begun))
         server.process.send_signal(signal.SIGTERM)
-        for client in clients:
-            client.join(WAIT)
+        server.line("Shutting down")
+        assert [finish() for finish in begun] == [(200, 200)] * 3
         assert server.process.wait(WAIT) == -signal.SIGTERM
-        assert statuses == [(200, 200)] * 3
         server.line("Finished server process")
     finally:
         server.process.kill()

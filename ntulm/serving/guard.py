@@ -70,12 +70,16 @@ class Guard:
             return
         if self.answering >= self.limits.requests:
             raise overloaded(f"{self.answering} requests are being answered", 1)
-        self.answering += 1
+        self._answers(1)
         try:
             body = await self._body(headers, receive)
             await self.app(scope, _given(body, receive), send)
         finally:
-            self.answering -= 1
+            self._answers(-1)
+
+    def _answers(self, change: int) -> None:
+        self.answering += change
+        self.metrics.answering.set(self.answering)
 
     def _admit(self, headers: Headers, path: str) -> None:
         """Raises a Fault for a wrong key, or, where no key is wanted, for a host that a web page made up."""

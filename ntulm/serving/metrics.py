@@ -25,6 +25,7 @@ class Metrics:
         where: dict[str, Any] = {"registry": self.registry, "namespace": "ntulm"}
         self.requests = Counter("requests", "Requests answered", ["path", "status"], **where)
         self.seconds = Histogram("request_seconds", "From request to answer", ["path"], buckets=SECONDS, **where)
+        self.answering = Gauge("answering_requests", "Requests that are being answered", **where)
         self.posts = Counter("posts", "Posts encoded", **where)
         self.batch = Histogram("batch_posts", "Posts encoded together", buckets=POSTS, **where)
         self.encoding = Counter("encoding_seconds", "Time spent on encoding", **where)
