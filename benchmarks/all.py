@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.harness import ROOT, machine_peaks
 
-MODULES = ["extraction", "pbg_input", "graph_embedding", "pretrain", "encode", "probe", "start_up"]
+MODULES = ["extraction", "pbg_input", "graph_embedding", "pretrain", "encode", "probe", "start_up", "serve"]
 GROWTH = {"extraction", "pbg_input", "graph_embedding"}
 TARGET = ROOT / "docs/benchmarks.md"
 

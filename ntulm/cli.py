@@ -6,6 +6,7 @@ reads models.
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,8 @@ import typer
 from ntulm.errors import UserError
 from ntulm.layout import Layout
 from ntulm.printable import printable
+from ntulm.serving.address import KEY, key_for
+from ntulm.serving.limits import USUAL
 
 if TYPE_CHECKING:
     from ntulm.params import Params
@@ -275,6 +278,33 @@ def challenge(project: Annotated[Path, typer.Argument(help=IN_PRODUCTION)]) -> N
 
 
 @app.command()
+def serve(
+    model: Annotated[
+        str, typer.Option(help="A directory, `production`, a version, or hf://owner/name.")
+    ] = "production",
+    name: Annotated[str | None, typer.Option(help="What clients call it; by default the last part of --model.")] = None,
+    host: Annotated[str, typer.Option(help="Beyond loopback a key is needed: NTULM_API_KEY.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    body: Annotated[int, typer.Option(help="Most bytes of a request.")] = USUAL.body,
+    posts: Annotated[int, typer.Option(help="Most posts of a request.")] = USUAL.posts,
+    characters: Annotated[int, typer.Option(help="Most characters of a text.")] = USUAL.characters,
+    batch: Annotated[int, typer.Option(help="Most posts encoded together.")] = USUAL.batch,
+    waiting: Annotated[int, typer.Option(help="Most posts that wait.")] = USUAL.waiting,
+    requests: Annotated[int, typer.Option(help="Most requests answered at once.")] = USUAL.requests,
+) -> None:
+    """Serve a model over HTTP: embeddings, labels, nearest NTUs (docs/how-to/serve.md)."""
+    sizes = {"body": body, "posts": posts, "characters": characters, "batch": batch}
+    limits = replace(USUAL, **sizes, waiting=waiting, requests=requests)
+    key = key_for(host, os.environ.get(KEY))
+    from ntulm.inference.directory import find
+
+    find(model)  # said before torch is imported
+    from ntulm.serving.run import run
+
+    run(model, name, host, port, key, limits)
+
+
+@app.command()
 def tune() -> None:
     """Search on validation posts for settings at which NTUs help most; resumes where it stopped."""
     params = _params()
@@ -371,6 +401,7 @@ def main() -> None:
         package = (error.name or "ntulm").partition(".")[0]
         if package == "ntulm":  # a mistake of our own
             raise
-        message = f"the package {package} is not installed; `pip install 'ntulm[pipeline]'` installs all that is needed"
+        extra = "serve" if "serve" in sys.argv[1:2] else "pipeline"
+        message = f"the package {package} is not installed; `pip install 'ntulm[{extra}]'` installs all that is needed"
         typer.echo(f"error: {message}", err=True)
         sys.exit(1)

@@ -19,7 +19,15 @@ from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
 from ntulm.files import read_json, whole_directory
 from ntulm.inference.card import Facts, card
-from ntulm.inference.directory import CARD, CLASSIFIERS, MODELING, READING, Batches, Settings
+from ntulm.inference.directory import (
+    CARD,
+    CLASSIFIERS,
+    MODELING,
+    READING,
+    SENTENCE_MODULES,
+    Batches,
+    Settings,
+)
 from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme
 from ntulm.text import Reading
@@ -74,6 +82,8 @@ def run(
         classifiers = copy_classifiers(model, tasks, layout, directory / CLASSIFIERS)
         settings.write(directory / READING)
         (directory / MODELING).write_text(MODELING_CODE, encoding="utf-8")
+        for name, value in SENTENCE_MODULES.items():
+            (directory / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
         facts = Facts(
             settings=settings,
             backbone=backbone,

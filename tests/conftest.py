@@ -65,23 +65,41 @@ def adapt_settings(tiny_backbone) -> Callable[..., Any]:
 @pytest.fixture
 def lm_project(tmp_path, monkeypatch) -> Path:
     """A project (and the cwd) whose posts hold a word that only the author tells: a corpus and a table."""
+    monkeypatch.chdir(tmp_path)
+    write_lm_project(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def served_directory(tmp_path_factory, tiny_backbone) -> Path:
+    """A model directory for the tests of the server, none of which changes it."""
+    import tiny_model
+
+    from ntulm.layout import Layout
+
+    layout = Layout(tmp_path_factory.mktemp("served"))
+    write_lm_project(layout.root)
+    tiny_model.build(tiny_model.params_of(), str(tiny_backbone), layout)
+    return layout.model
+
+
+def write_lm_project(root: Path) -> None:
+    """The corpus and the table of `lm_project`."""
     from ntulm.embeddings.table import write_table
 
-    monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     authors = [f"{side}{number}" for side in SECRETS for number in range(4)]
     posts = [_post(number, str(random.choice(authors)), random) for number in range(900)]
-    folder = tmp_path / "data" / "corpus"
+    folder = root / "data" / "corpus"
     folder.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(posts), folder / "posts.parquet")
     names = ["train"] * 700 + ["validation"] * 100 + ["test"] * 100
     splits = [{"post_id": post["post_id"], "split": name} for post, name in zip(posts, names, strict=True)]
     pq.write_table(pa.Table.from_pylist(splits), folder / "splits.parquet")
-    (tmp_path / "data" / "embeddings").mkdir()
+    (root / "data" / "embeddings").mkdir()
     sides = np.eye(2, 4)[[int(author.startswith("right")) for author in authors]]
     vectors = (sides + 0.01 * random.standard_normal(sides.shape)).astype(np.float32)
-    write_table(tmp_path / "data" / "embeddings", ["user"] * len(authors), authors, vectors)
-    return tmp_path
+    write_table(root / "data" / "embeddings", ["user"] * len(authors), authors, vectors)
 
 
 def _post(number: int, author: str, random: np.random.Generator) -> dict:

@@ -92,13 +92,17 @@ def test_our_containers_hold_no_more_rights_than_they_need():
 def test_the_image_is_pinned_runs_as_nobody_special_and_leaves_secrets_out():
     lines = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     assert "ARG PYTHON=python:3.11.14-slim-bookworm" in lines
-    assert {line.split()[1] for line in lines if line.startswith("FROM")} == {"${PYTHON}"}
+    stages = {line.split()[3] for line in lines if line.startswith("FROM") and " AS " in line}
+    assert {line.split()[1] for line in lines if line.startswith("FROM")} - stages == {"${PYTHON}"}
     installs = [line for line in lines if "pip install" in line]
-    assert len(installs) == 2
+    assert len(installs) == 3
     assert all("--constraint constraints.txt" in line for line in installs)
-    last = "\n".join(lines[max(place for place, line in enumerate(lines) if line.startswith("FROM")) :])
-    assert re.search(r"^USER 1000:1000$", last, re.M)
-    assert last.index("USER") < last.index("ENTRYPOINT")
+    images = [part for part in "\n".join(lines).split("\nFROM") if "ENTRYPOINT" in part]
+    assert len(images) == 2  # that of the server, then that of everything else: the one without a target
+    assert "AS serve\n" in images[0]
+    for image in images:
+        assert re.search(r"^USER 1000:1000$", image, re.M)
+        assert image.index("USER") < image.index("ENTRYPOINT")
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert {".git", ".env", "deploy/.env", ".dvc/config.local", ".prefect", "data"} <= set(ignored)
 

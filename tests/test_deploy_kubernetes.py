@@ -25,6 +25,7 @@ YOURS = {
     "ntulm-store": "Secret",
     "ntulm-postgres": "Secret",
     "ntulm-prefect": "Secret",
+    "ntulm-serve": "Secret",
 }
 
 

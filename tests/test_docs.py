@@ -165,7 +165,7 @@ def test_the_base_install_names_what_reading_a_model_imports():
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("ntulm", ["pipeline"]),
+        ("ntulm", ["pipeline", "serve"]),
         ("flows", ["pipeline"]),
         ("deploy", ["deploy"]),
         ("benchmarks", ["bench"]),
@@ -182,7 +182,7 @@ def test_no_package_of_the_base_install_is_one_of_the_pipeline():
 
 def test_every_named_package_is_pinned_and_explained():
     pins = {normal(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    every = declared("dev", "bench", "deploy")
+    every = declared("dev", "bench", "deploy", "serve")
     assert every - {"setuptools"} <= pins
     note = (ROOT / "docs/decisions/0001-dependencies.md").read_text(encoding="utf-8")
     assert {name for name in every if not re.search(rf"\b{re.escape(name)}\b", normal_words(note))} == set()

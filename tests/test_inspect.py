@@ -141,7 +141,7 @@ def test_an_export_of_rejects_alone_has_no_dates(tmp_path):
 def test_bad_arguments(tmp_path):
     with pytest.raises(UserError, match="not found"):
         inspect(tmp_path / "none")
-    with pytest.raises(UserError, match="'xml' is no format; expected auto, .*synthetic, table, twitter_archive, twitter_v1"):
+    with pytest.raises(UserError, match=r"'xml' is no format; expected auto, .*synthetic, table, .*twitter_v1"):
         inspect(write(tmp_path / "a", tweet(1)), "xml")
 
 

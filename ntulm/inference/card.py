@@ -29,6 +29,9 @@ posts = ["a post #tag", {"text": "another post", "author": "@somebody", "hashtag
 vectors = model.encode(posts)
 labels = {task: [post.labels for post in model.predict(posts, task)] for task in model.tasks}
 """
+USE_ELSEWHERE = """from sentence_transformers import SentenceTransformer
+vectors = SentenceTransformer(".", trust_remote_code=True).encode(posts)  # the same; the code is that of `ntulm`
+"""
 LIMITS = """- It is made for posts like the ones it was trained on, in their languages and their time. An author or a
   hashtag that the table does not know counts as the average one, and adds nothing.
 - The figures are of test posts of the same source. Posts of another network or of later years can fare worse;
@@ -63,7 +66,7 @@ def card(facts: Facts) -> str:
         "Embeddings of social posts that know who wrote the post and which hashtags it carries "
         "([Li et al. 2022](https://aclanthology.org/2022.wnut-1.7/)), and classifiers on them. "
         f"Fine-tuned from {backbone_of(facts.backbone)[0]} with the code of `ntulm`.",
-        f"## Use\n\n```python\n{USE}```",
+        f"## Use\n\n```python\n{USE}```\n\nWith sentence-transformers:\n\n```python\n{USE_ELSEWHERE}```",
         f"## Trained on\n\n{trained_on(facts)}",
         f"## Figures\n\n{figures(facts)}",
         f"## Limits\n\n{LIMITS}",
@@ -80,7 +83,7 @@ def metadata_of(facts: Facts) -> dict[str, Any]:
     metadata: dict[str, Any] = {"language": languages} if languages else {}
     metadata |= {"license": "unknown" if licence_of(facts) == NOT_KNOWN else licence_of(facts)}
     metadata |= {"library_name": "ntulm", "pipeline_tag": "feature-extraction"}
-    metadata |= {"tags": ["ntulm", "social-media", "post-embeddings", "text-classification"]}
+    metadata |= {"tags": ["ntulm", "sentence-transformers", "social-media", "post-embeddings", "text-classification"]}
     if "/" in name:
         metadata["base_model"] = name
     shown = [record for record in records(facts) if record["value"] is not None]

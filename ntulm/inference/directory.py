@@ -5,6 +5,7 @@
     table.safetensors, overlay.safetensors            the embedding table and the rows that were added to it later
     reading.json                                      how a post becomes input: `Settings`
     classifiers/TASK.DATASET.{safetensors,json}       the classifiers (`ntulm/probe/classifier.py`)
+    modules.json, config_sentence_transformers.json   for sentence-transformers (`ntulm/inference/sentence_module.py`)
     README.md                                         the model card
 
 It is self-contained and names no path of the machine that made it. Library only; nothing here needs torch.
@@ -25,6 +26,16 @@ from ntulm.text import Reading
 
 READING, CLASSIFIERS, MODELING, CARD = "reading.json", "classifiers", "modeling_ntulm.py", "README.md"
 FORMAT = "ntulm-model-1"
+# What makes the directory one of sentence-transformers, as it writes it itself; file -> JSON value.
+SENTENCE_MODULES: dict[str, Any] = {
+    "modules.json": [{"idx": 0, "name": "0", "path": "", "type": "ntulm.inference.sentence_module.NtulmPosts"}],
+    "config_sentence_transformers.json": {
+        "model_type": "SentenceTransformer",
+        "prompts": {},
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine",
+    },
+}
 HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # no code
 PROMOTED = re.compile(r"production|v\d+(?:\.\d+)*")
 HUB_NAME = re.compile(r"hf://([\w-][\w.-]*/[\w-][\w.-]*)")

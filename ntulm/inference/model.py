@@ -50,12 +50,20 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model directory; made by `load`."""
+    """A loaded model directory; made by `load`. A pickle of it is the name of its directory, and loads it again."""
 
     settings: Settings
     encoder: Encoder
     table: EmbeddingTable
     classifiers: dict[str, Classifier]  # by TASK.DATASET
+    directory: Path  # that it was loaded from
+
+    def __deepcopy__(self, memo: Any) -> Model:
+        """The model itself: it does not change, and its weights are not held twice."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load, (str(self.directory.absolute()), str(self.encoder.model.device))
 
     @property
     def tasks(self) -> list[str]:
@@ -100,9 +108,14 @@ class Model:
         Raises:
             UserError: as `encode`, or there is no such task.
         """
-        classifier = self._classifier(task)
         read = self.read(posts)
-        scores = classifier.scores(self.encoder.encode(read))
+        self.classes(task)  # no such task: said before the work
+        return self.label(read, self.encoder.encode(read), task)
+
+    def label(self, read: Posts, vectors: np.ndarray, task: str) -> list[Prediction]:
+        """`predict` for posts that were read and encoded: `vectors` float32 [N, H]."""
+        classifier = self._classifier(task)
+        scores = classifier.scores(vectors)
         chosen, classes = classifier.chosen(scores), classifier.classes
         known = known_posts(self.table, self.settings.scheme, read.ntus, self.encoder.variant.roles)
         return [
@@ -126,6 +139,15 @@ class Model:
                 role, key = pairs[place]["role"], pairs[place]["key"]
                 found[owner].append(Ntu(role, scheme.roles[role].type, key))
         return found
+
+    def push_to_hub(self, name: str, private: bool = True) -> str:
+        """Upload the directory to the Hugging Face hub as `owner/name`; returns the address of the commit.
+
+        The table names known users: a repository is private unless that is given up. Raises as `hub.push` does.
+        """
+        from ntulm.inference.hub import push
+
+        return push(self.directory, name, private)
 
     def _classifier(self, task: str) -> Classifier:
         for name, short in zip(self.classifiers, self.tasks, strict=True):
@@ -156,4 +178,4 @@ def load(source: str | Path, device: str | None = None) -> Model:
     )
     paths = sorted((directory / CLASSIFIERS).glob("*.json"))
     classifiers = {path.name.removesuffix(".json"): load_classifier(path.with_suffix("")) for path in paths}
-    return Model(settings, encoder, table, classifiers)
+    return Model(settings, encoder, table, classifiers, directory)

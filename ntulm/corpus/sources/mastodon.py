@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ntulm.corpus.sources import formats
+from ntulm.corpus.sources.content import head
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import Sample
 from ntulm.corpus.sources.json_records import read_json
-from ntulm.corpus.sources.content import head
 from ntulm.corpus.sources.lines import record_lines
 from ntulm.text import SPACES, SQL_PATTERNS, Reading
 

@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ntulm.corpus.sources import csv_records, formats, json_paths, parquet_columns, table_values
+from ntulm.corpus.sources.content import HEAD_BYTES, head
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import Sample
 from ntulm.corpus.sources.json_paths import Extraction
-from ntulm.corpus.sources.content import HEAD_BYTES, head
 from ntulm.corpus.sources.lines import record_lines, side_by_side
 from ntulm.corpus.sources.table_values import LABEL, LISTS, SINGLES, SPLITTERS
 from ntulm.errors import UserError
