@@ -154,7 +154,7 @@ def _check_labels(task: _Labelled, kept: list[str] | None, layout: Layout) -> No
         raise UserError(f"labels.file: {file}: not found")
     named = {"labels.id_column": labels.id_column, "labels.label_column": labels.label_column}
     _require_columns(named, columns(file), str(file))
-    values = [label for own in post_labels(path, labels).values() for label in own]
+    values = [label for own in post_labels(path, labels, layout).values() for label in own]
     _check_classes("labels.label_column", labels.label_column, values, str(file))
 
 
@@ -181,7 +181,7 @@ def corpus_notes(params: Params, layout: Layout) -> list[str]:
                 posts = corpus_posts(task.split, task.seed, layout)
                 top_hashtags(posts.select(["split", "hashtags"]).to_pylist(), task.classes)
             elif isinstance(task, TopicTask | LabelledTask) and isinstance(task.labels, CorpusLabels):
-                post_labels(layout.root / task.path, task.labels)
+                post_labels(layout.root / task.path, task.labels, layout)
         except UserError as error:
             notes.append(f"tasks.{name}: {error}")
     return notes
