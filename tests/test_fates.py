@@ -234,3 +234,23 @@ def test_a_batch_is_as_good_as_single_records(tmp_path):
     with records.workspace(tmp_path / "spill", records.Reading(True, False, False, True)) as connection:
         records.add_records(connection, [batch(rows)], [])
         assert records.resolve(connection, "id") == single
+
+
+def test_a_repost_that_only_names_its_original_counts_where_that_is_here(tmp_path):
+    def pointing(number, original, **changes):
+        return repost(number, {"post_id": original}, text=None, **changes)
+
+    rows = [pointing(10, "p1"), post(1), pointing(11, "p9"), pointing(10, "p1"), pointing(12, "p1", created_at=None)]
+    rows += [post(2), said(deleted_post="p2"), pointing(13, "p2"), pointing(14, "p1", visibility="direct")]
+    with resolved(tmp_path, *rows) as (connection, counts):
+        engagements = connection.execute('SELECT "user", post_id, kind FROM engagement').fetchall()
+        reasons = connection.execute(
+            "SELECT left_out FROM record WHERE left_out IS NOT NULL ORDER BY ordinal"
+        ).fetchall()
+    assert engagements == [("u10", "p1", "reposted")]
+    assert [reason for (reason,) in reasons] == [
+        "repost without its original", "repost without its original", "deleted by its author", "account event",
+        "deleted by its author", "visibility: direct",
+    ]  # fmt: skip
+    names = ("read", "posts", "reposts", "duplicates", "filtered", "left_out", "rejects")
+    assert [counts[name] for name in names] == [9, 1, 1, 0, 0, 6, 1]

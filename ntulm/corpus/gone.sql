@@ -36,6 +36,7 @@ WITH texts AS (
 SELECT ordinal, taken.reason FROM texts JOIN taken USING (text_key) WHERE by_text AND texts.reason IS NULL;
 
 UPDATE record
-SET left_out = gone.reason, filtered = false, is_repost = false, is_favorite = false, has_content = false
+SET left_out = gone.reason, filtered = false, is_repost = false, is_favorite = false, has_content = false,
+    names_original = false
 FROM gone
-WHERE record.ordinal = gone.ordinal AND reject IS NULL AND (left_out IS NULL OR is_favorite);
+WHERE record.ordinal = gone.ordinal AND reject IS NULL AND (left_out IS NULL OR is_favorite OR names_original);

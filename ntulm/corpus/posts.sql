@@ -92,6 +92,14 @@ LEFT JOIN keyed ON r.ordinal = keyed.ordinal
 LEFT JOIN original o ON r.by_text AND keyed.text_key = o.text_key
 LEFT JOIN survivor s ON NOT r.by_text AND r.post_id = s.post_id;
 
+-- Reposts that only name their original, where it is here.
+CREATE TABLE pointing AS
+SELECT ordinal, actor, survivor_id AS post_id, acted_at
+FROM (SELECT min(ordinal) AS ordinal FROM record WHERE names_original GROUP BY record_id)
+JOIN record USING (ordinal) JOIN survivor USING (post_id);
+
+UPDATE record SET left_out = NULL FROM pointing WHERE record.ordinal = pointing.ordinal;
+
 CREATE TABLE liked AS
 SELECT r.actor, coalesce(o.post_id, s.survivor_id) AS post_id, r.acted_at
 FROM record r
@@ -104,6 +112,8 @@ CREATE TABLE engagement AS
 SELECT r.actor AS "user", t.post_id, 'reposted' AS kind, r.acted_at AS created_at
 FROM record r JOIN target t USING (ordinal)
 WHERE r.is_repost AND t.is_kept
+UNION ALL
+SELECT actor, post_id, 'reposted', acted_at FROM pointing
 UNION ALL
 SELECT fan, post_id, 'favorited', min(liked_at)
 FROM (
@@ -126,7 +136,8 @@ CREATE VIEW fates AS
 SELECT
     read,
     posts,
-    (SELECT count(*) FROM target JOIN record USING (ordinal) WHERE is_kept AND is_repost) AS reposts,
+    (SELECT count(*) FROM target JOIN record USING (ordinal) WHERE is_kept AND is_repost)
+        + (SELECT count(*) FROM pointing) AS reposts,
     (SELECT count(*) FROM target WHERE NOT is_kept)
         + (SELECT count(*) FROM survivor WHERE NOT recovered AND post_id <> survivor_id) AS duplicates,
     filtered,

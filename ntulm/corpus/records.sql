@@ -38,26 +38,36 @@ WITH content AS (
         embeds AND about.post_id IS NULL AS by_text,  -- the original has no id: known by its text
         CASE WHEN contains(about.text, '&') THEN unescape_html(about.text) ELSE about.text END AS text
     FROM content
+), named_alone AS (
+    SELECT
+        *,
+        reject IS NULL AND left_out IS NULL AND embeds AND about.post_id <> ''
+            AND NOT coalesce(regexp_matches(text, written_pattern()), false) AS names_original
+    FROM readable
 ), lacking AS (
     SELECT *, CASE
         WHEN reject IS NOT NULL THEN reject
         WHEN left_out IS NOT NULL AND NOT is_favorite THEN NULL
         WHEN contains(concat_ws('', post_id, actor, about.post_id, about.author, text), chr(0)) THEN 'NUL byte'
         WHEN actor IS NULL OR trim(actor) = '' THEN 'no author'
-        WHEN text IS NULL OR NOT regexp_matches(text, written_pattern()) THEN 'no text'
+        WHEN NOT names_original AND (text IS NULL OR NOT regexp_matches(text, written_pattern())) THEN 'no text'
         WHEN coalesce(created_at, about.created_at) IS NULL OR (created_at IS NULL AND NOT is_favorite) THEN 'no date'
         -- Before the first posts, or zero written as a date; and years that only a wrong unit gives.
         WHEN year(coalesce(created_at, about.created_at)) NOT BETWEEN 1990 AND 2100
             OR year(coalesce(about.created_at, created_at)) NOT BETWEEN 1990 AND 2100 THEN 'impossible date'
     END AS lack
-    FROM readable
+    FROM named_alone
 ), judged AS (
     SELECT
-        * EXCLUDE (reject, is_favorite, left_out),
+        * EXCLUDE (reject, is_favorite, left_out, names_original),
         CASE WHEN left_out IS NULL OR lack = 'NUL byte' THEN lack END AS reject,
-        CASE WHEN lack IS DISTINCT FROM 'NUL byte' THEN left_out END AS left_out,
+        CASE
+            WHEN names_original AND lack IS NULL THEN 'repost without its original'
+            WHEN lack IS DISTINCT FROM 'NUL byte' THEN left_out
+        END AS left_out,
+        names_original AND lack IS NULL AS names_original,
         is_favorite AND lack IS DISTINCT FROM 'NUL byte' AS is_favorite,
-        lack IS NULL AND (left_out IS NULL OR is_favorite) AS has_content
+        lack IS NULL AND (left_out IS NULL OR is_favorite) AND NOT names_original AS has_content
     FROM lacking
 ), named AS (
     SELECT
@@ -110,7 +120,8 @@ WITH content AS (
 SELECT
     ordinal, file, line, reject, left_out,
     reject IS NULL AND left_out IS NULL AND NOT is_kept_language AS filtered,
-    coalesce(is_repost, false) AND NOT is_favorite AS is_repost,
+    coalesce(is_repost, false) AND NOT is_favorite AND NOT names_original AS is_repost,
+    names_original,
     is_favorite,
     coalesce(by_text, false) AS by_text,
     has_content AND (is_kept_language OR NOT is_favorite) AS has_content,

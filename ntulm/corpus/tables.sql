@@ -6,6 +6,7 @@ CREATE TABLE record (
     left_out VARCHAR,      -- readable, and no post to keep: why; a favorite is one of these
     filtered BOOLEAN, is_repost BOOLEAN,
     is_favorite BOOLEAN,   -- `actor` likes the content
+    names_original BOOLEAN,  -- a repost that gives its original's id alone: left out, unless the original is here
     by_text BOOLEAN,       -- a repost or favorite whose original is known by its text alone
     has_content BOOLEAN,   -- whether there is enough to make a post of; always so, but for favorites
     record_id VARCHAR,     -- of the record itself
