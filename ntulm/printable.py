@@ -5,7 +5,10 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    """A text in which nothing moves the cursor, changes colours, turns the reading direction or starts a line."""
+    r"""A text in which nothing moves the cursor, changes colours, turns the reading direction or starts a line.
+
+    Such characters are written out, as `\x1b`.
+    """
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from ntulm.corpus.sources import content, formats
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.lines import line_tables
-from ntulm.errors import UserError, shown
+from ntulm.errors import UserError
+from ntulm.printable import printable
 
 PACKS: dict[str, Any] = {"gzip": gzip.compress, "zstd": zstandard.compress, "bzip2": bz2.compress, "xz": lzma.compress}
 TWEET = {"id_str": "1", "created_at": "Mon Jan 04 00:00:00 +0000 2016", "text": "a #b", "user": {"id": 1}}
@@ -204,7 +205,7 @@ def test_any_bytes_have_an_encoding_or_none(start: bytes) -> None:
 
 
 def test_escape_sequences_do_not_reach_the_terminal(tmp_path: Path) -> None:
-    assert shown("a\x1b[2Jb\n\u202ec\udce9é") == "a\\x1b[2Jb\\n\\u202ec\\udce9é"
+    assert printable("a\x1b[2Jb\n\u202ec\udce9é") == "a\\x1b[2Jb\\n\\u202ec\\udce9é"
     assert str(UserError("a\nb")) == "a\\nb"
     path = tmp_path / "a\x1b[31m\nb"
     path.write_bytes(b"rubbish")

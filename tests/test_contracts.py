@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PIPELINE: dict[str, Any] = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 STAGES = list(PIPELINE)
 ORDER = (  # the parts of ntulm/, from what all may import to what imports all; `config` stands for every config.py
-    *("errors", "printable", "files", "device", "tensors", "layout", "text", "pseudonyms", "section", "variants"),
+    *("printable", "errors", "files", "device", "tensors", "layout", "text", "pseudonyms", "section", "variants"),
     *("ntus", "config", "params", "posts", "corpus", "graph", "embeddings", "language_model", "adapt", "pretrain"),
     *("tasks", "encode", "probe", "evaluate", "inference", "vectorizer", "serving", "model", "use", "production"),
     *("report", "tune", "recipes", "configure", "inspect", "project", "cli", "__main__"),

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ntulm.errors import UserError, shown
+from ntulm.errors import UserError
+from ntulm.printable import printable
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class File:
         return cls(path, str(path))
 
     def __str__(self) -> str:
-        return shown(self.name)
+        return printable(self.name)
 
 
 @dataclass(frozen=True)
