@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from ntulm.errors import UserError
 
 STDIN = "-"
-ROWS_AT_ONCE = 2048  # the memory that a part takes; changes nothing else
+ROWS_AT_ONCE = 1024  # the memory that a part takes; changes nothing else
 HEAD_BYTES = 1 << 16
 MAX_LINE_BYTES = 1 << 26  # no post is longer: a file without line breaks must not fill the memory
 DELIMITERS = ",\t;|"

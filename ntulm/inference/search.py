@@ -17,13 +17,13 @@ from ntulm.embeddings.table import EmbeddingTable, Part
 from ntulm.errors import UserError
 from ntulm.inference.store import open_store
 
-BLOCK_ROWS = 1 << 16  # vectors looked at together; changes nothing in what is found
+BLOCK_ROWS = 1 << 16  # vectors looked at together; changes what is found by rounding alone
 LEAST_NORM = 1e-12
 Found = list[tuple[str, float]]  # a name and its cosine, the nearest first
 
 
 class Nearest:
-    """The `count` names of the largest cosine among those that were offered; of equal ones the first."""
+    """The `count` names of the largest cosine among those that were offered; of equal ones, to rounding, any."""
 
     def __init__(self, query: NDArray, count: int) -> None:
         self.query = unit(np.asarray(query, np.float32)[None])[0]
