@@ -76,8 +76,10 @@ class Peer:
         return getattr(self.encoder, name)
 
     def encode(self, posts: Any) -> np.ndarray:
-        """Float32 [N, H], of the texts alone."""
-        vectors: np.ndarray = self.peer.encode(posts.texts, batch_size=len(posts), show_progress_bar=False)
+        """Float32 [N, H], of the texts alone; in batches of the size that suits ours and it best on a CPU."""
+        from ntulm.serving.batcher import CPU_BATCH
+
+        vectors: np.ndarray = self.peer.encode(posts.texts, batch_size=CPU_BATCH, show_progress_bar=False)
         return vectors
 
 

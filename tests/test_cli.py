@@ -74,12 +74,18 @@ def test_a_stage_outside_a_project_says_what_to_do(tmp_path):
     assert "ntulm configure RECIPE" in done.stderr
 
 
-def test_a_command_of_the_pipeline_says_how_to_install_it(tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "package", "extra"),
+    [(["corpus"], "pydantic", "pipeline"), (["serve", "--model", "."], "uvicorn", "serve")],
+)
+def test_a_command_says_how_to_install_what_it_needs(tmp_path, arguments, package, extra):
     """As after `pip install ntulm`, which only reads models."""
-    code = "import sys; sys.modules['pydantic'] = None; sys.argv[1:] = ['corpus']; from ntulm.cli import main; main()"
+    code = (
+        f"import sys; sys.modules[{package!r}] = None; sys.argv[1:] = {arguments}; from ntulm.cli import main; main()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "pydantic is not installed; `pip install 'ntulm[pipeline]'`" in done.stderr
+    assert f"{package} is not installed; `pip install 'ntulm[{extra}]'`" in done.stderr
 
 
 def test_a_missing_module_of_our_own_is_shown_in_full(monkeypatch):

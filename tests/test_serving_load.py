@@ -15,7 +15,7 @@ from running_server import WAIT, running, until
 import ntulm
 from ntulm.embeddings.table import EmbeddingTable, write_table
 from ntulm.inference.version import version_of
-from ntulm.serving.batcher import spread
+from ntulm.serving.batcher import CPU_BATCH, spread
 from ntulm.serving.limits import USUAL
 
 KEY = "a key that nobody knows"
@@ -76,7 +76,7 @@ def test_requests_that_wait_are_encoded_together(directory, model):
 def test_a_batch_is_spread_over_the_cores(model, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     sizes = [spread(model.encoder, posts).batch_size for posts in (1, 4, 9, 64, 1000)]
-    assert sizes == [1, 1, 3, 16, model.encoder.batch_size]
+    assert sizes == [1, 1, 3, CPU_BATCH, CPU_BATCH]
 
 
 def test_overload_is_503_with_a_time_and_the_server_lives_on(directory):

@@ -106,6 +106,7 @@ def test_a_loaded_model_is_shared_by_clones_and_pickled_as_the_name_of_its_direc
     model = ntulm.load(directory)
     vectorizer = NtulmVectorizer(model)
     assert clone(vectorizer).model is model
+    assert repr(vectorizer) == f"NtulmVectorizer(model=ntulm.load({str(directory)!r}))"
     packed = pickle.dumps(vectorizer)
     assert len(packed) < 1000
     np.testing.assert_array_equal(pickle.loads(packed).transform(POSTS), vectorizer.transform(POSTS))

@@ -58,6 +58,9 @@ class Model:
     classifiers: dict[str, Classifier]  # by TASK.DATASET
     directory: Path  # that it was loaded from
 
+    def __repr__(self) -> str:
+        return f"ntulm.load({str(self.directory)!r})"
+
     def __deepcopy__(self, memo: Any) -> Model:
         """The model itself: it does not change, and its weights are not held twice."""
         return self
