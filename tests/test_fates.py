@@ -254,3 +254,11 @@ def test_a_repost_that_only_names_its_original_counts_where_that_is_here(tmp_pat
     ]  # fmt: skip
     names = ("read", "posts", "reposts", "duplicates", "filtered", "left_out", "rejects")
     assert [counts[name] for name in names] == [9, 1, 1, 0, 0, 6, 1]
+
+
+def test_a_repost_without_text_and_without_the_id_of_its_original_is_a_reject(tmp_path):
+    with resolved(tmp_path, repost(1, {"post_id": None}, text=None), post(2)) as (connection, counts):
+        assert connection.execute("SELECT ordinal, reject FROM record WHERE reject IS NOT NULL").fetchall() == [
+            (0, "no text")
+        ]
+        assert (counts["rejects"], counts["posts"], counts["left_out"]) == (1, 1, 0)

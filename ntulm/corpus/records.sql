@@ -41,7 +41,7 @@ WITH content AS (
 ), named_alone AS (
     SELECT
         *,
-        reject IS NULL AND left_out IS NULL AND embeds AND about.post_id <> ''
+        reject IS NULL AND left_out IS NULL AND embeds AND coalesce(about.post_id <> '', false)
             AND NOT coalesce(regexp_matches(text, written_pattern()), false) AS names_original
     FROM readable
 ), lacking AS (
