@@ -34,3 +34,9 @@ def mutated(draw: st.DrawFn, records: list[Any]) -> Any:
         else:
             holder[key] = copy.deepcopy(draw(st.sampled_from(JUNK)))
     return record.get("record")
+
+
+def lines(records: list[Any], fewest: int, most: int) -> st.SearchStrategy[list[Any]]:
+    """Mutated records for the lines of a file, the first no list: a file that begins with one is a JSON array."""
+    drawn = st.lists(mutated(records), min_size=fewest, max_size=most)
+    return drawn.filter(lambda values: not isinstance(values[0], list))

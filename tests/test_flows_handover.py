@@ -96,7 +96,9 @@ def test_the_pipeline_says_which_pool_a_stage_goes_to(machines):
 
 def test_a_stage_runs_there_and_is_restored_here(machines):
     here, there = machines
-    (here.root / "params.yaml").write_text((here.root / "params.yaml").read_text().replace("seed: 0", "seed: 7"))
+    (here.root / "params.yaml").write_text(
+        (here.root / "params.yaml").read_text().replace("seed: 0 # draws", "seed: 7 # draws")
+    )
     assert restore("pretrain@0", here, print) is None
     assert run_handed_over("pretrain@0", packed(here), there, print) is Outcome.RAN
     assert restore("pretrain@0", here, print, "--pull") is Outcome.RESTORED

@@ -9,7 +9,6 @@ import exports
 import hostile
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ntulm.corpus.sources import bluesky
 from ntulm.corpus.sources.export import File
@@ -335,7 +334,7 @@ KNOWN = [
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.lists(hostile.mutated(KNOWN), min_size=40, max_size=80))
+@given(hostile.lines(KNOWN, 40, 80))
 def test_every_record_is_one_row_whatever_it_holds(tmp_path_factory, records):
     found = rows(tmp_path_factory.mktemp("hostile"), *records)
     assert [row["line"] for row in found] == list(range(1, len(records) + 1))
