@@ -318,9 +318,12 @@ def archive(path: Path, address: str) -> Path:
     path.mkdir()
     actor = {"@context": CONTEXT, "id": address, "type": "Person", "preferredUsername": "Ann", "outbox": "outbox.json"}
     (path / "actor.json").write_text(json.dumps(actor))
-    (path / "outbox.json").write_text(json.dumps({**note(1, attributedTo=address), "actor": address}) + "\n")
-    (path / "likes.json").write_text(f'"{BOBS}/statuses/9"\n')
-    (path / "bookmarks.json").write_text(f'"{BOBS}/statuses/9"\n')
+    liked = f"{BOBS}/statuses/9"
+    for name, items in (
+        ("outbox", [{**note(1, attributedTo=address), "actor": address}]), ("likes", [liked]), ("bookmarks", [liked])
+    ):  # fmt: skip
+        page = {"@context": CONTEXT, "id": f"{name}.json", "type": "OrderedCollection", "orderedItems": items}
+        (path / f"{name}.json").write_text(json.dumps(page, indent=1))
     return path
 
 

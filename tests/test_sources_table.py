@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from ntulm.corpus.config import TableMapping
 from ntulm.corpus.records import read_export
+from ntulm.corpus.sources import content, lines, table_values
 from ntulm.corpus.sources import formats as sources
-from ntulm.corpus.sources import lines, table_values
 from ntulm.corpus.sources.csv_records import OPEN_QUOTE
 from ntulm.corpus.sources.export import File
 from ntulm.errors import UserError
@@ -286,11 +286,11 @@ def test_a_header_in_brackets_is_no_array(tmp_path):
     assert exports.detect(tmp_path) == "table"
 
 
-def test_objects_of_the_second_version_of_the_api_are_a_table(tmp_path):
+def test_objects_of_the_second_version_of_the_api_are_no_table(tmp_path):
     (tmp_path / "a").write_bytes(
         json_lines({"id": "1", "text": "hi", "author_id": "7", "created_at": "2020-01-01T00:00:00Z", "entities": {}})
     )
-    assert exports.detect(tmp_path) == "table"
+    assert exports.detect(tmp_path) == "twitter_v2"
 
 
 @pytest.mark.parametrize("time_format", ["%Q", "%"])
@@ -550,7 +550,7 @@ def test_texts_of_several_lines_are_texts(tmp_path, text):
 
 def test_a_record_over_the_border_of_two_blocks_is_found_again(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "BLOCK_BYTES", 64)
-    monkeypatch.setattr(lines, "READ_BYTES", 16)
+    monkeypatch.setattr(content, "READ_BYTES", 16)
     body = [*(f"a,t{number},2015-01-01" for number in range(40)), 'ann,"open,2015-01-01']
     body += [*(f"b,t{number},2015-01-01" for number in range(40)), 'ann,"two', 'lines",2015-01-01', 'b,"open']
     found = rows(csv_file(tmp_path / "a", "author,text,time", *body))

@@ -27,6 +27,8 @@ HEAD = "# Written by `ntulm init`, and anew by the next one: it belongs to the i
 CODE = "ntulm/"  # how deps on code begin
 HASHED = (".py", ".sql", ".json", ".html", ".yaml")
 RECIPE, WORLD = "quickstart", "worlds/quickstart.yaml"
+FORGET = "forget.txt"  # `corpus.forget` of every recipe; an empty list, since the stage corpus depends on it
+FORGET_HEAD = "# Who and what is not read again: `author NAME` or `post ID`, one per line. `ntulm forget` adds to it.\n"
 IGNORED = ("__pycache__/", "/params.yaml.old", "/monitoring/", "/dvc_plots/", "*.parts/")
 GIT, DVC = "git", "dvc"
 
@@ -52,6 +54,8 @@ def run(folder: Path) -> None:
         write(params, configured(RECIPE, []))
     if not (folder / WORLD).exists():
         write(folder / WORLD, packaged("world.yaml"))
+    if not (folder / FORGET).exists():
+        write(folder / FORGET, FORGET_HEAD)
     if not (folder / ".gitignore").exists():
         write(folder / ".gitignore", "".join(f"{line}\n" for line in IGNORED))
     initialise(folder, commands)
