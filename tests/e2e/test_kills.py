@@ -12,10 +12,12 @@ import time
 import psutil
 import pytest
 from conftest import local, processes_in
-from test_end_to_end import call, metrics
+from ruamel.yaml import YAML
+from test_end_to_end import ROOT, call, metrics
 
 MOMENT = random.Random(3)
 LATEST_SECONDS = 12.0
+STAGES = set(YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"])
 
 
 @pytest.fixture(autouse=True)
@@ -33,33 +35,46 @@ def start(api, changes):
     return run
 
 
-def matching(project, word):
-    """The processes in the project whose command line has the word."""
+def running(words):
+    """Whether a command line has these words."""
+    return lambda command: words in " ".join(command)
+
+
+def is_stage(command):
+    """Whether a command line is that of a stage, and not of a shell around it or another command of ntulm."""
+    return command[1:3] == ["-m", "ntulm"] and len(command) > 3 and command[3] in STAGES
+
+
+DVC = running("dvc --wait-for-lock repro")
+
+
+def matching(project, wanted):
+    """The processes in the project with such a command line."""
     found = []
     for process in processes_in(project):
         try:
-            if word in " ".join(process.cmdline()):
+            if wanted(process.cmdline()):
                 found.append(process)
         except psutil.NoSuchProcess:
             continue
     return found
 
 
-def wait_for(project, word, patience=90.0):
+def wait_for(project, wanted, patience=90.0):
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
-        found = matching(project, word)
+        found = matching(project, wanted)
         if found:
             return found
         time.sleep(0.1)
-    raise AssertionError(f"no {word} process started")
+    raise AssertionError("no such process started")
 
 
-def wait_until_none(project, word, patience=30.0):
+def wait_until_none(project, wanted, patience=30.0):
     deadline = time.monotonic() + patience
-    while time.monotonic() < deadline and matching(project, word):
+    while time.monotonic() < deadline and matching(project, wanted):
         time.sleep(0.2)
-    assert [process.cmdline() for process in matching(project, word)] == []
+    assert [process.cmdline() for process in matching(project, wanted)] == []
 
 
 def finish_undisturbed(api, project, undisturbed):
@@ -72,43 +87,43 @@ def finish_undisturbed(api, project, undisturbed):
 
 def test_a_killed_flow_takes_its_stage_along(api, project, changes, undisturbed):
     run = start(api, changes)
-    wait_for(project, "dvc --wait-for-lock repro")
+    wait_for(project, DVC)
     time.sleep(MOMENT.uniform(0, LATEST_SECONDS))
-    matching(project, "prefect.engine")[0].kill()
-    wait_until_none(project, "dvc --wait-for-lock repro")
-    wait_until_none(project, "supervisor.py")
+    matching(project, running("prefect.engine"))[0].kill()
+    wait_until_none(project, DVC)
+    wait_until_none(project, running("supervisor.py"))
     assert api.wait(run)["type"] == "CRASHED"
     finish_undisturbed(api, project, undisturbed)
 
 
 def test_a_killed_stage_fails_its_run_with_the_reason(api, project, changes, undisturbed):
     run = start(api, changes)
-    wait_for(project, "dvc --wait-for-lock repro")
+    wait_for(project, DVC)
     time.sleep(MOMENT.uniform(0, LATEST_SECONDS))
-    wait_for(project, "bin/ntulm")[0].kill()
+    wait_for(project, is_stage)[0].kill()
     state = api.wait(run)
     assert state["type"] == "FAILED"
     assert "killed by signal 9 (SIGKILL)" in state["message"]
-    wait_until_none(project, "bin/ntulm")
+    wait_until_none(project, is_stage)
     finish_undisturbed(api, project, undisturbed)
 
 
 def test_a_killed_dvc_leaves_no_stage_behind(api, project, changes, undisturbed):
     run = start(api, changes)
-    stage = wait_for(project, "bin/ntulm")[0]
+    stage = wait_for(project, is_stage)[0]
     os.kill(stage.ppid(), signal.SIGKILL)
     state = api.wait(run)
     assert state["type"] == "FAILED"
     assert "killed by signal 9" in state["message"]
-    wait_until_none(project, "bin/ntulm")
+    wait_until_none(project, is_stage)
     finish_undisturbed(api, project, undisturbed)
 
 
 def test_a_killed_worker_does_not_stop_the_flow(api, project, changes, undisturbed):
     run = start(api, changes)
-    wait_for(project, "dvc --wait-for-lock repro")
+    wait_for(project, DVC)
     time.sleep(MOMENT.uniform(0, LATEST_SECONDS))
-    matching(project, "--pool cpu-pool")[0].kill()
+    matching(project, running("--pool cpu-pool"))[0].kill()
     assert api.wait(run)["type"] == "COMPLETED"
     assert metrics(project) == undisturbed
     local("up", project, 1)  # starts the worker again
@@ -117,12 +132,12 @@ def test_a_killed_worker_does_not_stop_the_flow(api, project, changes, undisturb
 
 def test_cancelling_in_the_ui_ends_the_stage_and_keeps_what_is_done(api, project, changes, undisturbed):
     run = start(api, changes)
-    wait_for(project, "bin/ntulm graph")
+    wait_for(project, lambda command: is_stage(command) and command[3] == "graph")
     body = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
     api.send("POST", f"/flow_runs/{run}/set_state", body)
     assert api.wait(run)["type"] == "CANCELLED"
-    wait_until_none(project, "bin/ntulm")
-    wait_until_none(project, "supervisor.py")
+    wait_until_none(project, is_stage)
+    wait_until_none(project, running("supervisor.py"))
     again, state = api.run("build/build-cpu")
     assert state["type"] == "COMPLETED", api.log(again)[-3000:]
     assert "Stage 'corpus' didn't change" in api.log(again)
