@@ -43,7 +43,8 @@ def nearest(table: EmbeddingTable, row: int, types: Sequence[str], top: int) -> 
     Equal cosines stand in the order of rows.
     """
     found = nearest_ntus(table, table.vectors_of(np.array([row]))[0], types, top, [_name(table, row).decode()])
-    return [Neighbour(*name.split("\0", 1), cosine) for name, cosine in found]
+    named = [(*name.partition("\0"), cosine) for name, cosine in found]
+    return [Neighbour(kind, key, cosine) for kind, _, key, cosine in named]
 
 
 def _name(table: EmbeddingTable, row: int) -> bytes:
