@@ -40,3 +40,15 @@ def lines(records: list[Any], fewest: int, most: int) -> st.SearchStrategy[list[
     """Mutated records for the lines of a file, the first no list: a file that begins with one is a JSON array."""
     drawn = st.lists(mutated(records), min_size=fewest, max_size=most)
     return drawn.filter(lambda values: not isinstance(values[0], list))
+
+
+def check_rows(rows: list[dict[str, Any]], count: int) -> None:
+    """Each of the records is one row: a reject with nothing else, no post to keep, or what it says."""
+    assert [row["line"] for row in rows] == list(range(1, count + 1))
+    for row in rows:
+        said = {key for key, value in row.items() if value is not None and key not in ("file", "line")}
+        assert row["reject"] is None or said == {"reject"}
+        if row["left_out"] is not None:
+            assert row["text"] is None
+            assert not row["is_repost"]
+        assert row["is_favorite"] is None or (row["author"] is not None and row["reposted"]["post_id"] is not None)
