@@ -1,6 +1,6 @@
 """Users under one name each: ids in the place of handles, where the export says which belong together.
 
-Library of `ntulm/corpus/records.py`; people.sql and pseudonyms.sql do the work.
+Library of `ntulm/corpus/records.py`; joined.sql, people.sql and pseudonyms.sql do the work.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class People:
 
 def join(connection: duckdb.DuckDBPyConnection) -> None:
     """Replace handles in `post` and `engagement` by ids, as far as `person` says."""
-    if connection.table("person").limit(1).fetchall():
-        connection.execute((HERE / "people.sql").read_text(encoding="utf-8"))
+    for needed, name in (("person", "joined.sql"), ("joined", "people.sql")):
+        if connection.table(needed).limit(1).fetchall():
+            connection.execute((HERE / name).read_text(encoding="utf-8"))
 
 
 def hide(connection: duckdb.DuckDBPyConnection, pseudonyms: Pseudonyms | None) -> None:

@@ -19,7 +19,7 @@ from ntulm.corpus.sources.documents import document_tables, is_document
 from ntulm.corpus.sources.export import File
 from ntulm.errors import UserError
 
-BLOCK_BYTES = 1 << 24  # text bytes a batch of lines
+BLOCK_BYTES = 1 << 25  # text bytes a batch of lines: planning a query costs as much as a few MB
 MAX_LINE_BYTES = 1 << 24  # no post is longer: a file without line breaks must not fill the memory
 MAX_SIDE_BY_SIDE = 8  # blocks that are worked on at a time, however many cores there are: each takes memory
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
