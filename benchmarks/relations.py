@@ -36,7 +36,7 @@ from ntulm.posts import Posts
 from ntulm.probe import stage as probe
 from ntulm.variants import parse_variant
 
-ROLES = ("mention", "answered", "quoted", "domain", "cashtag", "place", "community")
+ROLES = ("mention", "reply_to", "quoted", "link", "cashtag")
 PAPER = "author+hashtag"
 
 
@@ -47,13 +47,11 @@ class Addition(NamedTuple):
     slot: str = PAPER
 
 
-REPLIED = {"replied": ("author", "answered")}
+REPLIED = {"replied": ("author", "reply_to")}
 QUOTED = {"quoted": ("author", "quoted")}
 MENTIONED = {"mentioned": ("author", "mention")}
-LINKED = {"linked": ("author", "domain"), "linked_with": ("domain", "hashtag")}
+LINKED = {"linked": ("author", "link"), "linked_with": ("link", "hashtag")}
 TRADED = {"traded": ("author", "cashtag"), "traded_with": ("cashtag", "hashtag")}
-POSTED_IN = {"posted_in": ("author", "community")}
-LOCATED = {"located": ("author", "place")}
 ADDITIONS = {
     "the paper's": Addition({}),
     "replied": Addition(REPLIED),
@@ -62,13 +60,11 @@ ADDITIONS = {
     "mentions in the slot": Addition({}, f"{PAPER}+mention"),
     "mentioned, mentions in the slot": Addition(MENTIONED, f"{PAPER}+mention"),
     "linked": Addition(LINKED),
-    "linked, domains in the slot": Addition(LINKED, f"{PAPER}+domain"),
+    "linked, links in the slot": Addition(LINKED, f"{PAPER}+link"),
     "traded": Addition(TRADED),
     "traded, cashtags in the slot": Addition(TRADED, f"{PAPER}+cashtag"),
-    "posted_in, communities in the slot": Addition(POSTED_IN, f"{PAPER}+community"),
-    "located, places in the slot": Addition(LOCATED, f"{PAPER}+place"),
     "all users": Addition(REPLIED | QUOTED | MENTIONED, f"{PAPER}+mention"),
-    "all of these": Addition(REPLIED | QUOTED | MENTIONED | LINKED | TRADED, f"{PAPER}+mention+domain+cashtag"),
+    "all of these": Addition(REPLIED | QUOTED | MENTIONED | LINKED | TRADED, f"{PAPER}+mention+link+cashtag"),
 }
 
 
