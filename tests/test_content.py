@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntulm.corpus.sources import content, formats
+from ntulm.corpus.sources.content import HEAD_BYTES
 from ntulm.corpus.sources.export import File
-from ntulm.corpus.sources.lines import line_tables
+from ntulm.corpus.sources.lines import line_tables, record_tables
 from ntulm.errors import UserError
 from ntulm.printable import printable
 
@@ -222,3 +223,12 @@ def test_a_name_that_is_no_text_is_no_crash(tmp_path: Path) -> None:
         pytest.skip("the file system wants names that are text")
     (batch,) = exports.batches(tmp_path)
     assert pa.Table.from_batches([batch])["file"].to_pylist() == [f"{tmp_path}/caf\\udce9.jsonl"]
+
+
+def test_lines_longer_than_the_beginning_of_a_file_are_lines(tmp_path):
+    pages = [json.dumps({"data": [{"id": str(number), "text": "x" * HEAD_BYTES}]}) for number in range(3)]
+    (tmp_path / "a").write_text("\n".join(pages) + "\n")
+    (table,) = record_tables(File.of(tmp_path / "a"))
+    assert table["content"].to_pylist() == [f"{page}\n" for page in pages]  # as they stand, not taken apart
+    (tmp_path / "b").write_text(json.dumps({"data": [{"id": str(number)} for number in range(20_000)]}))
+    assert sum(len(table) for table in record_tables(File.of(tmp_path / "b"), ("data",))) == 20_000

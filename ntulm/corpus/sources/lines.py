@@ -51,9 +51,18 @@ def record_lines(files: Iterable[File], items: tuple[str, ...] = ()) -> Iterator
 
 def record_tables(file: File, items: tuple[str, ...] = ()) -> Iterator[pa.Table]:
     """The records of a JSON file as `line_tables` gives them: its lines, or what a document holds."""
-    if is_document(head(file, HEAD_BYTES), items):
+    if is_document(_first_line(file), items):
         return document_tables(decompressed(file), str(file), items)
     return line_tables(file)
+
+
+def _first_line(file: File) -> bytes:
+    """The beginning of a file, with the end of its first line: pages of an API are lines of 100 KB and more."""
+    for size in (HEAD_BYTES, HEAD_BYTES << 4, MAX_LINE_BYTES):
+        start = head(file, size)
+        if b"\n" in start or len(start) < size:
+            break
+    return start
 
 
 def line_tables(file: File) -> Iterator[pa.Table]:

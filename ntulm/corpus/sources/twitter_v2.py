@@ -202,13 +202,15 @@ _FOUND = "INSERT INTO known SELECT page, id, TRY(from_json(content, $referred)) 
 _ROWS = """
 WITH joined AS (
     SELECT t.row, p.file, p.line, p.unread, p.left_out, place, tweet, content(tweet, entities) AS own, entities,
-        retweeted, quoted, answered, CASE WHEN place = 0 THEN p.people ELSE [] END AS people,
+        retweeted, quoted, answered, coalesce(named.people, []) AS people,
         list_contains(p.hidden, writer(tweet)) AS hidden,
         CASE WHEN retweeted.text IS NULL THEN r.referred ELSE retweeted END AS original,
         coalesce(writer(quoted), writer(q.referred)) AS quoted_author,
         coalesce(tweet.in_reply_to_user_id, tweet.in_reply_to_user.id, writer(answered), writer(a.referred)) AS reply_to
     FROM tweet t
     JOIN page p USING (page)
+    -- With the first one alone: a join copies what it finds, here all users of the page.
+    LEFT JOIN page named ON named.page = t.page AND t.place = 0
     LEFT JOIN known r ON r.id = retweeted.id AND r.page = t.page
     LEFT JOIN known q ON q.id = quoted.id AND q.page = t.page
     LEFT JOIN known a ON a.id = answered.id AND a.page = t.page
