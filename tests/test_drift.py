@@ -33,7 +33,7 @@ class Params:
     arrivals = CONFIG
 
 
-def seen(count=300, shift=0.0, labels=("a", "b"), seed=0) -> Seen:
+def seen(count=120, shift=0.0, labels=("a", "b"), seed=0) -> Seen:
     random = np.random.default_rng(seed)
     vectors = random.standard_normal((count, 8)).astype(np.float32) + np.float32(shift)
     return Seen(vectors, {NAME: [str(label) for label in random.choice(labels, count)]})
@@ -59,7 +59,7 @@ def test_each_kind_of_drift_is_told(arriving, failing):
 
 
 def test_a_classifier_that_only_one_side_knows_is_left_out():
-    _, found = drift.examine(CONFIG, seen(), Seen(seen(seed=1).vectors, {"other": ["x"] * 300}))
+    _, found = drift.examine(CONFIG, seen(), Seen(seen(seed=1).vectors, {"other": ["x"] * 120}))
     assert [row["check"] for row in found] == ["drift of vectors"]
 
 
