@@ -33,6 +33,7 @@ from flows.states import DRIFTED, NAMES, REFUSED
 URL, FORM, LATE = "NTULM_ALERT_URL", "NTULM_ALERT_FORM", "NTULM_ALERT_LATE"
 NOBODY = "none"
 TEN_MINUTES = "600"  # as long as a build waits for a worker (NTULM_WORKER_PATIENCE)
+SHORTEST = timedelta(seconds=10)  # of what Prefect lets an automation wait for
 BLOCK = "ntulm-alerts"
 ENDED_BADLY, STUCK = "somebody is told of runs that end badly", "somebody is told of runs that no worker takes"
 SLACK, JSON, APPRISE = "slack", "json", "apprise"
@@ -166,7 +167,7 @@ async def register(client: PrefectClient, environment: Mapping[str, str]) -> str
     """Create, update or take away block and automations; say in words who is told.
 
     Raises:
-        ServiceError: the address in the environment is none.
+        ServiceError: the address in the environment is none, or the number of seconds.
     """
     receiver = Receiver.of(environment)
     if receiver is None:
@@ -175,10 +176,26 @@ async def register(client: PrefectClient, environment: Mapping[str, str]) -> str
             return f"nobody ({URL}={NOBODY})"
         there = [name for name in (ENDED_BADLY, STUCK) if await named(client, name)]
         return "as registered before" if there else f"nobody; {URL} says who"
+    late = patience(environment.get(LATE, TEN_MINUTES))
     document = await receiver.block().asave(BLOCK, overwrite=True, client=client)
-    for automation in automations(receiver, document, timedelta(seconds=float(environment.get(LATE, TEN_MINUTES)))):
+    for automation in automations(receiver, document, late):
         await ensure(client, automation)
     return f"{receiver.host}, as {receiver.form}"
+
+
+def patience(seconds: str) -> timedelta:
+    """How long a run may wait for a worker.
+
+    Raises:
+        ServiceError: no number, or less than Prefect takes.
+    """
+    try:
+        found = timedelta(seconds=float(seconds))
+    except (ValueError, OverflowError):
+        found = timedelta(0)
+    if found < SHORTEST:
+        raise ServiceError(f"{LATE}={seconds}: expected seconds, {SHORTEST.total_seconds():.0f} at least")
+    return found
 
 
 async def ensure(client: PrefectClient, automation: AutomationCore) -> None:

@@ -163,6 +163,67 @@ def test_a_wrong_address_is_told_without_showing_it(url, form, said):
     assert "secret" not in str(caught.value)
 
 
+class Client:
+    """As much of Prefect's client as the registration asks for."""
+
+    def __init__(self):
+        self.automations: dict = {}
+        self.blocks: dict = {}
+
+    async def read_automations_by_name(self, name):
+        return [SimpleNamespace(id=key, name=one.name) for key, one in self.automations.items() if one.name == name]
+
+    async def create_automation(self, automation):
+        self.automations[uuid4()] = automation
+
+    async def update_automation(self, key, automation):
+        self.automations[key] = automation
+
+    async def delete_automation(self, key):
+        del self.automations[key]
+
+    async def read_block_documents(self):
+        return [SimpleNamespace(id=key, name=name) for key, name in self.blocks.items()]
+
+    async def delete_block_document(self, key):
+        del self.blocks[key]
+
+
+def test_a_registration_makes_one_of_each_keeps_them_and_takes_them_away(monkeypatch):
+    client, document = Client(), uuid4()
+
+    async def save(block, name, overwrite, client):
+        assert overwrite
+        client.blocks[document] = name
+        return document
+
+    monkeypatch.setattr(alerts.Webhook, "asave", save)
+
+    def register(**settings):
+        said = asyncio.run(alerts.register(client, settings))
+        return said, sorted(one.name for one in client.automations.values())
+
+    both = [ENDED_BADLY, STUCK]
+    assert register() == ("nobody; NTULM_ALERT_URL says who", [])
+    assert register(NTULM_ALERT_URL="https://example.org/x") == ("example.org, as json", both)
+    first = set(client.automations)
+    assert register() == ("as registered before", both)
+    again = {"NTULM_ALERT_URL": "https://example.org/x", "NTULM_ALERT_FORM": "slack", "NTULM_ALERT_LATE": "30"}
+    assert register(**again) == ("example.org, as slack", both)
+    assert set(client.automations) == first
+    late = next(one for one in client.automations.values() if one.name == STUCK)
+    assert late.trigger.within == timedelta(seconds=30)
+    assert late.actions[0].block_document_id == document
+    assert register(NTULM_ALERT_URL="none") == ("nobody (NTULM_ALERT_URL=none)", [])
+    assert client.blocks == {}
+
+
+@pytest.mark.parametrize("seconds", ["9", "soon", "nan", "inf", "-60"])
+def test_a_patience_that_prefect_does_not_take_is_told(seconds):
+    with pytest.raises(ServiceError, match=f"NTULM_ALERT_LATE={seconds}: expected seconds, 10 at least"):
+        alerts.patience(seconds)
+
+
 def test_the_address_is_a_secret_of_the_block():
     for url in ("https://example.org/secret", "mailto://127.0.0.1:9?from=a@example.org&to=secret@example.org"):
         assert "secret" not in repr(receiver(url).block())
