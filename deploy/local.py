@@ -24,7 +24,8 @@ from deploy.services import Service
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".prefect"
 SITE = HOME / "site"
-SERVED = {"reports": ROOT / "reports", "check": ROOT / "data/check"}  # what the report server shows, nothing else
+# What the report server shows, nothing else.
+SERVED = {"reports": ROOT / "reports", "check": ROOT / "data/check", "drift": ROOT / "data/drift"}
 HOST = "127.0.0.1"
 START_SECONDS = 180
 KINDS = ["cpu", "gpu"]  # of pools, and of the workers that `up` starts
@@ -56,11 +57,11 @@ def up() -> None:
     wait_for_server(server)
     from deploy.registration import register  # reads Prefect's settings, so only now
 
-    asyncio.run(register(ROOT, environment))
+    told = asyncio.run(register(ROOT, environment))
     for worker in workers:
         services.start(worker, HOME, ROOT, environment)
     print(f"UI       http://{HOST}:{port()}\nreports  http://{HOST}:{port() + 1}")
-    print(f"logs     {HOME.name}/logs\nstop     make down")
+    print(f"alerts   {told}\nlogs     {HOME.name}/logs\nstop     make down")
 
 
 def link_site() -> None:
@@ -112,6 +113,7 @@ def local_environment() -> dict[str, str]:
         "NTULM_WORKSPACE": str(ROOT),
         "NTULM_REPORTS_ADDRESS": f"http://{HOST}:{port() + 1}/reports",
         "NTULM_CHECKS_ADDRESS": f"http://{HOST}:{port() + 1}/check",
+        "NTULM_DRIFT_ADDRESS": f"http://{HOST}:{port() + 1}/drift",
         "PREFECT_HOME": str(HOME),
         "PREFECT_PROFILES_PATH": str(HOME / "profiles.toml"),
         "PREFECT_API_URL": f"http://{HOST}:{port()}/api",

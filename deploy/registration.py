@@ -1,9 +1,10 @@
-"""Register with a running Prefect server what the project needs: pools, deployments of `prefect.yaml`, an automation.
+"""Register with a running Prefect server what the project needs: pools, deployments of `prefect.yaml`, automations.
 
     python -m deploy.registration    # in the root of the project; the server is PREFECT_API_URL
 
 NTULM_POOL_TYPE is the type of the pools: process (the default), docker or kubernetes, with the template that
 `deploy/templates/` has for it. A pool that is there keeps its type.
+NTULM_ALERT_URL says who is told when something goes wrong (`deploy/alerts.py`).
 
 `prefect deploy` to a pool that does not exist prints a notice and goes on, so the pools come first, and the
 deployments are asked for afterwards.
@@ -28,7 +29,9 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from ruamel.yaml import YAML
 
+from deploy import alerts
 from deploy.services import ServiceError
+from flows.states import NAMES
 
 DEPLOYMENTS = Path("deploy/prefect.yaml")
 TEMPLATES = Path("deploy/templates")
@@ -37,25 +40,30 @@ AUTOMATION = "runs of dead machines are crashed"
 SILENCE = "NTULM_SILENCE"  # seconds without a heartbeat after which a run counts as dead
 FOUR_LOST_BEATS = "150"  # workers have their runs beat every 30 s (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)
 HEARTBEAT = "prefect.flow-run.heartbeat"
-ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+ENDED = {
+    f"prefect.flow-run.{state}"
+    for state in ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", *NAMES)  # and how our flows call them
+}
 POOLS: dict[str, int | None] = {"cpu-pool": None, "gpu-pool": 1}  # one GPU runs one job
 
 
-async def register(root: Path, environment: Mapping[str, str]) -> None:
-    """Create or update pools, deployments and the automation.
+async def register(root: Path, environment: Mapping[str, str]) -> str:
+    """Create or update pools, deployments and automations; say who is told when something goes wrong.
 
     Raises:
-        ServiceError: a deployment of `prefect.yaml` is not there afterwards.
+        ServiceError: a deployment of `prefect.yaml` is not there afterwards, or an address of alerts is none.
     """
     async with get_client() as client:
         for name, limit in POOLS.items():
             await ensure_pool(client, name, limit, environment.get(POOL_TYPE, "process"), root)
-        await ensure_automation(client, timedelta(seconds=float(environment.get(SILENCE, FOUR_LOST_BEATS))))
+        await alerts.ensure(client, heartbeats(timedelta(seconds=float(environment.get(SILENCE, FOUR_LOST_BEATS)))))
+        told = await alerts.register(client, environment)
         deploy(root, environment)
         registered = {deployment.name for deployment in await client.read_deployments()}
     missing = set(deployment_names(root)) - registered
     if missing:
         raise ServiceError(f"{DEPLOYMENTS}: not registered: {', '.join(sorted(missing))}")
+    return told
 
 
 async def ensure_pool(client: PrefectClient, name: str, limit: int | None, kind: str, root: Path) -> None:
@@ -93,10 +101,10 @@ def pool_template(root: Path, name: str, kind: str) -> dict[str, Any]:
     return template
 
 
-async def ensure_automation(client: PrefectClient, silence: timedelta) -> None:
-    """Create or update the automation that ends what a dead machine left Running: a flow whose heartbeats stop."""
+def heartbeats(silence: timedelta) -> AutomationCore:
+    """The automation that ends what a dead machine left Running: a flow whose heartbeats stop."""
     message = f"no heartbeat for {silence.total_seconds():.0f} s: its machine died, or was cut off"
-    automation = AutomationCore(
+    return AutomationCore(
         name=AUTOMATION,
         description="A flow run that has sent heartbeats and then none: its machine died, or its process hangs.",
         trigger=EventTrigger(
@@ -117,11 +125,6 @@ async def ensure_automation(client: PrefectClient, silence: timedelta) -> None:
             )
         ],
     )
-    known = [item for item in await client.read_automations_by_name(AUTOMATION) if item.name == AUTOMATION]
-    if known:
-        await client.update_automation(known[0].id, automation)
-    else:
-        await client.create_automation(automation)
 
 
 def deploy(root: Path, environment: Mapping[str, str]) -> None:
@@ -141,6 +144,6 @@ def deployment_names(root: Path) -> list[str]:
 
 if __name__ == "__main__":
     try:
-        asyncio.run(register(Path.cwd(), os.environ))
+        print(f"alerts: {asyncio.run(register(Path.cwd(), os.environ))}")
     except ServiceError as error:
         sys.exit(f"error: {error}")

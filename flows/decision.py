@@ -1,6 +1,7 @@
-"""What `retrain` and `monitor` decided, in words, for people: Prefect artifacts beside the results of `build`.
+"""What `retrain`, `monitor` and `embed` decided or did, for people: Prefect artifacts beside the results of `build`.
 
-Reads what `ntulm check` and `ntulm challenge` wrote. Only figures and names of checks and data sets stand in it.
+Reads what `ntulm check`, `drift`, `challenge` and `arrivals` wrote. Only figures and names of checks, data sets and
+classifiers stand in it.
 """
 
 import json
@@ -12,20 +13,54 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from flows.workspace import Workspace
 
-CHECKS = Path("data/check/checks.json")
-PAGE = Path("data/check/checks.html")
+CHECK, DRIFT = Path("data/check"), Path("data/drift")
 CHALLENGE = Path("data/challenge/challenge.json")
+ARRIVALS = Path("data/arrivals/run.json")
 CHECKS_ADDRESS = "NTULM_CHECKS_ADDRESS"  # where the folder data/check is served
+DRIFT_ADDRESS = "NTULM_DRIFT_ADDRESS"  # where the folder data/drift is served
 
 
 def publish_checks(workspace: Workspace) -> None:
     """Show the checks as a table and link to the Evidently page; nothing where the checks did not come that far."""
-    if not (workspace.root / CHECKS).is_file():
+    _publish(
+        workspace.root / CHECK, "checks", CHECKS_ADDRESS, "Arriving posts against the training window in production"
+    )
+
+
+def publish_drift(workspace: Workspace) -> None:
+    """Show the drift of vectors and labels, as the checks."""
+    _publish(workspace.root / DRIFT, "drift", DRIFT_ADDRESS, "Arriving posts as the model in production sees them")
+
+
+def _publish(folder: Path, name: str, served: str, description: str) -> None:
+    rows, page = folder / f"{name}.json", folder / f"{name}.html"
+    if not rows.is_file():
         return
-    rows = json.loads((workspace.root / CHECKS).read_text(encoding="utf-8"))
-    create_table_artifact(rows, key="checks", description="Arriving posts against the training window in production")
-    address = os.environ.get(CHECKS_ADDRESS, (workspace.root / PAGE.parent).as_uri()).rstrip("/")
-    create_link_artifact(f"{address}/{PAGE.name}", link_text="arriving posts (Evidently)", key="checks-page")
+    create_table_artifact(json.loads(rows.read_text(encoding="utf-8")), key=name, description=description)
+    address = os.environ.get(served, folder.as_uri()).rstrip("/")
+    create_link_artifact(
+        f"{address}/{page.name}", link_text=f"{name} of arriving posts (Evidently)", key=f"{name}-page"
+    )
+
+
+def read_arrivals(root: Path) -> dict[str, Any]:
+    """What `ntulm arrivals` did."""
+    done: dict[str, Any] = json.loads((root / ARRIVALS).read_text(encoding="utf-8"))
+    return done
+
+
+def publish_arrivals(done: dict[str, Any], version: str) -> None:
+    """Show what was embedded and labelled, in posts."""
+    rows = [
+        ("new", done["embedded"]),
+        ("embedded anew after a promotion", done["backlog"]),
+        ("left to be embedded anew", done["backlog_left"]),
+        ("of earlier versions, no longer among the exports", done["gone"]),
+        (f"stored under {version}", done["stored"]),
+        *((f"labelled now: {name}", count) for name, count in done["labelled"].items()),
+    ]
+    table = [{"posts": name, "number": count} for name, count in rows]
+    create_table_artifact(table, key="arrivals", description=f"Arriving posts as {version} sees them")
 
 
 def publish_decision(decision: str) -> None:

@@ -13,18 +13,19 @@ from typing import Any
 
 from prefect import State, flow, get_run_logger
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
 from flows.artifacts import publish_results
 from flows.build import run_pipeline
 from flows.champion import fetch
 from flows.decision import publish_challenge, publish_decision, read_challenge
 from flows.failure import CommandError
-from flows.monitor import refusal
+from flows.monitor import checked
 from flows.parameters import AS_IT_STANDS, Change, Recipe, SideBySide
 from flows.pipeline import has_remote, read_pipeline
 from flows.registry import Version, production, promote
 from flows.stage import StageError
+from flows.states import quiet, refused
 from flows.workspace import Workspace, dvc, ntulm, open_workspace
 
 FIRST_STAGE = "corpus"  # what has to run before arriving posts can be checked
@@ -32,10 +33,17 @@ FIRST_STAGE = "corpus"  # what has to run before arriving posts can be checked
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of the new posts, in words, and whether somebody should look at it."""
+    """What became of the new posts, in words, and whether somebody should look at it, or nobody need to."""
 
     words: str
     alarm: bool = False
+    quiet: bool = False
+
+    def state(self) -> State[Any]:
+        """How the run ends."""
+        if self.alarm:
+            return refused(self.words)
+        return quiet(self.words) if self.quiet else Completed(message=self.words)
 
 
 @flow(persist_result=False)  # DVC caches results; Prefect does not
@@ -63,7 +71,7 @@ def retrain(
         except (CommandError, StageError) as failure:
             decision = Decision(f"refused: {failure}; {stays(champion)}", alarm=True)
     publish_decision(decision.words)
-    return Failed(message=decision.words) if decision.alarm else Completed(message=decision.words)
+    return decision.state()
 
 
 def decided(workspace: Workspace, champion: Version | None, side_by_side: int) -> Decision:
@@ -76,9 +84,12 @@ def decided(workspace: Workspace, champion: Version | None, side_by_side: int) -
     pipeline = read_pipeline(workspace.root)
     run_pipeline(pipeline.up_to(FIRST_STAGE), again(workspace), False, side_by_side)
     reference = [] if champion is None else [str(fetch(workspace, champion, logger.info))]
-    reason = refusal(workspace, *reference)
-    if reason:
-        return Decision(f"refused: the arriving posts fail their checks: {reason}; {stays(champion)}", alarm=True)
+    found = checked(workspace, *reference)
+    if found.verdict == "failed":
+        said = f"refused: the arriving posts fail their checks: {found.reason}; {stays(champion)}"
+        return Decision(said, alarm=True)
+    if found.verdict == "quiet":
+        return Decision(f"nothing to train on: {found.reason}; {stays(champion)}", quiet=True)
     run_pipeline(pipeline, again(workspace), False, side_by_side)
     publish_results(workspace.root)
     why = "the first model"

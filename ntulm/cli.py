@@ -38,7 +38,7 @@ Task = Annotated[str, typer.Option(help="A key of the section `tasks` in params.
 HERE = Layout()
 STAGE = "Stages (run by `dvc repro`)"
 USE = "Use a model"
-PRODUCTION = "A model in production (run by the flows `retrain` and `monitor`)"
+PRODUCTION = "A model in production (run by the flows `retrain`, `embed` and `monitor`)"
 IN_PRODUCTION = "A folder laid out like this one, with data/corpus and data/model of the model in production."
 Source = Annotated[
     str,
@@ -55,6 +55,7 @@ Output = Annotated[
 ]
 MODEL = str(HERE.model)
 Project = Annotated[Path | None, typer.Argument(help=IN_PRODUCTION)]
+Exports = Annotated[Path | None, typer.Option(help="Raw exports, instead of the posts of data/corpus.")]
 
 
 def _params() -> "Params":
@@ -259,7 +260,7 @@ def similar(
 @app.command(rich_help_panel=PRODUCTION)
 def check(
     project: Project = None,
-    exports: Annotated[Path | None, typer.Option(help="Raw exports, instead of the posts of data/corpus.")] = None,
+    exports: Exports = None,
 ) -> None:
     """Test the arriving posts against the training window: number, rejects, coverage, drift."""
     params = _params()
@@ -273,6 +274,27 @@ def challenge(project: Annotated[Path, typer.Argument(help=IN_PRODUCTION)]) -> N
     """Compare the model just built with the one in production on the newest labelled posts."""
     params = _params()
     from ntulm.production.challenge import run
+
+    run(params, project, HERE)
+
+
+@app.command(rich_help_panel=PRODUCTION)
+def arrivals(
+    project: Annotated[Path, typer.Argument(help=IN_PRODUCTION)],
+    exports: Exports = None,
+) -> None:
+    """Embed and label the posts that arrive; after a promotion, some of the earlier ones in each run."""
+    params = _params()
+    from ntulm.use.arrivals import run
+
+    run(params, project, exports, HERE)
+
+
+@app.command(rich_help_panel=PRODUCTION)
+def drift(project: Annotated[Path, typer.Argument(help=IN_PRODUCTION)]) -> None:
+    """Test the vectors and labels of arriving posts against those of the posts that the model was measured on."""
+    params = _params()
+    from ntulm.production.drift import run
 
     run(params, project, HERE)
 

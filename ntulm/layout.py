@@ -132,7 +132,7 @@ class Layout:
         """Pages and figures for people."""
         return self.root / "reports"
 
-    # Not of stages: written by `ntulm check`, `ntulm challenge` and `ntulm tune` for whoever decides.
+    # Not of stages: written by `ntulm check`, `challenge`, `arrivals`, `drift` and `tune` for whoever decides.
     @property
     def tune(self) -> Path:
         return self.root / "data/tune"
@@ -144,6 +144,15 @@ class Layout:
     @property
     def challenge(self) -> Path:
         return self.root / "data/challenge"
+
+    @property
+    def arrivals(self) -> Path:
+        """The posts that arrived, as the model in production sees them: vectors and labels."""
+        return self.root / "data/arrivals"
+
+    @property
+    def drift(self) -> Path:
+        return self.root / "data/drift"
 
     @property
     def monitoring(self) -> Path:

@@ -14,7 +14,7 @@ from ntulm.graph.config import Graph
 from ntulm.language_model.config import Adapt, Batches, Encode, Pretrain
 from ntulm.ntus import READABLE, NtuScheme
 from ntulm.probe.config import Probe
-from ntulm.production.config import Challenge, Check
+from ntulm.production.config import Arrivals, Challenge, Check
 from ntulm.report.config import Report
 from ntulm.section import Count, Name, Positive, Range, Section
 from ntulm.tasks.config import Task, TaskName
@@ -170,6 +170,7 @@ class Params(Section):
     report: Report
     check: Check
     challenge: Challenge
+    arrivals: Arrivals
     tune: Tune
 
     @model_validator(mode="after")

@@ -155,13 +155,41 @@ def test_known_is_what_the_champion_knows_by_its_own_scheme(project):
     assert found["posts with a known author"] == "50.0%"
 
 
-def test_nothing_new_is_refused_and_leaves_no_older_result(tmp_path, project):
+def test_nothing_new_is_quiet_and_leaves_no_older_result(tmp_path, project):
     HERE.check.mkdir(parents=True)
     (HERE.check / "checks.json").write_text("[]")
     write_project(HERE, posts(2000), rejects(4))
-    with pytest.raises(UserError, match="new posts: 0"):
+    with pytest.raises(UserError, match="new posts: 0; nothing can be said"):
         check.run(project, Path("champion"), None, HERE)
-    assert not HERE.check.exists()
+    assert [path.name for path in HERE.check.iterdir()] == ["verdict.json"]
+    assert verdict() == "quiet"
+
+
+@pytest.mark.parametrize(
+    ("new", "bad", "expected", "said"),
+    [
+        (20, 9, "quiet", r"new posts: 20; new records that are none: 9; nothing can be said below check\.min_posts"),
+        (20, 90, "failed", "new posts: 20, at least 50 expected; rejected records: 81.8%"),
+        (0, 90, "failed", "new posts: 0; new records that are none: 90; at least 1 expected"),
+    ],
+)
+def test_few_new_records_are_quiet_and_few_posts_among_many_records_are_not(project, new, bad, expected, said):
+    arrived = pa.concat_tables([posts(2000), posts(new, 5000)]) if new else posts(2000)
+    write_project(HERE, arrived, pa.concat_tables([rejects(4), rejects(bad, "new.csv")]))
+    with pytest.raises(UserError, match=said):
+        check.run(project, Path("champion"), None, HERE)
+    assert verdict() == expected
+
+
+def test_few_test_posts_before_there_is_a_model_in_production_are_not_quiet(project):
+    write_project(HERE, posts(1520), rejects(0), train=1500)
+    with pytest.raises(UserError, match="new posts: 20, at least 50 expected"):
+        check.run(project, None, None, HERE)
+    assert verdict() == "failed"
+
+
+def verdict():
+    return json.loads((HERE.check / "verdict.json").read_text())["verdict"]
 
 
 def test_raw_exports_are_read_as_the_corpus_would_be(tmp_path, project):
@@ -171,6 +199,7 @@ def test_raw_exports_are_read_as_the_corpus_would_be(tmp_path, project):
     ]
     (tmp_path / "month.csv").write_text("\n".join(["id,time,text,author", *lines, "broken"]) + "\n")
     check.run(project, Path("champion"), Path("month.csv"), HERE)
+    assert verdict() == "passed"
     found = {record["check"]: record["value"] for record in json.loads((HERE.check / "checks.json").read_text())}
     assert found["new posts"] == "200"
     assert found["rejected records"] == "0.5%"

@@ -26,6 +26,7 @@ YOURS = {
     "ntulm-postgres": "Secret",
     "ntulm-prefect": "Secret",
     "ntulm-serve": "Secret",
+    "ntulm-alerts": "Secret",
 }
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from raw import READING, like, post, repost, written
@@ -16,9 +17,11 @@ from ntulm.files import read_json
 from ntulm.graph import stage as graph
 from ntulm.layout import Layout
 from ntulm.params import Params, check_params
-from ntulm.production.forget import run
+from ntulm.production.forget import ARRIVED, holders, run
+from ntulm.production.kept import Kept
 from ntulm.pseudonyms import VARIABLE, Pseudonyms
 from ntulm.tasks.posts import corpus_posts, with_labels
+from ntulm.text import Reading
 
 KEY = "0123456789abcdef-a-test"
 
@@ -101,8 +104,8 @@ def test_what_still_holds_an_author_is_said(layout, monkeypatch, capsys):
     capsys.readouterr()
     run(own, "Ann", None, layout)
     lines = capsys.readouterr().out.splitlines()
-    holders = {line.split(": ")[1].removeprefix(f"{layout.root}/") for line in lines[1:-1]}
-    assert holders == {
+    found = {line.split(": ")[1].removeprefix(f"{layout.root}/") for line in lines[1:-1]}
+    assert found == {
         "data/corpus/posts.parquet", "data/corpus/engagements.parquet", "data/graph/nodes.parquet", "data/embeddings",
         "data/tasks/t/t.parquet", "data/probe/text/0/t", "data/pretrain/text/0",
     }  # fmt: skip
@@ -140,3 +143,21 @@ def test_hashes_need_pseudonyms(layout, monkeypatch):
     (layout.root / "forget.txt").write_text("author-hash abc\n")
     with pytest.raises(UserError, match=r"corpus.forget: author-hash: without corpus.pseudonyms"):
         written(monkeypatch, layout, rows())
+
+
+def test_what_is_kept_of_arriving_posts_is_said_and_how_it_goes_away(layout):
+    kept = Kept(layout.arrivals)
+    kept.labels.mkdir(parents=True)
+    pq.write_table(pa.table({"post_id": ["7"], "known": [["mention:alice", "hashtag:x"]]}), kept.store)
+    pq.write_table(pa.table({"post_id": ["7"], "known": [True]}), kept.labels / "topic.side.parquet")
+    pq.write_table(pa.table({"post_id": ["7"], "author": ["bob"]}), kept.posts)
+    reading = Reading(True, False, False, True)
+    for kind, name, files in (
+        ("author", "Alice", ["vectors"]),
+        ("author", "bob", ["posts"]),
+        ("post", "7", ["labels/topic.side", "posts", "vectors"]),
+        ("author", "nobody", []),
+    ):
+        said = list(holders(kind, name, reading, layout))
+        last = [f"forget: {layout.arrivals}: {ARRIVED}"] if files else []
+        assert said == [f"forget: {layout.arrivals}/{file}.parquet: 1 rows" for file in files] + last

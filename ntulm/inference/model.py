@@ -117,18 +117,8 @@ class Model:
 
     def label(self, read: Posts, vectors: np.ndarray, task: str) -> list[Prediction]:
         """`predict` for posts that were read and encoded: `vectors` float32 [N, H]."""
-        classifier = self._classifier(task)
-        scores = classifier.scores(vectors)
-        chosen, classes = classifier.chosen(scores), classifier.classes
         known = known_posts(self.table, self.settings.scheme, read.ntus, self.encoder.variant.roles)
-        return [
-            Prediction(
-                labels=[classes[place] for place in np.argsort(-row, kind="stable") if own[place]],
-                probabilities=dict(zip(classes, row.tolist(), strict=True)),
-                known=bool(is_known),
-            )
-            for row, own, is_known in zip(scores, chosen, known, strict=True)
-        ]
+        return predictions(self._classifier(task), vectors, known)
 
     def known(self, posts: Any) -> list[list[Ntu]]:
         """The NTUs of each of N posts that the table knows, whichever of them the variant looks at."""
@@ -157,6 +147,20 @@ class Model:
             if task in (name, short):
                 return self.classifiers[name]
         raise UserError(f"task {task!r}: not in this model; it has {', '.join(self.tasks) or 'no classifier'}")
+
+
+def predictions(classifier: Classifier, vectors: np.ndarray, known: np.ndarray) -> list[Prediction]:
+    """What a classifier says of N posts by their vectors float32 [N, H]; `known` bool [N]: whose NTUs were known."""
+    scores = classifier.scores(vectors)
+    chosen, classes = classifier.chosen(scores), classifier.classes
+    return [
+        Prediction(
+            labels=[classes[place] for place in np.argsort(-row, kind="stable") if own[place]],
+            probabilities=dict(zip(classes, row.tolist(), strict=True)),
+            known=bool(is_known),
+        )
+        for row, own, is_known in zip(scores, chosen, known, strict=True)
+    ]
 
 
 def load(source: str | Path, device: str | None = None) -> Model:

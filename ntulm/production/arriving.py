@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +24,15 @@ from ntulm.corpus.records import Privacy, read_export
 from ntulm.corpus.stage import TABLES, write_table
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
+from ntulm.files import read_json
 from ntulm.layout import Layout
 from ntulm.ntus import FIELDS, NtuScheme, known_posts, ntus_of
-from ntulm.text import bare
+from ntulm.pseudonyms import VARIABLE, from_environment
+from ntulm.text import Reading, bare
 
 if TYPE_CHECKING:
     from ntulm.corpus.config import Corpus
+    from ntulm.params import Params
 
 COLUMNS = ["post_id", "created_at", *FIELDS]
 WORD = re.compile(r"[^\W\d_]+")
@@ -95,6 +98,42 @@ def read_exports(config: Corpus, path: Path) -> Records:
 
 def _with_author(posts: pa.Table, rejects: pa.Table) -> Records:
     return Records(posts.filter(pc.is_valid(posts["author"])), rejects)
+
+
+def found_records(params: Params, exports: Path | None, champion: Layout, layout: Layout) -> Records:
+    """All that lies where posts arrive: the raw exports, or without them `data/corpus`; what `champion` holds as well.
+
+    Raises:
+        UserError: nothing is there, or its users are written otherwise than those of the model in production.
+    """
+    refuse_other_names(params, exports, champion, layout)
+    return read_records(layout) if exports is None else read_exports(params.corpus, exports)
+
+
+def refuse_other_names(params: Params, exports: Path | None, champion: Layout, layout: Layout) -> None:
+    """Names on one side and pseudonyms on the other, or those of two keys, have no post's author in common.
+
+    Raises:
+        UserError: so it is here.
+    """
+    if not champion.reading.is_file():
+        return
+    known = Reading(**read_json(champion.reading))
+    own = known
+    if exports is None and layout.reading.is_file():
+        own = Reading(**read_json(layout.reading))
+    elif exports is not None:
+        fingerprint = from_environment(known).fingerprint if params.corpus.pseudonyms else None
+        own = replace(known, pseudonyms=fingerprint)
+    if own.pseudonyms != known.pseudonyms:
+        raise UserError(
+            f"corpus.pseudonyms: users here have {_names(own)}, those of {champion.root} have {_names(known)}; "
+            f"set corpus.pseudonyms and {VARIABLE} as they were, or build anew"
+        )
+
+
+def _names(reading: Reading) -> str:
+    return "their own names" if reading.pseudonyms is None else f"pseudonyms of the key {reading.pseudonyms}"
 
 
 def posts_per_day(posts: pa.Table) -> tuple[float, int]:

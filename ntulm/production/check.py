@@ -5,8 +5,10 @@ its training window is what the new posts are compared with. New are the posts o
 at PATH, that the corpus in PROJECT does not hold. Without PROJECT, the test posts are compared with the train posts of
 `data/corpus`, and nothing is said of known NTUs.
 
-Writes `data/check/checks.json` and `data/check/checks.html`, and adds the run to the Evidently workspace `monitoring`:
-`evidently ui --workspace monitoring` shows the history. Exits with 1 where a check fails.
+Writes `data/check/checks.json`, `checks.html` and `verdict.json`, and adds the run to the Evidently workspace
+`monitoring`: `evidently ui --workspace monitoring` shows the history. Exits with 1 where a check fails, and where fewer
+than `check.min_posts` records have arrived since the model in production: then nothing is checked, and the verdict is
+`quiet`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import shutil
 os.environ.setdefault("DO_NOT_TRACK", "1")  # read when Evidently is imported
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +33,7 @@ from evidently.tests import gte, lte
 
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
-from ntulm.files import read_json, whole_directory, write_json
+from ntulm.files import whole_directory, write_json
 from ntulm.inference.directory import Settings
 from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme
@@ -40,15 +42,14 @@ from ntulm.production.arriving import (
     POST,
     REJECT,
     Records,
+    found_records,
     frame,
     most_used_words,
     posts_per_day,
-    read_exports,
     read_records,
 )
 from ntulm.production.monitoring import Line, Panel, keep
-from ntulm.pseudonyms import VARIABLE, from_environment
-from ntulm.text import Reading
+from ntulm.production.verdict import write_alone, write_verdict
 
 if TYPE_CHECKING:
     from ntulm.params import Params
@@ -86,25 +87,25 @@ def run(params: Params, project: Path | None, exports: Path | None, layout: Layo
     """Compare, write what was found, and say it.
 
     Raises:
-        UserError: there is nothing new, or a check failed; the message names each with value and limit.
+        UserError: too little is new, or a check failed; the message names each with value and limit.
     """
     check_challenge(params)  # here, because the flow `retrain` builds only after this
     shutil.rmtree(layout.check, ignore_errors=True)  # what an earlier run found must not be taken for this one's
     champion = None if project is None else Layout(project)
     arriving, reference = compared(params, champion, exports, layout)
-    if not len(arriving.posts):
-        raise UserError("new posts: 0; nothing has arrived that the model in production was not trained on")
+    refuse_too_few(params.check, arriving, champion is not None, layout)
     table, scheme = None, params.ntus.scheme
     if champion is not None:  # what its table knows is asked for as it was written
         scheme, table = Settings.read(champion.model).scheme, EmbeddingTable.load(champion.model)
     roles = [role for role in params.evaluate.overlap if role in scheme.of_posts]
     snapshot, checks = examine(params.check, arriving, reference, table, scheme, roles)
+    failed = [line(check) for check in checks if not check["passed"]]
     with whole_directory(layout.check) as directory:
         snapshot.save_html(str(directory / "checks.html"))
         write_json(directory / "checks.json", checks)
+        write_verdict(directory, "failed" if failed else "passed", "; ".join(failed) or "all checks passed")
     keep(snapshot, HISTORY, PANELS, layout)
     print("\n".join(line(check) for check in checks))
-    failed = [line(check) for check in checks if not check["passed"]]
     if failed:
         raise UserError("; ".join(failed))
 
@@ -113,35 +114,26 @@ def compared(params: Params, champion: Layout | None, exports: Path | None, layo
     """The arriving records and the posts of the training window."""
     if champion is None:
         return read_records(layout, "test"), read_records(layout, "train")
-    refuse_other_names(params, exports, champion, layout)
-    found = read_records(layout) if exports is None else read_exports(params.corpus, exports)
+    found = found_records(params, exports, champion, layout)
     return found.without(read_records(champion)), read_records(champion, "train")
 
 
-def refuse_other_names(params: Params, exports: Path | None, champion: Layout, layout: Layout) -> None:
-    """Names on one side and pseudonyms on the other, or those of two keys, have no post's author in common.
+def refuse_too_few(config: Check, arriving: Records, since_production: bool, layout: Layout) -> None:
+    """A quiet day is no failure, but nothing can be said of it; without posts nothing can be said at all.
 
     Raises:
-        UserError: so it is here.
+        UserError: so it is here; the verdict beside it tells the two apart.
     """
-    if not champion.reading.is_file():
+    posts, rejects = len(arriving.posts), len(arriving.rejects)
+    quiet = since_production and posts + rejects < config.min_posts  # many rejects and few posts: something is broken
+    if posts and not quiet:
         return
-    known = Reading(**read_json(champion.reading))
-    own = known
-    if exports is None and layout.reading.is_file():
-        own = Reading(**read_json(layout.reading))
-    elif exports is not None:
-        fingerprint = from_environment(known).fingerprint if params.corpus.pseudonyms else None
-        own = replace(known, pseudonyms=fingerprint)
-    if own.pseudonyms != known.pseudonyms:
-        raise UserError(
-            f"corpus.pseudonyms: users here have {_names(own)}, those of {champion.root} have {_names(known)}; "
-            f"set corpus.pseudonyms and {VARIABLE} as they were, or build anew"
-        )
-
-
-def _names(reading: Reading) -> str:
-    return "their own names" if reading.pseudonyms is None else f"pseudonyms of the key {reading.pseudonyms}"
+    reason = f"new posts: {posts:,}; "
+    if rejects:
+        reason += f"new records that are none: {rejects:,}; "
+    reason += f"nothing can be said below check.min_posts ({config.min_posts:,})" if quiet else "at least 1 expected"
+    write_alone(layout.check, "quiet" if quiet else "failed", reason)
+    raise UserError(reason)
 
 
 def examine(

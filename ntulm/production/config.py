@@ -1,10 +1,10 @@
-"""The sections `check` and `challenge` of params.yaml."""
+"""The sections `check`, `challenge` and `arrivals` of params.yaml."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from ntulm.section import Positive, Rate, Section, Share
+from ntulm.section import Count, Positive, Rate, Section, Share
 
 
 class Check(Section):
@@ -21,3 +21,12 @@ class Check(Section):
 class Challenge(Section):
     tasks: Annotated[list[str], Field(min_length=1)]
     max_loss: Annotated[float, Field(ge=0)]
+
+
+class Arrivals(Section):
+    backlog_per_run: Count
+    reference_posts: Positive
+    compared_posts: Positive
+    min_posts: Positive
+    max_vector_drift: Share
+    max_label_drift: Share

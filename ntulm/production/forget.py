@@ -33,11 +33,13 @@ COLUMNS = (
     "mentions",
     "user",
     "post_id",
-)  # of Parquet files, that hold users or post ids
+    "known",
+)  # of Parquet files, that hold users or post ids; `known` has users as ROLE:KEY
 REBUILDS = (
     "`dvc repro` builds these anew without it. Then `dvc gc --workspace --cloud` removes every earlier version from "
     "the cache and the remote; promoted models that still hold it have to be replaced by a new one"
 )
+ARRIVED = "not built by `dvc repro`: remove the folder, and the next run of the flow `embed` fills it again without it"
 
 
 def run(params: Params, author: str | None, post: str | None, layout: Layout) -> None:
@@ -82,6 +84,8 @@ def holders(kind: forget.Kind, value: str, reading: Reading, layout: Layout) -> 
     for task in dict.fromkeys(tasks):
         folders = (folder for stage in ("encode", "probe") for folder in sorted(layout.data(stage).glob(f"*/*/{task}")))
         yield from (f"forget: {folder}: made from posts of it" for folder in folders)
+    if any(rows(path, wanted) for path in sorted(layout.arrivals.glob("**/*.parquet"))):
+        yield f"forget: {layout.arrivals}: {ARRIVED}"
     if rows(layout.posts, wanted):
         trained = [folder for folder in (layout.adapt, *sorted(layout.data("pretrain").glob("*/*"))) if folder.is_dir()]
         yield from (f"forget: {folder}: may have been trained on posts of it" for folder in trained)
@@ -114,6 +118,9 @@ def rows(path: Path, wanted: set[str]) -> int:
         return 0
     schema = pq.read_schema(path)
     names = [name for name in (*COLUMNS, "ntus", "key") if name in schema.names]
+    names = [
+        name for name in names if not pa.types.is_boolean(schema.field(name).type)
+    ]  # `known` of labels says whether
     values = pa.array(sorted(wanted), pa.string())
     return sum(_hits(batch, values) for batch in pq.ParquetFile(path).iter_batches(columns=names)) if names else 0
 
@@ -121,15 +128,17 @@ def rows(path: Path, wanted: set[str]) -> int:
 def _hits(batch: pa.RecordBatch, values: pa.Array) -> int:
     held = pa.array([False] * len(batch))
     for name in batch.schema.names:
-        held = pc.or_(held, _holds(batch.column(name), values))
+        held = pc.or_(held, _holds(batch.column(name), values, prefixed=name == "known"))
     return int(pc.sum(held).as_py() or 0)
 
 
-def _holds(column: Any, values: pa.Array) -> pa.Array:
-    """Whether each value, or an item of each list, is one of the values."""
+def _holds(column: Any, values: pa.Array, prefixed: bool = False) -> pa.Array:
+    """Whether each value, or an item of each list, is one of the values; `prefixed` items have a role in front."""
     if not pa.types.is_list(column.type):
         return pc.is_in(column, values)
     items = column.flatten()
+    if prefixed:
+        items = pc.replace_substring_regex(items, "^[^:]*:", "")
     if pa.types.is_struct(items.type):
         items = items.field("key")
     owners = pc.list_parent_indices(column).filter(pc.is_in(items, values))

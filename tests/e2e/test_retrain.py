@@ -191,8 +191,9 @@ def german(text):
     )
 
 
+QUIET = "empty"
 BREAKS = {
-    "empty": (None, emptied, "new posts: 0"),
+    QUIET: (None, emptied, "new posts: 0"),
     "truncated": (None, truncated, BROKEN),
     "without hashtags": (untagged, None, "posts with hashtags: 0.0%"),
     "another language": (german, None, "drift of language"),
@@ -208,8 +209,8 @@ def test_a_broken_month_is_refused_with_the_reason_and_production_stays(name, ar
         damage(path)
     artifacts, state, log = retrain()
     path.unlink()
-    assert state["type"] == "FAILED", f"{state['message']}\n{log[-3000:]}"
-    assert state["message"].startswith("refused: ")
+    assert state["name"] == ("Quiet" if name == QUIET else "Refused"), f"{state['message']}\n{log[-3000:]}"
+    assert state["message"].startswith("nothing to train on: " if name == QUIET else "refused: ")
     assert reason in state["message"]
     assert re.search(r"v2\.0\.0 .*stays in production", artifacts["decision"])
     assert registered(project) == before
@@ -224,10 +225,24 @@ def test_monitor_says_whether_a_month_fits_and_trains_nothing(name, arrived, api
         damage(tmp_path / f"{BROKEN}.csv.gz")
     run = api.start("monitor/monitor", {"exports": str(tmp_path)})
     state = api.wait(run, patience=PATIENCE)
-    assert state["type"] == ("FAILED" if name else "COMPLETED"), f"{state['message']}\n{api.log(run)[-3000:]}"
+    expected = "Completed" if name is None else {QUIET: "Quiet", "truncated": "Failed"}.get(name, "Drifted")
+    assert state["name"] == expected, f"{state['message']}\n{api.log(run)[-3000:]}"
     assert reason in state["message"]
     assert "v2.0.0" in api.artifacts(run)["decision"]
     assert (project / "dvc.lock").read_text() == lock
+
+
+def test_what_arrived_is_embedded_and_labelled_and_monitor_compares_it(arrived, api, project, tmp_path):
+    write_month(tmp_path, BROKEN)
+    first, second = (api.run("embed/embed", {"exports": str(tmp_path)}) for _ in range(2))
+    assert first[1]["name"] == "Completed", f"{first[1]['message']}\n{api.log(first[0])[-3000:]}"
+    assert re.match(r"v2\.0\.0: [\d,]+ new posts, 0 embedded anew; [\d,]+ are stored", first[1]["message"])
+    assert second[1]["name"] == "Quiet"
+    run, state = api.run("monitor/monitor", {"exports": str(tmp_path)})
+    checks = {row["check"] for row in json.loads(api.artifacts(run)["drift"])}
+    assert checks == {"drift of vectors", "drift of labels, hashtag.hashtag"}, (
+        f"{state['message']}\n{api.log(run)[-3000:]}"
+    )
 
 
 def test_the_history_of_checks_is_kept_for_evidently(arrived, project):
