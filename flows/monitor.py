@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from prefect import State, flow, get_run_logger
-from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from ruamel.yaml import YAML
 
 from flows.champion import fetch
 from flows.decision import publish_checks, publish_decision
 from flows.failure import CommandError
+from flows.naming import owner, run_name
 from flows.parameters import Exports
 from flows.registry import production
+from flows.running import main, settled
 from flows.workspace import Workspace, ntulm, open_workspace
 
 
-@flow(persist_result=False)
+@flow(flow_run_name=run_name, persist_result=False)
+@settled
 def monitor(exports: Exports = "") -> State[Any]:
     """Check arriving posts against the training window of the model in production. Fails where a check fails.
 
@@ -29,7 +31,7 @@ def monitor(exports: Exports = "") -> State[Any]:
         exports: A file or folder of raw exports; empty: corpus.path of params.yaml. What production knows is left out.
     """
     logger = get_run_logger()
-    with open_workspace(Path.cwd(), f"flow run {flow_run.get_name()}", logger.info) as workspace:
+    with open_workspace(Path.cwd(), owner(), logger.info) as workspace:
         version = production(workspace.root)
         if version is None:
             raise CommandError("monitor: nothing is in production yet; run `retrain` first")
@@ -58,4 +60,4 @@ def refusal(workspace: Workspace, *arguments: str) -> str | None:
 
 
 if __name__ == "__main__":
-    monitor()
+    main(monitor)
