@@ -1,9 +1,10 @@
 """What is installed here, under which licences, and how it got here: for whoever has to answer for it.
 
-    python -m deploy.audit [FOLDER]    # `make audit`; writes FOLDER/licences.md and FOLDER/sbom.json, build/audit by default
+    python -m deploy.audit [FOLDER]    # `make audit`
 
-Reads the metadata of the installed packages and constraints.txt; asks no network. Ends with exit code 1 where a package
-is under a strong copyleft that nobody accepted, has no known licence, or is of another version than constraints.txt has.
+Writes licences.md and sbom.json into FOLDER, build/audit by default. Reads the metadata of the installed packages and
+constraints.txt; asks no network. Ends with exit code 1 where a package is under a strong copyleft that nobody accepted,
+has no known licence, or is of another version than constraints.txt has.
 """
 
 import json

@@ -4,7 +4,7 @@ The record of a service is `HOME/run/NAME.json`: process id, time of its start, 
 belong to somebody else's process; together with the time of the start it cannot.
 
 A service that is killed leaves its children to run on in sessions of their own (a worker its flow runs, with their
-stages). They are found by a mark in their environment, the path of the record, which all that a service starts inherits.
+stages). They are found by a mark in their environment, the path of the record, which all that it starts inherits.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ import psutil
 
 END_SECONDS = 40.0  # a worker gives its flow runs 30
 SETTLE_SECONDS = 0.5
+POLL_SECONDS = 0.1
 MARK = "NTULM_SERVICE"  # in the environment of all that a service starts
 
 
@@ -106,7 +107,7 @@ def left_behind(service: Service, home: Path) -> list[psutil.Process]:
 
 def _has_mark(process: psutil.Process, mark: str) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark
+        return _runs(process) and process.environ().get(MARK) == mark
     except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):  # ended meanwhile, or somebody else's
         return False
 
@@ -121,9 +122,25 @@ def _parent(process: psutil.Process) -> int | None:
 def _end(first: list[psutil.Process], family: list[psutil.Process]) -> None:
     """Ask the first ones to end, which end the others; kill who is left."""
     _signal(first, psutil.Process.terminate)
-    _, left = psutil.wait_procs(family, timeout=END_SECONDS)
-    _signal(left, psutil.Process.kill)
-    psutil.wait_procs(left, timeout=END_SECONDS)
+    _signal(_left_after(family, END_SECONDS), psutil.Process.kill)
+    _left_after(family, END_SECONDS)
+
+
+def _left_after(family: list[psutil.Process], patience: float) -> list[psutil.Process]:
+    """Who still runs after so many seconds, or at once where nobody does; a zombie does not, whoever has to reap it."""
+    deadline = time.monotonic() + patience
+    left = [process for process in family if _runs(process)]
+    while left and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+        left = [process for process in left if _runs(process)]
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _signal(processes: list[psutil.Process], action: Callable[[psutil.Process], None]) -> None:

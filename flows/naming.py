@@ -1,4 +1,4 @@
-"""What a run is called and tagged in a list: flow, recipe and commit, such as `build stocknet @f4ca41f`; who started it."""
+"""What a run is called in a list, flow, recipe and commit, such as `build stocknet @f4ca41f`; and its tags."""
 
 import re
 import subprocess

@@ -151,7 +151,7 @@ class Layout:
         return self.root / "monitoring"
 
     def studies(self, task: str) -> Path:
-        """The searches of the probes of a task: a journal of Optuna. No output of the stage, like the workspace around it."""
+        """The searches of the probes of a task, a journal of Optuna; no output of the stage, like what is around it."""
         return self.monitoring / "studies" / f"{task}.log"
 
     @property

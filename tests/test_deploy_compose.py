@@ -21,9 +21,9 @@ EXAMPLE = dict(
 )
 TOP_KEYS = {"name", "networks", "services", "volumes"}
 SERVICE_KEYS = {
-    "build", "cap_add", "cap_drop", "command", "depends_on", "deploy", "entrypoint", "environment", "healthcheck", "image", "init",
-    "network_mode", "networks", "ports", "profiles", "restart", "security_opt", "shm_size", "stop_grace_period", "user",
-    "volumes",
+    "build", "cap_add", "cap_drop", "command", "depends_on", "deploy", "entrypoint", "environment", "healthcheck",
+    "image", "init", "network_mode", "networks", "ports", "profiles", "restart", "security_opt", "shm_size",
+    "stop_grace_period", "user", "volumes",
 }  # fmt: skip
 CONDITIONS = {"service_started", "service_healthy", "service_completed_successfully"}
 SECRET = re.compile(r"PASSWORD|AUTH_STRING|SECRET|ACCESS_KEY|_USER$")

@@ -18,6 +18,11 @@ PARENT = (
 )
 
 
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch):
+    monkeypatch.setattr(services, "END_SECONDS", 1.0)
+
+
 @pytest.fixture
 def service(tmp_path):
     service = Service("server", [sys.executable, "-c", PARENT], 0)

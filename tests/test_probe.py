@@ -320,7 +320,7 @@ def test_searches_are_studies_in_one_journal_of_the_task():
 def test_a_journal_changes_no_figure_and_one_that_cannot_be_written_is_told(capsys):
     write_task()
     probe.run(section(), "text", 0, "toy", layout)
-    figures, scores = outcome()
+    figures, _ = outcome()
     files = {path.name: path.read_bytes() for path in layout.scores("text", 0, "toy").rglob("*") if path.is_file()}
     assert capsys.readouterr().err == ""
     layout.studies("toy").unlink()
