@@ -4,10 +4,11 @@
     python deploy/local.py down    # `make down`: end exactly what `up` started, and what of it was left behind
 
 State lives in `.prefect/` in the root of the project, which keeps itself out of git. The database is SQLite there,
-which Prefect itself opens with a write-ahead log and a wait of 60 s for a lock; neither can be set. NTULM_DATABASE is the
-address of a PostgreSQL instead (postgresql+asyncpg://USER:PASSWORD@HOST/NAME). NTULM_PORT moves the UI from 4200; the reports are
-served on the next port. NTULM_WORKERS says which workers run here: "cpu gpu", or "cpu" where the GPU is in another
-machine.
+which Prefect itself opens with a write-ahead log and a wait of 60 s for a lock; neither can be set. NTULM_DATABASE is
+the address of a PostgreSQL instead (postgresql+asyncpg://USER:PASSWORD@HOST/NAME).
+
+NTULM_PORT moves the UI from 4200; the reports are served on the next port. NTULM_WORKERS says which workers run here:
+"cpu gpu", or "cpu" where the GPU is in another machine.
 """
 
 import asyncio

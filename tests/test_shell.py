@@ -68,17 +68,15 @@ def test_dvc_runs_no_command_that_a_name_brings(tmp_path):
     tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"PATH": tools, "DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(ROOT)}
     subprocess.run([dvc, "init", "-q", "--no-scm"], cwd=tmp_path, env=environment, check=True)
-    names = [f"tasks@{name}" for name in HOSTILE]
-    names += [f"pretrain@{variant}-{seed}" for variant in HOSTILE[:4] for seed in (0, "0; touch X")]
+    names = [f"tasks@{name}" for name in HOSTILE[:4]]
+    names += [f"pretrain@{variant}-0" for variant in HOSTILE[:2]] + ["pretrain@text-0; touch X"]
     names += [f"{stage}@text-0-{HOSTILE[0]}" for stage in ("encode", "probe")]
     shells = "import sys; print(sys.argv)"  # in the place of ntulm: what reached it as arguments
     (tmp_path / "ntulm").mkdir()
     (tmp_path / "ntulm/__main__.py").write_text(f"{shells}; sys.exit(sys.argv[1] == 'params')\n")
-    for keep in ((), ("--keep-going",)):
-        done = subprocess.run(
-            [dvc, "repro", *keep, "--", *names], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode != 0
+    command = [dvc, "repro", "--keep-going", "--", *names]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
     assert "touch X" in done.stdout
     assert not (tmp_path / "X").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith("X")] == []
