@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import optuna
@@ -310,6 +311,7 @@ def test_searches_are_studies_in_one_journal_of_the_task():
     assert study.best_params.keys() >= {"learning_rate", "weight_decay", "dropout"}
     assert study.user_attrs["variant"] == "text"
     assert not journal.is_relative_to(layout.data("probe"))
+    shutil.copytree(layout.vectors("text", 0, "toy"), layout.vectors("text", 1, "toy"))
     probe.run(section(), "text", 1, "toy", layout)  # beside the first seed
     probe.run(section(), "text", 0, "toy", layout)  # in the place of the first search
     storage = JournalStorage(JournalFileBackend(str(journal)))
