@@ -29,7 +29,7 @@ SAID = {  # what is wrong, and the words that libraries have for it
     errno.EACCES: ("this user may not read or write it", r"Permission denied"),
     errno.EPERM: ("this user may not read or write it", r"Operation not permitted"),
     errno.EMFILE: ("too many files are open; raise the limit, `ulimit -n`", r"Too many open files"),
-    errno.ENOMEM: ("", r"[Cc]annot allocate memory|can't allocate memory|[Oo]ut of [Mm]emory"),
+    errno.ENOMEM: ("", r"[Cc]annot allocate memory|can't allocate memory|failed to map segment|[Oo]ut of [Mm]emory"),
 }
 LONGEST = 200  # characters of a library's own words
 
@@ -67,7 +67,7 @@ def require_space(folder: Path, size: int, what: str) -> None:
     """
     free = shutil.disk_usage(folder).free
     if free < size:
-        raise UserError(f"{folder}: {what} needs {_megabytes(size)} on the disk, {_megabytes(free)} are free")
+        raise UserError(f"{folder}: {what} needs {_readable(size)} on the disk, {_readable(free)} are free")
 
 
 def reserve(path: Path, size: int) -> None:
@@ -99,7 +99,7 @@ def told(error: BaseException) -> str | None:
         return None
     if number == errno.ENOMEM:
         there = memory()
-        of = f" of {_megabytes(there)}" if there else ""
+        of = f" of {_readable(there)}" if there else ""
         return f"the memory{of} does not suffice{_words(error)}"
     place = getattr(error, "filename", None)
     where = f"{place}: " if place else ""
@@ -161,5 +161,7 @@ def _installed() -> int | None:
         return None
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / GIGABYTE:.1f} GB" if size >= GIGABYTE else f"{-(-size // MEGABYTE)} MB"
+def _readable(size: int) -> str:
+    if size >= GIGABYTE:
+        return f"{size / GIGABYTE:.1f} GB"
+    return f"{size // MEGABYTE} MB" if size >= 10 * MEGABYTE else f"{size // 1000} kB"

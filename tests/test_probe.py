@@ -307,7 +307,8 @@ def test_searches_are_studies_in_one_journal_of_the_task():
     study = optuna.load_study(study_name="toy text seed 0", storage=storage)
     results, _ = first
     assert study.best_value == results["text"]["toy"]["validation"]
-    assert len(study.trials) == results["text"]["toy"]["trials"]
+    trials = len(study.trials)
+    assert trials == results["text"]["toy"]["trials"]
     assert study.best_params.keys() >= {"learning_rate", "weight_decay", "dropout"}
     assert study.user_attrs["variant"] == "text"
     assert not journal.is_relative_to(layout.data("probe"))
@@ -316,7 +317,7 @@ def test_searches_are_studies_in_one_journal_of_the_task():
     probe.run(section(), "text", 0, "toy", layout)  # in the place of the first search
     storage = JournalStorage(JournalFileBackend(str(journal)))
     assert len(optuna.get_all_study_names(storage)) == 6
-    assert len(optuna.load_study(study_name="toy text seed 0", storage=storage).trials) == len(study.trials)
+    assert len(optuna.load_study(study_name="toy text seed 0", storage=storage).trials) == trials
 
 
 def test_a_journal_changes_no_figure_and_one_that_cannot_be_written_is_told(capsys):
