@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, cast
 from uuid import UUID
 
 import httpx
@@ -76,7 +76,7 @@ def _watch(run: UUID, asked: threading.Event, ended: threading.Event) -> None:
 def main(flow: Flow[[], Any]) -> None:
     """Run a flow with its defaults; one line on standard error and exit code 1 where it cannot be run or fails."""
     try:
-        state: State[Any] = flow(return_state=True)
+        state = cast(State[Any], flow(return_state=True))  # our flows are not asynchronous
     except UNREACHABLE as error:
         sys.exit(f"error: {flow.name}: {_without_server(error)}")
     except ValueError as error:  # so Prefect says that no server is named

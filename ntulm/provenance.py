@@ -17,7 +17,11 @@ GIT_SECONDS = 10
 
 def provenance(layout: Layout) -> dict[str, str | dict[str, str]]:
     """`commit`, `recipe` and `parameters` (dotted keys, values in JSON) of a project, as far as they are known."""
-    found = {"commit": _commit(layout), "recipe": _recipe(layout), "parameters": _parameters(layout)}
+    found: dict[str, str | dict[str, str]] = {
+        "commit": _commit(layout),
+        "recipe": _recipe(layout),
+        "parameters": _parameters(layout),
+    }
     return {name: value for name, value in found.items() if value}
 
 

@@ -28,7 +28,7 @@ def test_coverage_is_a_table_of_names_and_percentages():
 
 @pytest.fixture
 def said(monkeypatch):
-    lines = []
+    lines: list[str] = []
     monkeypatch.setattr(artifacts, "get_run_logger", lambda: SimpleNamespace(warning=lines.append))
     monkeypatch.setattr(artifacts, "SECONDS_BETWEEN", 0.01)
     return lines
@@ -57,7 +57,12 @@ def test_a_locked_database_delays_no_stage_and_fails_no_run(monkeypatch, said):
 def test_the_last_state_of_the_progress_arrives(monkeypatch, said):
     sent = []
     artifact = uuid4()
-    monkeypatch.setattr(artifacts, "create_progress_artifact", lambda **values: sent.append(values) or artifact)
+
+    def create(**values):
+        sent.append(values)
+        return artifact
+
+    monkeypatch.setattr(artifacts, "create_progress_artifact", create)
     monkeypatch.setattr(artifacts, "update_progress_artifact", lambda one, **values: sent.append(values | {"of": one}))
     progress = Progress(2)
     time.sleep(0.1)

@@ -2,6 +2,7 @@
 
 import subprocess
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
 
@@ -46,11 +47,16 @@ def test_without_git_and_without_a_recipe_the_flow_is_all_that_is_known(tmp_path
 
 
 def test_who_started_a_run():
-    assert [trigger(True, "id"), trigger(False, "id"), trigger(False, None)] == ["schedule", "request", "shell"]
+    deployment = uuid4()
+    assert [trigger(True, deployment), trigger(False, deployment), trigger(False, None)] == [
+        "schedule",
+        "request",
+        "shell",
+    ]
 
 
 def test_a_run_that_cannot_be_tagged_goes_on(monkeypatch):
-    said = []
+    said: list[str] = []
     run = SimpleNamespace(id="id", tags=["ntulm"], auto_scheduled=True, deployment_id="id")
     monkeypatch.setattr(naming.FlowRunContext, "get", lambda: SimpleNamespace(flow_run=run))
     monkeypatch.setattr(naming.flow_run, "get_parameters", dict)

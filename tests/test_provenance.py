@@ -25,11 +25,12 @@ def project(tmp_path):
 
 def test_commit_recipe_and_parameters(project):
     found = provenance(Layout(project))
-    assert len(found["commit"]) == 40
+    commit = str(found["commit"])
+    assert len(commit) == 40
     assert found["recipe"] == "stocknet"
     assert found["parameters"] == {"run.seeds": "[0, 1]", "corpus.path": '"<b>x"'}
     (project / "dvc.yaml").write_text("stages: {a: {cmd: x}}\n")
-    assert provenance(Layout(project))["commit"] == found["commit"] + "+"
+    assert provenance(Layout(project))["commit"] == commit + "+"
 
 
 def test_what_is_not_known_is_left_out(tmp_path, monkeypatch):

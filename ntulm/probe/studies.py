@@ -39,7 +39,7 @@ def keep_study(study: optuna.Study, name: str, about: Mapping[str, str], journal
         storage = JournalStorage(JournalFileBackend(str(journal)))
         if name in optuna.get_all_study_names(storage):
             optuna.delete_study(study_name=name, storage=storage)
-        kept = optuna.create_study(study_name=name, storage=storage, direction=study.direction.name.lower())
+        kept = optuna.create_study(study_name=name, storage=storage, direction=study.direction)
         for key, value in about.items():
             kept.set_user_attr(key, value)
         kept.add_trials(study.get_trials(deepcopy=False))
