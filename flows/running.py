@@ -39,11 +39,14 @@ def settled(function: Callable[P, State[Any]]) -> Callable[P, State[Any]]:
 
     @functools.wraps(function)
     def run(*arguments: P.args, **values: P.kwargs) -> State[Any]:
+        identity = flow_run.get_id()
+        if identity is None:  # called as a function, without Prefect
+            return function(*arguments, **values)
         asked, ended = threading.Event(), threading.Event()
-        watch = threading.Thread(target=_watch, args=(UUID(flow_run.get_id()), asked, ended), daemon=True)
+        watch = threading.Thread(target=_watch, args=(UUID(identity), asked, ended), daemon=True)
         watch.start()
-        tag_run()
         try:
+            tag_run()
             return function(*arguments, **values)
         except (CommandError, StageError) as failure:
             return Failed(message=str(failure))

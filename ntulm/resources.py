@@ -164,4 +164,4 @@ def _installed() -> int | None:
 def _readable(size: int) -> str:
     if size >= GIGABYTE:
         return f"{size / GIGABYTE:.1f} GB"
-    return f"{size // MEGABYTE} MB" if size >= 10 * MEGABYTE else f"{size // 1000} kB"
+    return f"{size / MEGABYTE:.0f} MB" if size >= 10 * MEGABYTE else f"{size / 1000:.0f} kB"

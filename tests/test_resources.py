@@ -116,8 +116,8 @@ def test_a_file_system_that_reserves_nothing_is_asked_for_its_free_space(tmp_pat
     reserve(tmp_path / "file", 100)
     assert (tmp_path / "file").stat().st_size == 100
     monkeypatch.setattr(resources.shutil, "disk_usage", lambda path: usage(GB, GB, 5_000_000))
-    with pytest.raises(UserError, match=r"file needs 10 MB on the disk, 5000 kB are free"):
-        reserve(tmp_path / "file", 10_000_000)
+    with pytest.raises(UserError, match=r"file needs 20 MB on the disk, 5000 kB are free"):
+        reserve(tmp_path / "file", 20_000_000)
     with pytest.raises(UserError, match=r"the list of edges needs 2.0 GB on the disk, 5000 kB are free"):
         require_space(tmp_path, 2 * GB, "the list of edges")
 
