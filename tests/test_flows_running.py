@@ -110,7 +110,7 @@ def test_a_flow_in_a_shell_without_a_server_ends_in_one_line(settings, reason, t
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
     environment |= {"PREFECT_HOME": str(tmp_path), "PREFECT_CLIENT_MAX_RETRIES": "0", **settings}
     command = [sys.executable, "-m", "flows.monitor"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     lines = (done.stdout + done.stderr).strip().splitlines()
     assert [line.startswith("error: monitor: ") for line in lines] == [True], lines

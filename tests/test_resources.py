@@ -159,7 +159,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_command_line_says_it_in_one_line(fault, tmp_path):
     code = f"import ntulm.cli as cli; {fault}; cli.app = error; cli.main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=600)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert FAULTS[fault] in done.stderr
