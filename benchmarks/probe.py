@@ -74,7 +74,7 @@ def _searched(folder: Path, settings: Probe, fit: Callable[..., probe.Fit]) -> O
     data = problem(folder)
     plain, probe.fit = probe.fit, fit
     started = time.perf_counter()
-    best, _, trials = probe.search(settings, data, 0, "benchmark")
+    best, _, trials, _ = probe.search(settings, data, 0, "benchmark")
     seconds = time.perf_counter() - started
     probe.fit = plain
     epochs = sum(len(trial["epochs"]) for trial in trials)

@@ -1,11 +1,14 @@
 """A private Prefect on this machine: server, report server, two pools, two workers, the deployments. Loopback only.
 
     python deploy/local.py up      # `make up`: start what does not run yet; print the address of the UI
-    python deploy/local.py down    # `make down`: end exactly what `up` started
+    python deploy/local.py down    # `make down`: end exactly what `up` started, and what of it was left behind
 
-State lives in `.prefect/` in the root of the project, which keeps itself out of git. NTULM_PORT moves the UI from 4200;
-the reports are served on the next port. NTULM_WORKERS says which workers run here: "cpu gpu", or "cpu" where the GPU is
-in another machine.
+State lives in `.prefect/` in the root of the project, which keeps itself out of git. The database is SQLite there,
+which Prefect itself opens with a write-ahead log and a wait of 60 s for a lock; neither can be set. NTULM_DATABASE is
+the address of a PostgreSQL instead (postgresql+asyncpg://USER:PASSWORD@HOST/NAME).
+
+NTULM_PORT moves the UI from 4200; the reports are served on the next port. NTULM_WORKERS says which workers run here:
+"cpu gpu", or "cpu" where the GPU is in another machine.
 """
 
 import asyncio
@@ -28,6 +31,8 @@ SITE = HOME / "site"
 SERVED = {"reports": ROOT / "reports", "check": ROOT / "data/check", "drift": ROOT / "data/drift"}
 HOST = "127.0.0.1"
 START_SECONDS = 180
+DATABASE = "NTULM_DATABASE"
+POSTGRES = "postgresql+asyncpg://"
 KINDS = ["cpu", "gpu"]  # of pools, and of the workers that `up` starts
 
 
@@ -73,7 +78,7 @@ def link_site() -> None:
 
 
 def down() -> None:
-    """End the services that `up` started, workers first, with all that they started."""
+    """End the services that `up` started, workers first, and all that they started, killed ones included."""
     for service in reversed(local_services(everything=True)):
         services.end(service, HOME)
 
@@ -105,7 +110,8 @@ def local_services(everything: bool = False) -> list[Service]:
 
 def local_environment() -> dict[str, str]:
     """Ours without any other Prefect's settings, with those of this one."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    others = ("PREFECT", DATABASE)  # the address of the database is the server's, as Prefect's own variable
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     tools = str(Path(sys.executable).parent)
     return kept | {
         "PATH": f"{tools}{os.pathsep}{kept.get('PATH', os.defpath)}",
@@ -117,13 +123,25 @@ def local_environment() -> dict[str, str]:
         "PREFECT_HOME": str(HOME),
         "PREFECT_PROFILES_PATH": str(HOME / "profiles.toml"),
         "PREFECT_API_URL": f"http://{HOST}:{port()}/api",
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{HOME / 'prefect.db'}",
+        "PREFECT_API_DATABASE_CONNECTION_URL": database(),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_CLI_PROMPT": "false",
     }
+
+
+def database() -> str:
+    """Where the server keeps its runs.
+
+    Raises:
+        ServiceError: NTULM_DATABASE is no address of a PostgreSQL.
+    """
+    address = os.environ.get(DATABASE, "")
+    if address and not address.startswith(POSTGRES):
+        raise services.ServiceError(f"{DATABASE}: expected {POSTGRES}USER:PASSWORD@HOST/NAME")  # it may hold a password
+    return address or f"sqlite+aiosqlite:///{HOME / 'prefect.db'}"
 
 
 def wait_for_server(server: Service) -> None:

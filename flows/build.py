@@ -13,18 +13,20 @@ from typing import Any
 
 from prefect import State, flow, get_run_logger
 from prefect.futures import PrefectFuture
-from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.artifacts import Progress, publish_results
 from flows.dispatch import pooled_task
+from flows.naming import owner, run_name
 from flows.parameters import AS_IT_STANDS, WHOLE_PIPELINE, Change, FromStage, Recipe, SideBySide
 from flows.pipeline import Pipeline, has_remote, read_pipeline
+from flows.running import main, settled
 from flows.stage import Outcome, StageError, stage_task
 from flows.workspace import Workspace, ntulm, open_workspace
 
 
-@flow(persist_result=False)  # DVC caches results; Prefect does not
+@flow(flow_run_name=run_name, persist_result=False)  # DVC caches results; Prefect does not
+@settled
 def build(
     recipe: Recipe = AS_IT_STANDS,
     changes: list[Change] = [],  # noqa: B006 (Prefect reads the default for its form)
@@ -50,7 +52,7 @@ def build(
         )
     if changes and recipe == AS_IT_STANDS:
         raise ValueError(f"changes need a recipe to apply to; recipe is {AS_IT_STANDS!r}")
-    with open_workspace(Path.cwd(), f"flow run {flow_run.get_name()}", logger.info) as workspace:
+    with open_workspace(Path.cwd(), owner(), logger.info) as workspace:
         if recipe != AS_IT_STANDS:
             workspace.run(ntulm("configure", recipe, *changes), logger.info)
         if by_pool and not has_remote(workspace.root):
@@ -103,6 +105,7 @@ def run_pipeline(pipeline: Pipeline, workspace: Workspace, force: bool, side_by_
                 failures.append(str(result))
     finally:
         workspace.stop.set()  # nothing runs any more, or this run was cancelled and its stages have to end
+        progress.close()
     if failures:
         raise StageError("; ".join(failures))
     return outcomes
@@ -128,4 +131,4 @@ def summary(outcomes: dict[str, Outcome]) -> str:
 
 
 if __name__ == "__main__":
-    build()
+    main(build)

@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from prefect import State, flow, get_run_logger
-from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.champion import fetch
 from flows.decision import publish_arrivals, read_arrivals
 from flows.monitor import corpus_path
+from flows.naming import owner, run_name
 from flows.parameters import Exports
 from flows.registry import production
+from flows.running import main, settled
 from flows.states import no_model, quiet
 from flows.workspace import ntulm, open_workspace
 
 
-@flow(persist_result=False)
+@flow(flow_run_name=run_name, persist_result=False)
+@settled
 def embed(exports: Exports = "") -> State[Any]:
     """Embed and label the posts that arrived. Ends as Quiet where none did, as NoModel where nothing is in production.
 
@@ -30,7 +32,7 @@ def embed(exports: Exports = "") -> State[Any]:
         exports: A file or folder of raw exports; empty: corpus.path of params.yaml. What production knows is left out.
     """
     logger = get_run_logger()
-    with open_workspace(Path.cwd(), f"flow run {flow_run.get_name()}", logger.info) as workspace:
+    with open_workspace(Path.cwd(), owner(), logger.info) as workspace:
         version = production(workspace.root)
         if version is None:
             return no_model()
@@ -49,4 +51,4 @@ def embed(exports: Exports = "") -> State[Any]:
 
 
 if __name__ == "__main__":
-    embed()
+    main(embed)

@@ -13,21 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from prefect import State, flow, get_run_logger
-from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from ruamel.yaml import YAML
 
 from flows.champion import fetch
 from flows.decision import CHECK, DRIFT, publish_checks, publish_decision, publish_drift
 from flows.failure import CommandError
+from flows.naming import owner, run_name
 from flows.parameters import Exports
 from flows.registry import production
+from flows.running import main, settled
 from flows.states import drifted, no_model, quiet
 from flows.verdict import Verdict, read_verdict
 from flows.workspace import Workspace, ntulm, open_workspace
 
 
-@flow(persist_result=False)
+@flow(flow_run_name=run_name, persist_result=False)
+@settled
 def monitor(exports: Exports = "") -> State[Any]:
     """Compare arriving posts with those of the model in production. Ends as Drifted where a check fails, as Quiet where
     too few have arrived, as NoModel where nothing is in production.
@@ -36,7 +38,7 @@ def monitor(exports: Exports = "") -> State[Any]:
         exports: A file or folder of raw exports; empty: corpus.path of params.yaml. What production knows is left out.
     """
     logger = get_run_logger()
-    with open_workspace(Path.cwd(), f"flow run {flow_run.get_name()}", logger.info) as workspace:
+    with open_workspace(Path.cwd(), owner(), logger.info) as workspace:
         version = production(workspace.root)
         if version is None:
             return no_model()
@@ -106,4 +108,4 @@ def _verdict(workspace: Workspace, folder: Path, *command: str) -> Verdict:
 
 
 if __name__ == "__main__":
-    monitor()
+    main(monitor)

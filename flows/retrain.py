@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import State, flow, get_run_logger
-from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.artifacts import publish_results
@@ -21,9 +20,11 @@ from flows.champion import fetch
 from flows.decision import publish_challenge, publish_decision, read_challenge
 from flows.failure import CommandError
 from flows.monitor import checked
+from flows.naming import owner, run_name
 from flows.parameters import AS_IT_STANDS, Change, Recipe, SideBySide
 from flows.pipeline import has_remote, read_pipeline
 from flows.registry import Version, production, promote
+from flows.running import main, settled
 from flows.stage import StageError
 from flows.states import quiet, refused
 from flows.workspace import Workspace, dvc, ntulm, open_workspace
@@ -46,7 +47,8 @@ class Decision:
         return quiet(self.words) if self.quiet else Completed(message=self.words)
 
 
-@flow(persist_result=False)  # DVC caches results; Prefect does not
+@flow(flow_run_name=run_name, persist_result=False)  # DVC caches results; Prefect does not
+@settled
 def retrain(
     recipe: Recipe = AS_IT_STANDS,
     changes: list[Change] = [],  # noqa: B006 (Prefect reads the default for its form)
@@ -62,7 +64,7 @@ def retrain(
     logger = get_run_logger()
     if changes and recipe == AS_IT_STANDS:
         raise ValueError(f"changes need a recipe to apply to; recipe is {AS_IT_STANDS!r}")
-    with open_workspace(Path.cwd(), f"flow run {flow_run.get_name()}", logger.info) as workspace:
+    with open_workspace(Path.cwd(), owner(), logger.info) as workspace:
         champion = production(workspace.root)
         try:
             if recipe != AS_IT_STANDS:
@@ -129,4 +131,4 @@ def stays(champion: Version | None) -> str:
 
 
 if __name__ == "__main__":
-    retrain()
+    main(retrain)

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from prefect import State, flow, get_run_logger
-from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.failure import CommandError
 from flows.handover import Handover, differing, params_beside, write_lock
+from flows.naming import owner
 from flows.pipeline import read_pipeline
+from flows.running import settled
 from flows.stage import Outcome, outcome_of
 from flows.workspace import LOCK, Log, Workspace, dvc, ntulm, open_workspace
 
 
 @flow(flow_run_name="{name}", persist_result=False)
+@settled
 def stage(name: str, handover: Handover) -> State[Any]:
     """Run one stage of a build in this worker's workspace. Builds start this flow; people start `build`.
 
@@ -29,11 +31,8 @@ def stage(name: str, handover: Handover) -> State[Any]:
     root = Path.cwd()
     if (root / LOCK).is_file() and (root / LOCK).read_text(encoding="utf-8") == handover.builder:
         return Failed(message=f"this worker works in the build's own folder ({root}); give it a clone of its own")
-    try:
-        with open_workspace(root, f"flow run {flow_run.get_name()}", get_run_logger().info) as workspace:
-            outcome = run_handed_over(name, handover, workspace, get_run_logger().info)
-    except CommandError as failure:
-        return Failed(message=str(failure))
+    with open_workspace(root, owner(), get_run_logger().info) as workspace:
+        outcome = run_handed_over(name, handover, workspace, get_run_logger().info)
     return Completed(message=str(outcome))
 
 

@@ -1,7 +1,7 @@
 """The command line: one command per stage, and a few for people. Heavy imports wait until a command needs them.
 
-A `UserError` is shown as one line, exit code 1; so is a package that is missing: `pip install ntulm` only
-reads models.
+A `UserError` is shown as one line, exit code 1; so are a full disk and memory that does not suffice, and a package that
+is missing: `pip install ntulm` only reads models.
 """
 
 import os
@@ -15,6 +15,7 @@ import typer
 from ntulm.errors import UserError
 from ntulm.layout import Layout
 from ntulm.printable import printable
+from ntulm.resources import told
 from ntulm.serving.address import KEY, key_for
 from ntulm.serving.limits import USUAL
 
@@ -415,7 +416,7 @@ def results() -> None:
 
 
 def main() -> None:
-    """Entry point: user errors and packages that are missing become one line on standard error and exit code 1."""
+    """Entry point: user errors, faults of the machine and packages that are missing become one line and exit code 1."""
     try:
         app()
     except UserError as error:
@@ -428,4 +429,10 @@ def main() -> None:
         extra = "serve" if "serve" in sys.argv[1:2] else "pipeline"
         message = f"the package {package} is not installed; `pip install 'ntulm[{extra}]'` installs all that is needed"
         typer.echo(f"error: {message}", err=True)
+        sys.exit(1)
+    except Exception as error:  # a disk that is full, memory that does not suffice: nothing of ours to be mended
+        line = told(error)
+        if line is None:
+            raise
+        typer.echo(f"error: {printable(line)}", err=True)
         sys.exit(1)

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import CommentMark
 from ruamel.yaml.tokens import CommentToken
@@ -22,6 +22,7 @@ from ntulm.errors import UserError
 from ntulm.files import whole_file
 from ntulm.layout import Layout
 from ntulm.params import MOVED, check_model, check_params
+from ntulm.yaml_file import parse_yaml
 
 MASTER = "quickstart"  # the recipe that is complete
 OWN_NAMES = ("tasks", "graph.relations")  # a recipe has those that it names, and none of the master's beside them
@@ -54,7 +55,8 @@ def configured(recipe: str, changes: Sequence[str]) -> str:
             that needs `data=FOLDER` and did not get it, or a folder that does not exist.
     """
     assignments = dict(_assignment(change) for change in changes)
-    text = _recipe_text(recipe)
+    text, where = _recipe_text(recipe), str(PARAMS) if recipe == PRESENT else f"recipe {recipe}"
+    parse_yaml(text, where)  # a mistake in it is told here
     data = assignments.pop("data", None)
     placeholder = recipe != PRESENT and PLACEHOLDER in text
     if placeholder and data is None:
@@ -75,8 +77,7 @@ def configured(recipe: str, changes: Sequence[str]) -> str:
     for key, value in assignments.items():
         _assign(values, key, value)
     text = _dump(yaml, values)
-    whole = YAML(typ="safe", pure=True).load(text)
-    check_model(check_params(whole, str(PARAMS) if recipe == PRESENT else f"recipe {recipe}"))
+    check_model(check_params(parse_yaml(text, where), where))
     return text
 
 
@@ -175,10 +176,7 @@ def _fill(node: Any, data: str) -> None:
 
 
 def _assign(values: Any, key: str, text: str) -> None:
-    try:
-        value = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise UserError(f"{key}={text}: the value is not valid YAML") from error
+    value = parse_yaml(text, f"{key}={text}")
     *parents, last = key.split(".")
     node = values
     for part in parents:

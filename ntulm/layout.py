@@ -159,6 +159,10 @@ class Layout:
         """An Evidently workspace: what every check and every report found, over time."""
         return self.root / "monitoring"
 
+    def studies(self, task: str) -> Path:
+        """The searches of the probes of a task, a journal of Optuna; no output of the stage, like what is around it."""
+        return self.monitoring / "studies" / f"{task}.log"
+
     @property
     def champion(self) -> Layout:
         """What was fetched of the model in production: its corpus and its model directory."""

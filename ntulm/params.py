@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
-from ruamel.yaml import YAML, YAMLError
 
 from ntulm.corpus.config import Corpus
 from ntulm.embeddings.config import Embeddings
@@ -20,6 +19,7 @@ from ntulm.section import Count, Name, Positive, Range, Section
 from ntulm.tasks.config import Task, TaskName
 from ntulm.text import KEY_FORMS
 from ntulm.variants import NAMED, parse_variant
+from ntulm.yaml_file import read_yaml
 
 WRITES = "`ntulm configure RECIPE` writes a complete file"
 TASKS = "docs/how-to/your-own-posts.md has each kind of task whole"
@@ -230,11 +230,7 @@ def load_params(path: Path) -> Params:
     """
     if not path.is_file():
         raise UserError(f"{path}: not found; run in the project's root, or write it with `ntulm configure RECIPE`")
-    try:
-        values = YAML(typ="safe", pure=True).load(path)
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    return check_params(values, str(path))
+    return check_params(read_yaml(path), str(path))
 
 
 def check_params(values: Any, where: str) -> Params:

@@ -4,7 +4,7 @@ A section is frozen and strict: unknown keys, wrong types and missing keys are e
 default here would be invisible to DVC. What a key means stands as a comment beside it in `ntulm/recipes/*.yaml`.
 """
 
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -23,8 +23,18 @@ def _date_as_text(value: Any) -> Any:
     return value.isoformat() if type(value) is date else value
 
 
+def _in_the_calendar(value: str) -> str:
+    try:
+        datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ValueError(f"no such date: {error}") from error
+    return value
+
+
 Cut = Annotated[
-    Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?$")] | Share, BeforeValidator(_date_as_text)
+    Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?$"), AfterValidator(_in_the_calendar)]
+    | Share,
+    BeforeValidator(_date_as_text),
 ]
 
 

@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ntulm.resources import reserve
+
 BLOCK_ROWS = 1 << 16  # rows copied at a time
 _CODES = {"F32": "<f4", "F16": "<f2", "U64": "<u8", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 _DTYPES: dict[str, np.dtype[Any]] = {code: np.dtype(name) for code, name in _CODES.items()}
@@ -31,12 +33,16 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
 
 @contextmanager
 def open_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype) -> Iterator[dict[str, np.ndarray]]:
-    """Create a file and yield its tensors, mapped for writing."""
+    """Create a file and yield its tensors, mapped for writing.
+
+    Raises:
+        OSError, UserError: the disk has no room for them.
+    """
     header, places = _header({name: (shape, dtype) for name, shape in shapes.items()}, {})
     end = max((end for _, end in places.values()), default=0)
     with path.open("wb") as file:
         file.write(header)
-        file.truncate(len(header) + end)
+    reserve(path, len(header) + end)
     if end == 0:  # nothing to map
         yield {name: np.empty(shape, dtype) for name, shape in shapes.items()}
         return

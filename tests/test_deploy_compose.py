@@ -19,10 +19,11 @@ TEXT = (ROOT / "deploy/compose.yaml").read_text(encoding="utf-8")
 EXAMPLE = dict(
     line.split("=", 1) for line in (ROOT / "deploy/.env.example").read_text().splitlines() if line and line[0] != "#"
 )
-TOP_KEYS = {"name", "services", "volumes"}
+TOP_KEYS = {"name", "networks", "services", "volumes"}
 SERVICE_KEYS = {
-    "build", "cap_drop", "command", "depends_on", "deploy", "entrypoint", "environment", "healthcheck", "image", "init",
-    "ports", "profiles", "restart", "security_opt", "shm_size", "stop_grace_period", "volumes",
+    "build", "cap_add", "cap_drop", "command", "depends_on", "deploy", "entrypoint", "environment", "healthcheck",
+    "image", "init", "network_mode", "networks", "ports", "profiles", "restart", "security_opt", "shm_size",
+    "stop_grace_period", "user", "volumes",
 }  # fmt: skip
 CONDITIONS = {"service_started", "service_healthy", "service_completed_successfully"}
 SECRET = re.compile(r"PASSWORD|AUTH_STRING|SECRET|ACCESS_KEY|_USER$")
@@ -83,10 +84,29 @@ def test_each_pool_has_a_worker_and_that_of_the_gpu_gets_one():
     assert len(shared) == 2  # two workspaces: a build waits for a stage that would wait for the build's lock
 
 
-def test_our_containers_hold_no_more_rights_than_they_need():
-    for name in set(SERVICES) - {"postgres"}:
+def test_no_container_holds_more_rights_than_it_needs():
+    for name in SERVICES:
         assert SERVICES[name]["cap_drop"] == ["ALL"], name
         assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"], name
+    own = {name for name, service in SERVICES.items() if not service["image"].startswith("ntulm:")}
+    assert {name: SERVICES[name]["user"] for name in own} == {  # our image says so itself
+        "postgres": "70:70",
+        "store": "1000:1000",
+        "store-folder": "0:0",
+    }
+    assert {name for name in SERVICES if "cap_add" in SERVICES[name]} == {"store-folder"}
+    assert SERVICES["store-folder"]["network_mode"] == "none"
+
+
+def test_database_and_store_are_reached_by_those_alone_who_need_them_and_reach_nothing():
+    members: dict[str, set[str]] = {}
+    for name, service in SERVICES.items():
+        for network in service.get("networks", ["none" if "network_mode" in service else "default"]):
+            members.setdefault(network, set()).add(name)
+    assert COMPOSE["networks"] == {"database": {"internal": True}, "store": {"internal": True}}
+    assert members["database"] == {"postgres", "server"}
+    assert members["store"] == {"store", "cpu-worker", "gpu-worker"}
+    assert not members["default"] & {"postgres", "store"}
 
 
 def test_the_image_is_pinned_runs_as_nobody_special_and_leaves_secrets_out():

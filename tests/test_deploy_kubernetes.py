@@ -112,6 +112,29 @@ def test_nothing_can_be_reached_from_outside_the_cluster():
     assert types == {"ClusterIP"}
 
 
+POLICIES = {one["metadata"]["name"]: one["spec"] for one in MANIFESTS if one["kind"] == "NetworkPolicy"}
+
+
+def test_nothing_comes_in_that_no_policy_names():
+    assert POLICIES["nothing-comes-in"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    labels = [one["spec"]["template"].get("metadata", {}).get("labels") for one in MANIFESTS if named(one) in pods()]
+    for name, policy in POLICIES.items():
+        chosen = policy["podSelector"].get("matchLabels")
+        assert chosen is None or chosen in labels, name
+    listening = {one["spec"]["selector"]["app"] for one in MANIFESTS if one["kind"] == "Service"}
+    assert listening == set(POLICIES) - {"nothing-comes-in"}
+    ports = {one["metadata"]["name"]: one["spec"]["ports"][0]["port"] for one in MANIFESTS if one["kind"] == "Service"}
+    for name in listening:
+        assert POLICIES[name]["ingress"][0]["ports"] == [{"protocol": "TCP", "port": ports[name]}]
+
+
+def test_the_database_is_reached_by_the_server_alone_and_reaches_nothing():
+    rule = POLICIES["postgres"]
+    assert rule["ingress"][0]["from"] == [{"podSelector": {"matchLabels": {"app": "prefect"}}}]
+    assert "Egress" in rule["policyTypes"]
+    assert "egress" not in rule
+
+
 def test_each_pool_has_a_worker():
     arguments = [container["args"] for pod in pods().values() for container in pod["containers"] if "args" in container]
     pools = {line[line.index("--pool") + 1] for line in arguments if "--pool" in line}

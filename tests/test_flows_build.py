@@ -73,6 +73,9 @@ class FakeProgress:
     def advance(self, stage):
         pass
 
+    def close(self):
+        pass
+
 
 def run(monkeypatch, side_by_side=2, failing=()):
     stages = FakeStages(failing)

@@ -18,6 +18,11 @@ PARENT = (
 )
 
 
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch):
+    monkeypatch.setattr(services, "END_SECONDS", 1.0)
+
+
 @pytest.fixture
 def service(tmp_path):
     service = Service("server", [sys.executable, "-c", PARENT], 0)
@@ -64,3 +69,51 @@ def test_a_taken_port_and_a_program_that_ends_at_once_are_told(tmp_path):
             services.start(Service("web", ["sleep", "60"], port), tmp_path, tmp_path, os.environ)
     with pytest.raises(ServiceError, match="exit code 3"):
         services.start(Service("web", ["sh", "-c", "exit 3"]), tmp_path, tmp_path, os.environ)
+
+
+WORKER = """
+import os, subprocess, sys, time
+environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT")}
+run = "import subprocess, time; subprocess.Popen(['sleep', '61'], start_new_session=True); time.sleep(62)"
+child = subprocess.Popen([sys.executable, "-c", run], start_new_session=True, env=environment)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def started_by(pid):
+    """The process and its children, once there is one."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        process = psutil.Process(pid)
+        if process.children():
+            return [process, *process.children()]
+        time.sleep(0.05)
+    raise AssertionError(f"{pid} starts nothing")
+
+
+def is_gone(process):
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_a_killed_service_left_in_other_sessions_is_ended_too(again, tmp_path, capsys):
+    worker = Service("cpu-worker", [sys.executable, "-c", WORKER])
+    services.start(worker, tmp_path, tmp_path, os.environ)
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "logs/cpu-worker.log").read_text().strip() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run = started_by(int((tmp_path / "logs/cpu-worker.log").read_text()))
+    killed = psutil.Process(json.loads((tmp_path / "run/cpu-worker.json").read_text())["pid"])
+    killed.kill()
+    killed.wait(10)
+    assert not any(is_gone(process) for process in run)
+    if again:  # as a second `make up` does
+        services.start(worker, tmp_path, tmp_path, os.environ)
+    stranger = subprocess.Popen(["sleep", "60"], env=os.environ | {services.MARK: "/elsewhere/run/cpu-worker.json"})
+    services.end(worker, tmp_path)
+    assert all(is_gone(process) for process in run)
+    assert "left behind when it was killed: 2 processes" in capsys.readouterr().out
+    assert stranger.poll() is None
+    stranger.kill()
+    stranger.wait()

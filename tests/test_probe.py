@@ -1,10 +1,14 @@
 import json
+import shutil
 
 import numpy as np
+import optuna
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from safetensors.numpy import load_file, save_file
 
 from ntulm.errors import UserError
@@ -290,3 +294,43 @@ def test_a_missing_or_damaged_classifier_is_a_user_error(tmp_path):
     (tmp_path / "text.toy.safetensors").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"text\.toy\.safetensors: no classifier"):
         load_classifier(tmp_path / "text.toy")
+
+
+def test_searches_are_studies_in_one_journal_of_the_task():
+    write_task(ntu=True)
+    probe.run(section(), "text", 0, "toy", layout)
+    first = outcome()
+    journal = layout.studies("toy")
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    names = ["toy ntu seed 0", "toy post-concat seed 0", "toy text seed 0"]
+    assert sorted(optuna.get_all_study_names(storage)) == names
+    study = optuna.load_study(study_name="toy text seed 0", storage=storage)
+    results, _ = first
+    assert study.best_value == results["text"]["toy"]["validation"]
+    trials = len(study.trials)
+    assert trials == results["text"]["toy"]["trials"]
+    assert study.best_params.keys() >= {"learning_rate", "weight_decay", "dropout"}
+    assert study.user_attrs["variant"] == "text"
+    assert not journal.is_relative_to(layout.data("probe"))
+    shutil.copytree(layout.vectors("text", 0, "toy"), layout.vectors("text", 1, "toy"))
+    probe.run(section(), "text", 1, "toy", layout)  # beside the first seed
+    probe.run(section(), "text", 0, "toy", layout)  # in the place of the first search
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    assert len(optuna.get_all_study_names(storage)) == 6
+    assert len(optuna.load_study(study_name="toy text seed 0", storage=storage).trials) == trials
+
+
+def test_a_journal_changes_no_figure_and_one_that_cannot_be_written_is_told(capsys):
+    write_task()
+    probe.run(section(), "text", 0, "toy", layout)
+    figures, _ = outcome()
+    files = {path.name: path.read_bytes() for path in layout.scores("text", 0, "toy").rglob("*") if path.is_file()}
+    assert capsys.readouterr().err == ""
+    layout.studies("toy").unlink()
+    layout.studies("toy").mkdir()
+    probe.run(section(), "text", 0, "toy", layout)
+    assert "monitoring/studies/toy.log: the study 'toy text seed 0' is not kept" in capsys.readouterr().err
+    assert {
+        path.name: path.read_bytes() for path in layout.scores("text", 0, "toy").rglob("*") if path.is_file()
+    } == files
+    assert outcome()[0] == figures

@@ -25,13 +25,14 @@ from ntulm.corpus.sources import formats
 from ntulm.corpus.sources.formats import Detection
 from ntulm.corpus.sources.lines import side_by_side
 from ntulm.pseudonyms import from_environment
+from ntulm.resources import duckdb_memory
 from ntulm.text import Reading
 
 if TYPE_CHECKING:
     from ntulm.corpus.config import Corpus, TableMapping
 
 HERE = Path(__file__).parent
-MEMORY_LIMIT = "2GB"  # DuckDB spills to disk beyond this; it changes no result
+MOST_MEMORY = "2GB"  # DuckDB spills to disk beyond this, or beyond its share of what there is; it changes no result
 
 Counts = dict[str, int]
 Connection = duckdb.DuckDBPyConnection
@@ -112,7 +113,7 @@ def read_export(
 def workspace(spill: Path, reading: Reading) -> Iterator[Connection]:
     """A database in memory that spills into `spill`, with the functions, patterns and the table of the SQL files."""
     functions = _functions(reading)
-    settings: dict[str, Any] = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
+    settings: dict[str, Any] = {"memory_limit": duckdb_memory(MOST_MEMORY), "temp_directory": str(spill)}
     with duckdb.connect(config=settings) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for name, (function, takes, gives) in functions.items():

@@ -37,6 +37,7 @@ from ntulm import files
 from ntulm.errors import UserError
 from ntulm.graph import uses
 from ntulm.layout import Layout
+from ntulm.resources import duckdb_memory, require_space
 
 if TYPE_CHECKING:
     from ntulm.graph.config import Graph, Relation
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 BATCH_ROWS = 1 << 17  # rows of a Parquet row group and of a write to HDF5
 PBG_FOLDER = "pbg"
 PBG_FORMAT_VERSION = 1
+EDGE_COLUMNS = 3  # lhs, rel, rhs
 NODES = pa.schema([("id", pa.int64()), ("type", pa.string()), ("key", pa.string()), ("degree", pa.int64())])
 EDGES = pa.schema(
     [
@@ -159,6 +161,8 @@ def write_edges(database: duckdb.DuckDBPyConnection, config: Graph, shape: Shape
     pbg = out / PBG_FOLDER
     query = "SELECT sum(least(count, $max)) FILTER (NOT held_out)::BIGINT, count(*) FILTER (held_out) FROM edges"
     ((train_rows, held_out_rows),) = database.execute(query, {"max": config.max_count}).fetchall()
+    size = np.dtype(np.int64).itemsize * EDGE_COLUMNS * ((train_rows or 0) + held_out_rows)
+    require_space(out, size, "the list of edges")  # HDF5 does not survive a full disk
     names = pa.array(list(shape.relations), pa.string())
     counts = np.array(list(_node_counts(database).values()))
     first = np.cumsum(counts) - counts  # the first id of each type
@@ -241,7 +245,7 @@ def _named(batch: pa.Table, column: str, names: pa.Array) -> pa.Table:
 def _database(memory_limit: str, out: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB in memory that spills into the unfinished output, which goes away with it after a kill."""
     with tempfile.TemporaryDirectory(prefix="spill-", dir=out) as spill:
-        settings: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": spill}
+        settings: dict[str, Any] = {"memory_limit": duckdb_memory(memory_limit), "temp_directory": spill}
         with duckdb.connect(":memory:", config=settings) as database:
             yield database
 
@@ -251,8 +255,12 @@ def _memory_errors(config: Graph) -> Iterator[None]:
     try:
         yield
     except duckdb.OutOfMemoryException as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"graph.memory_limit: {config.memory_limit} is too small; raise it ({reason})") from error
+        reason, limit = str(error).splitlines()[0], duckdb_memory(config.memory_limit)
+        if limit != config.memory_limit:
+            raise UserError(
+                f"graph: {limit}, its share of this machine or container, is too small ({reason})"
+            ) from error
+        raise UserError(f"graph.memory_limit: {limit} is too small; raise it ({reason})") from error
 
 
 def _facts(database: duckdb.DuckDBPyConnection) -> dict[str, int]:

@@ -3,7 +3,7 @@
 Reads `data/tasks/TASK/` and `data/encode/VARIANT/SEED/TASK/`. Writes test scores and the trials of each system and
 data set to `data/probe/VARIANT/SEED/TASK/`, its best classifier beside them to `classifiers/SYSTEM.DATASET` there
 (`ntulm/probe/classifier.py`), and `metrics/probe/VARIANT-SEED-TASK.json`. The baseline `tfidf` is not kept: it is
-there to be compared with.
+there to be compared with. Each search is also a study of Optuna in `monitoring/studies/TASK.log` (`studies.py`).
 Command: `ntulm probe --variant VARIANT --seed SEED --task TASK`.
 
 N posts, F features, H hidden (the backbone's width), C classes.
@@ -33,6 +33,7 @@ from ntulm.layout import Layout
 from ntulm.probe.classifier import Classifier, Scaling, best_threshold, probabilities, save_classifier
 from ntulm.probe.metrics import metric
 from ntulm.probe.perceptron import Perceptron
+from ntulm.probe.studies import keep_study, study_name
 from ntulm.probe.tfidf import tfidf_scores
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Solution:
     figures: dict[str, Any]  # its entry in the metrics file
     trials: list[dict[str, Any]]
     best: Fit
+    study: optuna.Study | None = None  # of a search
 
 
 class MLP(nn.Sequential):
@@ -126,6 +128,10 @@ def run(probe: Probe, variant: str, seed: int, task: str, layout: Layout) -> Non
                 solution = solve(probe, problem, dataset["metrics"], seed, f"{system.name} on {name}")
                 save_file({"scores": solution.scores}, directory / f"{system.name}.{name}.safetensors")
                 write_json(directory / f"{system.name}.{name}.trials.json", solution.trials)
+                if solution.study is not None:
+                    about_study = {"variant": variant, "metric": dataset["metric"]}
+                    title = study_name(name, system.name, seed)
+                    keep_study(solution.study, title, about_study, layout.studies(task))
                 about = {"task": task, "dataset": name, "system": system.name, "variant": variant, "seed": seed}
                 about |= {"precision": system.precision, "classes": dataset["classes"]}
                 kept = classifier_of(problem, solution, about)
@@ -198,8 +204,9 @@ def solve(probe: Probe, problem: Problem, metrics: list[str], seed: int, where: 
     Raises:
         UserError: no trial gave a probe, or the metric is undefined on the validation posts.
     """
+    study = None
     if probe.search:
-        best, settings, trials = search(probe, problem, seed, where)
+        best, settings, trials, study = search(probe, problem, seed, where)
     else:
         settings = probe.fixed
         best = fit(problem, probe, settings, seed)
@@ -210,7 +217,7 @@ def solve(probe: Probe, problem: Problem, metrics: list[str], seed: int, where: 
     result = _figures(metrics, problem.test.labels, scores)
     result |= {"validation": best.value, "trials": len(trials)}
     result["best"] = {**settings.model_dump(), "epochs": best.epoch}
-    return Solution(scores, result, trials, best)
+    return Solution(scores, result, trials, best, study)
 
 
 def classifier_of(problem: Problem, solution: Solution, about: dict[str, Any]) -> Classifier:
@@ -248,7 +255,9 @@ def _figures(metrics: list[str], labels: NDArray[np.bool_], scores: NDArray[np.f
     return {name: None if np.isnan(value) else value for name, value in values.items()} | {"posts": len(scores)}
 
 
-def search(probe: Probe, problem: Problem, seed: int, where: str) -> tuple[Fit, FixedProbe, list[dict[str, Any]]]:
+def search(
+    probe: Probe, problem: Problem, seed: int, where: str
+) -> tuple[Fit, FixedProbe, list[dict[str, Any]], optuna.Study]:
     """Optuna's search over learning rate, weight decay, dropout, batch size and, through the best epoch, epochs.
 
     Space, sampler, pruner, number of trials and seeds are the same for every system; test posts are never looked at.
@@ -276,7 +285,7 @@ def search(probe: Probe, problem: Problem, seed: int, where: str) -> tuple[Fit, 
                 best = found, own
     if best is None:
         raise UserError(f"probe: {where}: every trial diverged or {problem.metric} is undefined on validation posts")
-    return *best, [_describe(trial, epochs.get(trial.number)) for trial in study.trials]
+    return *best, [_describe(trial, epochs.get(trial.number)) for trial in study.trials], study
 
 
 def _side_by_side(

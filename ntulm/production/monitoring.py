@@ -12,6 +12,7 @@ from evidently.sdk.panels import line_plot_panel
 from evidently.ui.workspace import Workspace
 
 from ntulm.layout import Layout
+from ntulm.provenance import provenance
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Panel:
 def keep(snapshot: Snapshot, project: str, panels: Sequence[Panel], layout: Layout) -> None:
     """Add a run to a project of the workspace. The dashboard is drawn anew: its panels are those of the latest run."""
     workspace = Workspace.create(str(layout.monitoring))
+    snapshot._metadata.update(provenance(layout))  # a report has it before it runs; this one says what ran
     found = next(iter(workspace.search_project(project)), None) or workspace.create_project(project)
     found.dashboard.clear_dashboard()
     for panel in panels:

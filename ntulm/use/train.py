@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from ruamel.yaml import YAML, YAMLError
 
 from ntulm.errors import UserError
 from ntulm.evaluate.bootstrap import Bootstrap, Sample, relative_gain, verdict
@@ -34,6 +33,7 @@ from ntulm.use.add_classifier import check_name, place_in, place_of
 from ntulm.use.config import TrainClassifier
 from ntulm.use.folds import Folds, divide, validation_rows
 from ntulm.use.labels import Labelled, read_labels
+from ntulm.yaml_file import read_yaml
 
 METRICS = ["macro_f1", "accuracy"]  # the first is searched for
 PRECISION = "float32"  # of the vectors that it learns from
@@ -108,11 +108,11 @@ def read_settings(file: Path | None) -> TrainClassifier:
     """
     path = Path(str(resources.files("ntulm.use") / "classifier.yaml")) if file is None else file
     try:
-        return TrainClassifier.model_validate(YAML(typ="safe", pure=True).load(path))
+        return TrainClassifier.model_validate(read_yaml(path))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (OSError, YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{path}: not read: {' '.join(str(error).split())[:200]}") from error
 
 

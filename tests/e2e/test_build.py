@@ -30,7 +30,7 @@ def test_each_stage_is_a_task_of_its_name(built, api, project):
 
 def test_the_artifacts_show_results_coverage_report_and_progress(built, api):
     artifacts = api.artifacts(built)
-    assert set(artifacts) == {"results", "coverage", "coverage-report", "progress"}
+    assert set(artifacts) == {"results", "results-page", "coverage", "coverage-report", "progress"}
     assert "SYNTHETIC" in artifacts["results"]
     assert {"dataset", "split", "type", "posts", "share_known"} <= set(json.loads(artifacts["coverage"])[0])
     assert artifacts["progress"] == 100

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
-from ruamel.yaml import YAML, YAMLError
 
 from ntulm.errors import UserError
 from ntulm.section import Count, Positive, Section, Share
+from ntulm.yaml_file import read_yaml
 
 TOP_KEY = "synthetic_world"
 INVENTED_SYLLABLES = 3  # of an invented hashtag
@@ -115,10 +115,7 @@ def load_world(path: Path) -> World:
     """
     if not path.is_file():
         raise UserError(f"{path}: not found; expected a world file such as worlds/quickstart.yaml")
-    try:
-        values = YAML(typ="safe", pure=True).load(path)
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict) or set(values) != {TOP_KEY}:
         raise UserError(f"{path}: expected the one top key `{TOP_KEY}`, as in worlds/quickstart.yaml")
     try:
