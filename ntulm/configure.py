@@ -137,7 +137,7 @@ def _comments(own: Any, master: Any) -> list[Any]:
     _, above, _, below = (
         mine if mine and "#" in _text(mine) else other for mine, other in zip(own, master, strict=True)
     )
-    return [None, above, _end_of_line(own[2], master[2]), below or None]  # a block list has an empty one, which adds a line
+    return [None, above, _end_of_line(own[2], master[2]), below or None]  # [] of a list would add a line
 
 
 def _end_of_line(own: Any, master: Any) -> CommentToken | None:
@@ -193,8 +193,8 @@ def _assign(values: Any, key: str, text: str) -> None:
 
 
 def _as_dvc_writes(node: Any) -> None:
-    """Lists in lines and numbers without signs of their own, nothing lent: the form that DVC gives the whole file when it
-    sets one value (`dvc exp run -S`), so that this value is all that it changes. Null is an empty value there.
+    """Lists in lines, numbers as Python writes them, nothing lent: the form that DVC gives the whole file when it sets
+    one value (`dvc exp run -S`), so that this value is all that it changes. Null is an empty value there.
     """
     for key, value in node.items():
         if isinstance(value, CommentedMap) and value.merge:
