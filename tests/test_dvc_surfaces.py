@@ -54,7 +54,7 @@ def project(tmp_path_factory):
 def plots(project):
     """The filled templates, by the name of the file that they show."""
     data = json.loads(dvc("plots", "show", "--json", cwd=project))["data"]
-    return {Path(name).name: json.loads(one[0]["content"]) for name, one in data.items()}
+    return {Path(name).name: one[0]["content"] for name, one in data.items()}
 
 
 def drawn(spec, selector):
@@ -101,6 +101,7 @@ def test_the_whole_model_directory_is_what_artifacts_get_fetches(tmp_path):
     subprocess.run(["git", "add", "--all"], cwd=root, check=True)
     author = ("-c", "user.name=t", "-c", "user.email=t@t")
     subprocess.run(["git", *author, "commit", "--quiet", "-m", "model"], cwd=root, check=True)
+    subprocess.run(["git", *author, "tag", "-a", "ntulm@v1.0.0", "-m", "as a promotion tags it"], cwd=root, check=True)
     dvc("artifacts", "get", "--quiet", str(root), "ntulm", "--out", str(tmp_path / "got"), cwd=tmp_path)
     got = tmp_path / "got"
     assert {path.relative_to(got).as_posix() for path in got.rglob("*") if path.is_file()} == files
