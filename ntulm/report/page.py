@@ -132,7 +132,7 @@ def source(own: Provenance) -> list[str]:
     commit = f"commit {own.commit[:SHORT]}" if own.commit else "no commit"
     return [
         own.date.replace("T", " ").replace("+00:00", " UTC"),
-        commit + (f" and changes in {', '.join(own.changed)}" if own.changed else ""),
+        commit + (f" and {len(own.changed):,} changed files" if own.changed else ""),
         f"recipe {own.recipe}" if own.recipe else "no recipe",
         f"posts {own.data[:SHORT]}" if own.data else "no posts",
     ]
