@@ -1,5 +1,7 @@
 """Which posts NTUs put right, and which wrong."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from fake_run import HERE, SCHEME, write_embeddings
@@ -23,7 +25,7 @@ def project(tmp_path, monkeypatch):
 def dataset(right_before, right_after, task="mood"):
     """A data set of two classes, of which every post has the second one; with two seeds."""
     count = len(right_before)
-    fields = {
+    fields: dict[str, Any] = {
         "post_id": [f"p{place}" for place in range(count)],
         "text": [f"post {place}" for place in range(count)],
         "author": ["u0", None] * (count // 2),

@@ -7,6 +7,7 @@ where there are too few posts for a verdict. Every figure of synthetic data says
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -37,7 +38,13 @@ COLORS = {
 SPARE_COLORS = ("#117733", "#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#DDCC77", "#661100")
 OTHER_COLOR = "#333333"
 WIDTH = 4.5  # inches: 11 points in it are 12 pixels on a telephone
-LETTERS = {"font.size": 11, "axes.titlesize": 11, "legend.fontsize": 10, "ytick.labelsize": 10, "xtick.labelsize": 10}
+LETTERS: Any = {
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "legend.fontsize": 10,
+    "ytick.labelsize": 10,
+    "xtick.labelsize": 10,
+}
 DOTS_PER_INCH = 200
 BAR, THIN, BETWEEN, AROUND = 0.24, 0.13, 0.14, 1.5  # inches: per bar, between groups, for title, axis and legend
 NAME_LENGTH, TITLE_LENGTH = 16, 44  # letters per line
