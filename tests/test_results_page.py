@@ -38,12 +38,20 @@ def folder(tmp_path_factory):
     return root
 
 
-@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
-def seen(folder, request):
-    """The open page, and its faults."""
+@pytest.fixture(scope="module", params=[DESKTOP, PHONE], ids=["desktop", "phone"])
+def opened(request):
+    """A browser of each width."""
     with tab(request.param) as (page, faults):
-        page.goto((folder / "reports/results.html").as_uri())
         yield page, faults
+
+
+@pytest.fixture
+def seen(folder, opened):
+    """The page, loaded anew, and its faults."""
+    page, faults = opened
+    faults.clear()
+    page.goto((folder / "reports/results.html").as_uri())
+    return page, faults
 
 
 @needs_browser
