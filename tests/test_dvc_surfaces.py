@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import vl_convert
@@ -19,6 +21,7 @@ from ntulm.report.config import Report
 
 ROOT = Path(__file__).parent.parent
 PIPELINE = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")
+NO_COVERAGE_PAGE: Any = SimpleNamespace(write_coverage_page=lambda *_: False)  # Evidently takes its time
 WIDEST = 220  # columns of `dvc metrics show`
 SVG = {"usermeta": {"embedOptions": {"renderer": "svg"}}}
 
@@ -39,6 +42,7 @@ def project(tmp_path_factory):
     root = tmp_path_factory.mktemp("surfaces")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
+        patch.setitem(sys.modules, "ntulm.report.coverage_page", NO_COVERAGE_PAGE)
         run = write_all(root)
         write_json(HERE.metrics("embeddings"), {"mrr": 0.25, "popularity": {"mrr": 0.1}, "edges": 9, "dimension": 4})
         evaluate.run(EVALUATE, run, SCHEME, HERE)

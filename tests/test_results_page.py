@@ -1,5 +1,10 @@
 """`results.html` as it is seen: in a browser without a network, at the width of a desk and of a telephone."""
 
+import sys
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -9,17 +14,21 @@ from fake_run import EVALUATE, HERE, SCHEME, write_all
 from ntulm.evaluate import stage as evaluate
 from ntulm.report import stage as report
 from ntulm.report.config import Report
+from ntulm.report.provenance import keep_run, provenance
 
+EARLIER = datetime(2020, 1, 1, tzinfo=UTC)
 BOTH = "author+hashtag"
+NO_COVERAGE_PAGE: Any = SimpleNamespace(write_coverage_page=lambda *_: False)  # Evidently takes its time
 HOSTILE = "</li></svg><img src=x onerror=alert(1)><script>alert(2)</script> {{ 7 * 7 }} \u202e\x00\n#tag"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A project whose report was written twice, with posts that mean harm."""
+    """A project with a report on posts that mean harm, and a run before it."""
     root = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
+        patch.setitem(sys.modules, "ntulm.report.coverage_page", NO_COVERAGE_PAGE)
         run = write_all(root)
         for path in HERE.data("tasks").glob("*/*.parquet"):
             table = pq.read_table(path)
@@ -33,8 +42,8 @@ def folder(tmp_path_factory):
         better.write_bytes(other)  # in one task NTUs do harm
         text.write_bytes(one)
         evaluate.run(EVALUATE, run, SCHEME, HERE)
-        for _ in range(2):
-            report.run(Report(min_coverage=0.05, examples=5), run, SCHEME, HERE)
+        keep_run("<h1>An earlier run</h1>", provenance(HERE, EARLIER), {"Topic map": 0.5}, HERE)
+        report.run(Report(min_coverage=0.05, examples=5), run, SCHEME, HERE)
     return root
 
 
@@ -126,10 +135,13 @@ def test_users_are_switched_on_and_have_no_names(seen):
 
 @needs_browser
 @pytest.mark.slow
-def test_the_run_before_is_a_link_to_a_page_that_quotes_nobody(seen):
+def test_the_run_before_is_a_link_and_the_page_that_is_kept_quotes_nobody(seen, folder):
     page, faults = seen
+    assert page.get_by_text("Topic map", exact=True).first.is_visible()  # what changed since
     page.get_by_role("link", name="the run before").click()
-    assert "/data/runs/" in page.url
+    assert page.locator("h1").inner_text() == "An earlier run"
+    kept = max((folder / "data/runs").glob("*.html"))
+    page.goto(kept.as_uri())
     assert page.locator("h1").inner_text() == "NTULM: results of a run"
     assert page.locator("blockquote").count() == 0
     assert "puts" in page.inner_text("body")  # how many posts were put right stays
