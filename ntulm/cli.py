@@ -179,7 +179,7 @@ def report() -> None:
     params = _params()
     from ntulm.report import stage
 
-    stage.run(params.report, HERE)
+    stage.run(params.report, params.run, params.ntus.scheme, HERE)
 
 
 @app.command(rich_help_panel=USE)

@@ -64,8 +64,6 @@ def configured(recipe: str, changes: Sequence[str]) -> str:
     if data is not None and not placeholder:
         raise UserError(f"data={data}: recipe {recipe} reads no outside data; set corpus.path=… instead")
     yaml = YAML()
-    yaml.width = 160
-    yaml.representer.add_representer(type(None), lambda representer, _: _null(representer))
     values = yaml.load(text)
     if recipe not in (PRESENT, MASTER):
         _complete(values, yaml.load(_recipe_text(MASTER)))
@@ -76,6 +74,7 @@ def configured(recipe: str, changes: Sequence[str]) -> str:
         _fill(values, data.rstrip("/"))
     for key, value in assignments.items():
         _assign(values, key, value)
+    _as_dvc_writes(values)
     text = _dump(yaml, values)
     check_model(check_params(parse_yaml(text, where), where))
     return text
@@ -139,7 +138,7 @@ def _comments(own: Any, master: Any) -> list[Any]:
     _, above, _, below = (
         mine if mine and "#" in _text(mine) else other for mine, other in zip(own, master, strict=True)
     )
-    return [None, above, _end_of_line(own[2], master[2]), below]
+    return [None, above, _end_of_line(own[2], master[2]), below or None]  # [] of a list would add a line
 
 
 def _end_of_line(own: Any, master: Any) -> CommentToken | None:
@@ -191,9 +190,28 @@ def _assign(values: Any, key: str, text: str) -> None:
     node[last] = value  # a new one, such as a task of yours, is checked with the whole
 
 
-def _null(representer: Any) -> Any:
-    """Null is written out: an empty value beside a comment reads like an oversight."""
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+def _as_dvc_writes(node: Any) -> None:
+    """Lists in lines, numbers as Python writes them, nothing lent: the form that DVC gives the whole file when it sets
+    one value (`dvc exp run -S`), so that this value is all that it changes. Null is an empty value there.
+    """
+    for key, value in node.items():
+        if isinstance(value, CommentedMap) and value.merge:
+            node[key] = value = CommentedMap((name, copy.deepcopy(own)) for name, own in value.items())
+        if isinstance(value, dict):
+            _as_dvc_writes(value)
+        elif isinstance(value, list):
+            node[key] = [float(one) if isinstance(one, float) else one for one in value]
+            node.ca.items[key] = _above_a_list(node.ca.items.get(key))
+        elif isinstance(value, float):
+            node[key] = float(value)
+
+
+def _above_a_list(comments: Any) -> Any:
+    """The comments of a key, without the empty lines that came after its list: below a list DVC keeps nothing."""
+    own = comments or [None] * 4
+    line, lines = _split(own[2])
+    text = "\n".join([line, *(one for one in lines.splitlines() if one.strip())]) + "\n"
+    return [*own[:2], CommentToken(text, CommentMark(0), None) if "#" in text else None, own[3]]
 
 
 def _dump(yaml: YAML, values: Any) -> str:

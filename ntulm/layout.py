@@ -164,6 +164,11 @@ class Layout:
         return self.monitoring / "studies" / f"{task}.log"
 
     @property
+    def runs(self) -> Path:
+        """Of each run that was reported: its headlines, where it came from, and a page that quotes no post."""
+        return self.root / "data/runs"
+
+    @property
     def champion(self) -> Layout:
         """What was fetched of the model in production: its corpus and its model directory."""
         return Layout(self.root / "data/champion")

@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from ntulm.configure import MASTER, OWN_NAMES, configured, recipes, run
@@ -43,8 +44,9 @@ def test_a_recipe_gives_its_values_and_the_masters_for_the_rest(recipe, tmp_path
 
 
 @pytest.mark.parametrize("recipe", recipes())
-def test_a_configured_file_explains_whatever_the_master_explains(recipe, tmp_path):
-    text = whole(recipe, tmp_path)
+def test_a_configured_file_explains_whatever_the_master_explains(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a long path has a line of its own
+    text = whole(recipe, ".")
     outside = text[: text.index("\ntasks:")] + text[text.index("\nprobe:") :]
     lines = (ROOT / f"ntulm/recipes/{MASTER}.yaml").read_text().split("\ntasks:")
     for line in (lines[0] + lines[1][lines[1].index("\nprobe:") :]).splitlines():
@@ -53,7 +55,7 @@ def test_a_configured_file_explains_whatever_the_master_explains(recipe, tmp_pat
             assert re.search(rf"^{key[0]}.* # ", outside, re.M), line
     assert "\n\n\n" not in text
     for section in recipe_values(MASTER):
-        assert f"\n\n{section}:" in text
+        assert f"\n\n{section}:" in text or section == "ntus"  # below the lists of `run`, where DVC keeps no empty line
 
 
 def test_a_comment_of_a_recipe_takes_the_place_of_the_masters(tmp_path):
@@ -151,3 +153,22 @@ def test_a_bad_call_is_named_and_writes_nothing(tmp_path, monkeypatch, recipe, c
     with pytest.raises(UserError, match=message):
         run(recipe, changes)
     assert list(tmp_path.iterdir()) == []
+
+
+def set_by_dvc(path, change):
+    """Set one value as `dvc exp run -S` does; the lines that are new, and those that are gone."""
+    before = path.read_text().splitlines()
+    apply_overrides(path, [change])
+    after = path.read_text().splitlines()
+    return [line for line in after if line not in before], [line for line in before if line not in after]
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_an_experiment_changes_the_line_of_its_value_and_no_other(recipe, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(whole(recipe, tmp_path))
+    new, gone = set_by_dvc(path, "graph.held_out_share=0.07")
+    assert (len(new), len(gone)) == (1, 1)
+    assert new[0].startswith("  held_out_share: 0.07 # of the pairs of nodes")
+    new, gone = set_by_dvc(path, "run.seeds=[0,1]")
+    assert (new, gone) == (["  - 1"], [])

@@ -26,7 +26,12 @@ TEXTS = [
     if path.suffix in {".py", ".md", ".yaml", ".toml", ".sql", ".sh"} and path != Path(__file__)
 ]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-NAMED_OTHERWISE = {"markdown_it": "markdown-it-py", "ruamel": "ruamel.yaml", "sklearn": "scikit-learn"}
+NAMED_OTHERWISE = {
+    "markdown_it": "markdown-it-py",
+    "ruamel": "ruamel.yaml",
+    "sklearn": "scikit-learn",
+    "vl_convert": "vl-convert-python",
+}
 OURS = {"ntulm", "flows", "deploy", "benchmarks", "tests"} | {path.stem for path in (ROOT / "tests").rglob("*.py")}
 BASE = [  # what reads a model directory; it runs without the pipeline's packages
     "inference", "language_model", "ntus.py", "posts.py", "text.py", "variants.py", "tensors.py", "errors.py",

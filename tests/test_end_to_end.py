@@ -115,7 +115,7 @@ def test_changing_the_probe_re_runs_the_probe_and_what_follows_only(project):
 
 def test_metrics_and_plots_are_what_dvc_reads(project):
     shown = json.loads(call("dvc", "metrics", "show", "--json", cwd=project).stdout)
-    assert "metrics/evaluate.json" in shown[""]["data"]
+    assert set(shown[""]["data"]) == {"metrics/report.json"}
 
 
 def test_a_killed_run_leaves_nothing_half_done_and_the_next_gives_the_same_figures(project, tmp_path, tiny_backbone):

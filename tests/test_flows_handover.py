@@ -129,7 +129,7 @@ def test_other_code_there_is_named_before_anything_runs(machines):
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        ("seeds: [0]", 'seeds: ["0; touch pwned"]', "run.seeds"),
+        ("  - 0\n", '  - "0; touch pwned"\n', "run.seeds"),
         ("run:", "run: [", "not valid YAML"),
         ("run:", "rum:", "rum"),
     ],

@@ -50,6 +50,9 @@ def test_the_pipeline_is_the_repositorys_without_files_of_code(new):
         assert f"ntulm/{stage}.py" in listed or f"ntulm/{stage}/stage.py" in listed
     assert (new / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
     assert {key: made[key] for key in made if key != "stages"} == {key: ours[key] for key in ours if key != "stages"}
+    for plot in made["plots"]:
+        template = Path(f".dvc/plots/{next(iter(plot.values()))['template']}.json")
+        assert (new / template).read_text() == (ROOT / template).read_text()
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from ntulm.evaluate import stage as evaluate
 from ntulm.files import read_json, write_json
 from ntulm.report import stage as report
 from ntulm.report.config import Report
+from ntulm.report.headlines import headlines
 from ntulm.report.markdown import escaped, results_page, table_2, table_3, table_4, table_5
 from ntulm.report.plots import colors_of, draw_figures
 from ntulm.report.tables import Results, load_paper, load_results
@@ -51,12 +52,11 @@ def test_the_whole_stage_with_hostile_names(project):
     run = write_all(project)
     evaluate.run(EVALUATE, run, SCHEME, HERE)
     rename("Topic", HOSTILE)
-    report.run(Report(min_coverage=0.05), HERE)
+    report.run(Report(min_coverage=0.05, examples=5), run, SCHEME, HERE)
     assert {path.name for path in HERE.reports.iterdir()} == {
         "results.md",
         "results.html",
         "curves.json",
-        "hashtags.svg",
         "coverage.html",
         "figure3.png",
         "figure4.png",
@@ -73,7 +73,7 @@ def test_the_whole_stage_with_hostile_names(project):
     whole = (HERE.reports / "results.html").read_text()
     assert "<script" not in whole
     assert "SYNTHETIC" in whole
-    assert whole.count("data:image/") == 6
+    assert whole.count("data:image/") == 5
     # Both open offline: nothing is loaded from elsewhere.
     for one in (page, whole):
         assert re.findall(r"<script[^>]+src=|<link[^>]+href=|<img[^>]+src=.http|url\(.?https?:", one) == []
@@ -97,17 +97,18 @@ def test_a_run_without_tasks_still_has_a_report():
     write_corpus_metrics("table")
     write_embeddings()
     write_pretrain(variants=("text", "author"))
-    evaluate.run(EVALUATE, run_of([], variants=("text", "author")), SCHEME, HERE)
-    report.run(Report(min_coverage=0.05), HERE)
+    run = run_of([], variants=("text", "author"))
+    evaluate.run(EVALUATE, run, SCHEME, HERE)
+    report.run(Report(min_coverage=0.05, examples=5), run, SCHEME, HERE)
     names = {path.name for path in HERE.reports.iterdir()}
-    pages = {"results.md", "results.html", "curves.json", "hashtags.svg"}
+    pages = {"results.md", "results.html", "curves.json"}
     assert names == pages | {"perplexity.png", "learning_curves.png"}
     assert "SYNTHETIC" not in (HERE.reports / "results.md").read_text()
 
 
 def test_nothing_was_evaluated():
     with pytest.raises(UserError, match="dvc repro"):
-        report.run(Report(min_coverage=0.05), HERE)
+        report.run(Report(min_coverage=0.05, examples=5), run_of([]), SCHEME, HERE)
     assert not HERE.reports.exists()
 
 
@@ -209,3 +210,65 @@ def test_every_variant_of_the_grammar_has_its_rows_and_a_colour_of_its_own(proje
     colors = colors_of(names)
     assert len({colors[name] for name in names}) == 4
     assert colors == colors_of(names)
+
+
+def record(system, value, verdict=None, slice="overall", family="Topic", gain=None):
+    """A record of a family, as `evaluate` writes it, as far as sentences need it."""
+    about = {"family": family, "metric": "map", "main": True, "slice": slice, "system": system, "posts": 100}
+    sides = {"low": None, "high": None} if gain is None else {"low": gain - 1, "high": gain + 1}
+    return about | {"value": value, "verdict": verdict, "gain": gain} | sides
+
+
+def results_of(families, perplexity=(), coverage=()):
+    settings = {"baseline": "text", "ntulm": "author", "variants": ["text", "author"]}
+    return Results(settings, list(perplexity), families, [], list(coverage), synthetic=False)
+
+
+def test_the_findings_name_who_is_ahead_and_whom_it_costs():
+    families = [
+        *(record("text", 0.5), record("author", 0.6, "better", gain=20.0), record("post-concat", 0.7, "better")),
+        *(record("text", 0.5, family="Mood"), record("author", 0.4, "worse", family="Mood")),
+        record("author", 0.3, "worse", "non_overlap", gain=-7.0),
+        record("author", 0.3, "too few posts", "non_overlap", "Mood", gain=-1.0),
+    ]
+    ahead, without = results_of(families).findings()
+    assert "Ahead of author: post-concat on 1 of 2 (Topic 0.700 against 0.600)." in ahead
+    assert without.startswith(
+        "Posts without a known NTU, author against text: worse on Topic -7.0 % [-8.0, -6.0]; too few"
+    )
+
+
+def test_fewer_bits_are_ahead_and_a_control_that_gains_is_told():
+    bits = [{"tokens": "all", "system": name, "value": value} for name, value in (("author", 3.0), ("hashtag", 2.5))]
+    bits = [one | {"verdict": None, "gain": None} for one in bits]
+    families = [record("text", 0.5), record("author", 0.6), record("shuffled", 0.55, "better")]
+    ahead, control = results_of(families, bits).findings()
+    assert "hashtag on 1 of 2 (Perplexity (bits) 2.500 against 3.000)" in ahead
+    assert "something leaks" in control
+    families[-1] |= {"verdict": "no difference shown"}
+    assert results_of(families).findings()[-1].endswith("gains on no measure, as it must.")
+
+
+def test_nobody_is_ahead():
+    assert results_of([record("text", 0.5), record("author", 0.6)]).findings() == []
+    findings = results_of([record("text", 0.5), record("author", 0.6), record("ntu", 0.2)]).findings()
+    assert findings == ["No other system has a better figure than author on any measure."]
+
+
+def test_the_headlines_are_few_and_can_be_read(project):
+    run = write_all(project)
+    evaluate.run(EVALUATE, run, SCHEME, HERE)
+    write_json(HERE.metrics("embeddings"), {"mrr": 0.25})
+    found = headlines(load_results(HERE), HERE)
+    assert list(found) == [
+        *("Perplexity bits", "Perplexity gain %", "Topic map", "Topic gain %", "Hashtag recall@10", "Hashtag gain %"),
+        *("TweetEval official", "TweetEval gain %", "known NTU %", "link MRR", "posts"),
+    ]
+    assert found["Topic map"] == read_json(HERE.metrics("evaluate"))["Topic"]["author+hashtag"]["value"]
+    assert 40 < found["known NTU %"] < 90
+    assert (found["link MRR"], found["posts"]) == (0.25, 1000)
+
+
+def test_the_headlines_of_the_baseline_alone():
+    found = headlines(results_of([record("text", 0.5)]), HERE)
+    assert found == {"Topic map": 0.5}

@@ -86,6 +86,8 @@ def holders(kind: forget.Kind, value: str, reading: Reading, layout: Layout) -> 
         yield from (f"forget: {folder}: made from posts of it" for folder in folders)
     if any(rows(path, wanted) for path in sorted(layout.arrivals.glob("**/*.parquet"))):
         yield f"forget: {layout.arrivals}: {ARRIVED}"
+    if tasks and layout.reports.is_dir():
+        yield f"forget: {layout.reports}: may quote posts of it"
     if rows(layout.posts, wanted):
         trained = [folder for folder in (layout.adapt, *sorted(layout.data("pretrain").glob("*/*"))) if folder.is_dir()]
         yield from (f"forget: {folder}: may have been trained on posts of it" for folder in trained)

@@ -1,9 +1,9 @@
 """`ntulm init [FOLDER]`: from the installed package to a folder in which `dvc repro` runs.
 
-Writes `dvc.yaml`, `params.yaml` and the quickstart's world, and has git and DVC initialised. The stages run the
-installed code (`python -m ntulm STAGE`), which is not in the folder: in the place of its files a stage depends on
-`code/STAGE.txt`, their hashes. After an upgrade of the package `ntulm init` writes dvc.yaml and these anew, and
-`dvc repro` runs the stages whose code changed.
+Writes `dvc.yaml` and its templates of plots, `params.yaml` and the quickstart's world, and has git and DVC
+initialised. The stages run the installed code (`python -m ntulm STAGE`), which is not in the folder: in the place of
+its files a stage depends on `code/STAGE.txt`, their hashes. After an upgrade of the package `ntulm init` writes
+dvc.yaml and these anew, and `dvc repro` runs the stages whose code changed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ HEAD = "# Written by `ntulm init`, and anew by the next one: it belongs to the i
 CODE = "ntulm/"  # how deps on code begin
 HASHED = (".py", ".sql", ".json", ".html", ".yaml")
 RECIPE, WORLD = "quickstart", "worlds/quickstart.yaml"
+PLOTS = ("curves.json", "gains.json")  # templates that dvc.yaml names
 FORGET = "forget.txt"  # `corpus.forget` of every recipe; an empty list, since the stage corpus depends on it
 FORGET_HEAD = "# Who and what is not read again: `author NAME` or `post ID`, one per line. `ntulm forget` adds to it.\n"
 IGNORED = ("__pycache__/", "/params.yaml.old", "/monitoring/", "/dvc_plots/", "*.parts/")
@@ -59,6 +60,8 @@ def run(folder: Path) -> None:
     if not (folder / ".gitignore").exists():
         write(folder / ".gitignore", "".join(f"{line}\n" for line in IGNORED))
     initialise(folder, commands)
+    for name in PLOTS:
+        write(folder / ".dvc/plots" / name, packaged(name))
     said = "brought up to" if again else "ready for"
     print(f"{folder}: {said} ntulm {ntulm.__version__}; there: `ntulm configure own data=EXPORTS`, or the synthetic")
     print("quickstart as it is; then `dvc repro` and `ntulm results`")

@@ -1,7 +1,8 @@
 """The section `report` of params.yaml."""
 
-from ntulm.section import Section, Share
+from ntulm.section import Count, Section, Share
 
 
 class Report(Section):
     min_coverage: Share
+    examples: Count

@@ -31,9 +31,12 @@ def results_page(results: Results, paper: Record, figures: Sequence[tuple[str, s
         f"# Results{' (SYNTHETIC data)' if results.synthetic else ''}",
         label,
         f"**{escaped(results.sentence())}**",
+        "\n".join(f"- {escaped(finding)}" for finding in results.findings()),
         f"Variants: {', '.join(map(escaped, settings['variants']))}. Seeds: {', '.join(map(str, settings['seeds']))}. "
         f"Tasks: {', '.join(map(escaped, settings['tasks']))}.\n\n{escaped(results.method())}. {LEGEND}. "
         "“paper” is the published figure, of other posts and another backbone: compare gains, not scores.",
+        *(["## Figures"] if figures else []),
+        *(f"![{escaped(caption)}]({name})\n\n{escaped(caption)}." for name, caption in figures),
         "## Gains over text",
         gains_table(results, paper),
         "## Table 2: perplexity and mean score by family",
@@ -48,8 +51,6 @@ def results_page(results: Results, paper: Record, figures: Sequence[tuple[str, s
         "Shares of posts: with at least one NTU, with at least one known NTU, and the latter among the former. (The "
         "paper's caption says “more than 1”; its figures can only mean at least one.)",
         table_5(results, paper),
-        "## Figures",
-        *(f"![{escaped(caption)}]({name})\n\n{escaped(caption)}." for name, caption in figures),
         label,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,4 +1,4 @@
-"""A look at the embedding table, a node type at a time: the nearest of frequent nodes, and a map in two dimensions.
+"""A look at the embedding table, a node type at a time: which nodes are used most, and what lies nearest to them.
 
 Reads `data/graph/nodes.parquet` and `data/embeddings/`. Library of the stage `report`.
 """
@@ -7,20 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from sklearn.manifold import TSNE
 
 from ntulm.embeddings.table import EmbeddingTable
 
 SHOWN, NEAREST = 12, 8  # nodes with their neighbourhood, and neighbours of each
-MAPPED = 150  # nodes on the map
 CANDIDATES = 5000  # the most used nodes, among which neighbours are looked for
-LONGEST = 24  # characters of a key on the map
 SIGNS = {"hashtag": "#", "cashtag": "$"}  # before keys of these forms
 PEOPLE = "user"  # a key form: no report shows who is near whom
 
@@ -41,7 +36,6 @@ class Look:
     node_type: str
     sign: str  # before each key
     neighbourhoods: list[Neighbourhood]
-    map: Path | None  # an SVG file
 
 
 @dataclass(frozen=True)
@@ -52,24 +46,26 @@ class Nodes:
     degrees: list[int]
     vectors: NDArray[np.float32]
 
+    def first(self, count: int) -> "Nodes":
+        """Those that are used most."""
+        return Nodes(self.keys[:count], self.degrees[:count], self.vectors[:count])
 
-def looks(nodes: Path, table: EmbeddingTable, types: Mapping[str, str], directory: Path) -> list[Look]:
-    """A look at each node type of the graph whose keys are no users; the maps are drawn into `directory`.
+
+def most_used(nodes: Path, table: EmbeddingTable) -> dict[str, Nodes]:
+    """The most used nodes of each type of the graph, by name of the type.
 
     Args:
         nodes: the node list of the graph.
         table: the embedding table.
-        types: the key form of each type.
-        directory: where `TYPEs.svg` goes.
     """
-    present = set(pc.unique(pq.read_table(nodes, columns=["type"])["type"]).to_pylist())
-    found = []
-    for node_type in sorted(name for name in present if types.get(name, "") != PEOPLE):
-        frequent = frequent_nodes(nodes, table, node_type)
-        drawn = directory / f"{node_type}s.svg"
-        picture = drawn if draw_map(frequent, drawn) else None
-        found.append(Look(node_type, SIGNS.get(types.get(node_type, ""), ""), neighbourhoods(frequent), picture))
-    return found
+    present = sorted(pc.unique(pq.read_table(nodes, columns=["type"])["type"]).to_pylist())
+    return {node_type: frequent_nodes(nodes, table, node_type) for node_type in present}
+
+
+def looks(nodes: Mapping[str, Nodes], types: Mapping[str, str]) -> list[Look]:
+    """A look at each node type whose keys are no users; `types` has the key form of each type."""
+    shown = (name for name in nodes if types.get(name, "") != PEOPLE)
+    return [Look(name, SIGNS.get(types.get(name, ""), ""), neighbourhoods(nodes[name])) for name in shown]
 
 
 def frequent_nodes(nodes: Path, table: EmbeddingTable, node_type: str) -> Nodes:
@@ -94,23 +90,3 @@ def neighbourhoods(nodes: Nodes) -> list[Neighbourhood]:
         pairs = [(nodes.keys[at], float(cosines[place, at])) for at in nearest]
         found.append(Neighbourhood(nodes.keys[place], nodes.degrees[place], pairs))
     return found
-
-
-def draw_map(nodes: Nodes, path: Path) -> bool:
-    """Draw the most used nodes by t-SNE as SVG; False where there are too few to lay out."""
-    count = min(MAPPED, len(nodes.keys))
-    if count < 10:
-        return False
-    projection = TSNE(2, perplexity=min(15, count // 4), init="pca", metric="cosine", random_state=0)
-    places = projection.fit_transform(nodes.vectors[:count].astype(np.float64))
-    figure = Figure(figsize=(12, 9))
-    axis = figure.add_axes((0, 0, 1, 1))
-    sizes = 6 + 120 * np.sqrt(np.array(nodes.degrees[:count]) / max(nodes.degrees))
-    axis.scatter(places[:, 0], places[:, 1], s=sizes, alpha=0.25)
-    for name, (across, up) in zip(nodes.keys[:count], places, strict=True):
-        short = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
-        axis.text(across, up, short.replace("$", r"\$"), fontsize=7, ha="center", va="center")
-    axis.set_axis_off()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "ntulm"}):  # the reader's fonts know more signs
-        figure.savefig(path, metadata={"Date": None})
-    return True

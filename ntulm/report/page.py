@@ -1,28 +1,33 @@
-"""The run as one HTML file that opens offline: what was run, the verdict, tables, figures, and a look at the table.
+"""The run as one HTML file that opens offline: the verdict, pictures, posts, a map, tables, and where it comes from.
 
-Tables and figures are those of `results.md`, turned into HTML; figures stand inside the file. Whatever comes from data
-is escaped in the Markdown already (`ntulm.markdown.escaped`), and again by the template for what it adds.
+The tables are those of `results.md`, turned into HTML; pictures stand inside the file, which has no script. Whatever
+comes from data is escaped in the Markdown already (`ntulm.report.markdown.escaped`), or by the template.
 """
 
 import base64
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment
+from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from ntulm.files import read_json
 from ntulm.layout import Layout
+from ntulm.report.examples import Turned
 from ntulm.report.neighbours import Look
-from ntulm.report.tables import LEGEND, SYNTHETIC, Record, Results, number
+from ntulm.report.ntu_map import FONT, HEIGHT, WIDTH, ZOOMS, Layer
+from ntulm.report.plots import COLORS, SPARE_COLORS
+from ntulm.report.provenance import SHORT, Before, Provenance
+from ntulm.report.tables import ABSENT, LEGEND, SYNTHETIC, Record, Results, number
 
-TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
-
-
-OPEN = ("Gains", "Table 2", "Figures")  # sections that are unfolded at first
+TITLE = "NTULM: results of a run"
+FIGURES = "Figures"  # the section of the Markdown page whose pictures stand at the top of this one
+OPEN = ("Gains",)  # sections that are unfolded at first
+LAYER_COLORS = (COLORS["author+hashtag"], COLORS["author"], *SPARE_COLORS)
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,14 @@ class Fact:
 
     name: str
     value: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with its file inside."""
+
+    address: str
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -46,49 +59,83 @@ class Section:
         return self.title.startswith(OPEN)
 
 
-def write_page(
-    results: Results, markdown: str, looks: Sequence[Look], directory: Path, target: Path, layout: Layout
-) -> None:
-    """Write the page.
+@dataclass(frozen=True)
+class Content:
+    """What the page shows beside the results.
+
+    `markdown` is the page of `ntulm.report.markdown`; `pictures` (file, caption); `turned` is None where no post is to
+    be quoted or compared; `headlines` are those of this run.
+    """
+
+    markdown: str
+    pictures: Sequence[tuple[Path, str]]
+    turned: Turned | None
+    layers: Sequence[Layer]
+    looks: Sequence[Look]
+    provenance: Provenance
+    headlines: Record
+    before: Before | None
+
+    def without_posts(self) -> "Content":
+        """The same, quoting no post."""
+        return replace(self, turned=self.turned and replace(self.turned, right=[], wrong=[]))
+
+
+def page(results: Results, content: Content, folder: Path, layout: Layout) -> str:
+    """The whole page.
 
     Args:
         results: what `evaluate` wrote.
-        markdown: the page of `ntulm.report.markdown`, whose images lie in `directory`.
-        looks: at the node types of the embedding table.
-        directory: where the figures are.
-        target: the file to write.
+        content: the rest.
+        folder: where the page will lie; the address of the run before is relative to it.
         layout: where the metrics of the stages are.
     """
-    template = Environment(autoescape=True).from_string(files("ntulm.report").joinpath("page.html").read_text("utf-8"))
-    page = template.render(
-        title="NTULM: results of a run",
+    text = files("ntulm.report").joinpath("page.html").read_text("utf-8")
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(text)
+    return template.render(
+        title=TITLE,
         synthetic=SYNTHETIC if results.synthetic else None,
+        ntulm=results.ntulm,
         sentence=results.sentence(),
-        facts=facts(results, layout),
+        findings=results.findings(),
+        source=source(content.provenance),
+        before=_before(content, folder),
+        figures=[Picture(data_uri(path), caption) for path, caption in content.pictures],
+        turned=content.turned,
+        layers=content.layers,
+        colors=LAYER_COLORS,
+        zooms=ZOOMS,
+        font=FONT,
+        width=WIDTH,
+        height=HEIGHT,
         method=f"{results.method()}. {LEGEND}.",
-        sections=sections(markdown, directory),
-        looks=[(look, data_uri(look.map) if look.map else None) for look in looks],
+        sections=sections(content.markdown),
+        looks=content.looks,
+        facts=facts(results, layout) + _facts_of(content.provenance),
     )
-    target.write_text(page, encoding="utf-8")
 
 
-def sections(markdown: str, directory: Path) -> list[Section]:
-    """Our own Markdown as HTML by its headings, its images inside; what stands before the first is left out."""
+def sections(markdown: str) -> list[Section]:
+    """Our own Markdown as HTML by its headings; what stands before the first is left out, and so are the figures."""
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
-    found = []
-    for part in markdown.split("\n## ")[1:]:
-        title, _, text = part.partition("\n")
-        tokens = parser.parse(text)
-        for token in _walk(tokens):
-            if token.type == "image":
-                token.attrs["src"] = data_uri(directory / str(token.attrs["src"]))
-        found.append(Section(title, str(parser.renderer.render(tokens, parser.options, {}))))
-    return found
+    parts = (part.partition("\n") for part in markdown.split("\n## ")[1:])
+    return [Section(title, str(parser.render(text))) for title, _, text in parts if title != FIGURES]
 
 
 def data_uri(path: Path) -> str:
-    """A picture as an address that holds it; in `img` the scripts of an SVG file do not run."""
-    return f"data:{TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    """A PNG file as an address that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def source(own: Provenance) -> list[str]:
+    """Where a run comes from, in a line."""
+    commit = f"commit {own.commit[:SHORT]}" if own.commit else "no commit"
+    return [
+        own.date.replace("T", " ").replace("+00:00", " UTC"),
+        commit + (f" and {len(own.changed):,} changed files" if own.changed else ""),
+        f"recipe {own.recipe}" if own.recipe else "no recipe",
+        f"posts {own.data[:SHORT]}" if own.data else "no posts",
+    ]
 
 
 def facts(results: Results, layout: Layout) -> list[Fact]:
@@ -114,9 +161,31 @@ def facts(results: Results, layout: Layout) -> list[Fact]:
     return found
 
 
+def _facts_of(own: Provenance) -> list[Fact]:
+    return [
+        Fact("Date", own.date),
+        Fact("Commit", own.commit or ABSENT),
+        Fact("Changed since", ", ".join(own.changed) or "nothing"),
+        Fact("Recipe", own.recipe or ABSENT),
+        Fact("sha256 of params.yaml", own.params or ABSENT),
+        Fact("sha256 of the posts", own.data or ABSENT),
+    ]
+
+
+def _before(content: Content, folder: Path) -> dict[str, Any] | None:
+    """The run before: where its page is, where it came from, and what is different now."""
+    before = content.before
+    if before is None:
+        return None
+    names = dict.fromkeys([*content.headlines, *before.headlines])
+    changes = [(name, _figure(before.headlines.get(name)), _figure(content.headlines.get(name))) for name in names]
+    address = Path(os.path.relpath(before.page, folder)).as_posix()
+    return {"address": address, "source": source(before.provenance), "changes": changes}
+
+
+def _figure(value: float | None) -> str:
+    return f"{value:,}" if isinstance(value, int) else number(value)
+
+
 def _metrics(path: Path) -> Record | None:
     return read_json(path) if path.exists() else None
-
-
-def _walk(tokens: Sequence[Token]) -> list[Token]:
-    return [one for token in tokens for one in [token, *_walk(token.children or [])]]

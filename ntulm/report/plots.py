@@ -1,12 +1,13 @@
 """Figures 3 to 5 of the paper with intervals, and the learning curves, as PNG (matplotlib without a display).
 
-A bar is pale where there are too few posts for a verdict. Every figure of synthetic data says so.
+Every figure is as narrow as a telephone and its bars lie, so that its letters can be read at any width. A bar is pale
+where there are too few posts for a verdict. Every figure of synthetic data says so.
 """
 
-import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -36,13 +37,22 @@ COLORS = {
 # For variants that are not above, in the order of the run: Paul Tol's muted colours.
 SPARE_COLORS = ("#117733", "#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#DDCC77", "#661100")
 OTHER_COLOR = "#333333"
-WIDEST = 9.0  # inches: a wider figure is shown smaller, and its letters with it
-LABEL_LENGTH = 16  # letters per line
+WIDTH = 4.5  # inches: 11 points in it are 12 pixels on a telephone
+LETTERS: Any = {
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "legend.fontsize": 10,
+    "ytick.labelsize": 10,
+    "xtick.labelsize": 10,
+}
+DOTS_PER_INCH = 200
+BAR, THIN, BETWEEN, AROUND = 0.24, 0.13, 0.14, 1.5  # inches: per bar, between groups, for title, axis and legend
+NAME_LENGTH, TITLE_LENGTH = 16, 44  # letters per line
 PALE, SOLID = 0.3, 1.0
-TITLE_SIZE = 11
 
 Colors = Mapping[str, str]  # of a system or slice
 Bar = tuple[float, float, float, bool]  # value, low, high, solid
+Groups = Mapping[str, Mapping[str, Bar]]  # by what is compared, then by system or slice
 
 
 def draw_figures(results: Results, curves: Sequence[Record], directory: Path) -> list[tuple[str, str]]:
@@ -57,7 +67,6 @@ def draw_figures(results: Results, curves: Sequence[Record], directory: Path) ->
     colors, ntulm = colors_of(results.settings["variants"]), results.ntulm
     figures: list[tuple[str, str, Callable[[Results, Colors], Figure | None]]] = [
         ("figure3.png", f"Figure 3: gain of {ntulm} over text, by known NTUs", gain_by_slice),
-        ("figure4.png", "Figure 4: scores by system, by known NTUs", score_by_slice),
         ("figure5.png", f"Figure 5: gain over text, {ntulm} and {POST_CONCAT}", ntulm_against_concatenation),
         ("perplexity.png", "Gain in perplexity over text, by where the masked token stands", perplexity_gain),
         (
@@ -65,14 +74,17 @@ def draw_figures(results: Results, curves: Sequence[Record], directory: Path) ->
             "Learning curves: bits per masked token",
             lambda _, colors: learning_curves(curves, colors),
         ),
+        ("figure4.png", "Figure 4: scores by system, by known NTUs", score_by_slice),
     ]
     drawn = []
     for name, caption, draw in figures:
-        figure = draw(results, colors)
-        if figure is not None:
-            figure.suptitle(caption + kind, fontsize=TITLE_SIZE, color="#b00020" if results.synthetic else "black")
-            figure.savefig(directory / name, dpi=150)
-            drawn.append((name, caption + kind))
+        with matplotlib.rc_context(LETTERS):
+            figure = draw(results, colors)
+            if figure is not None:
+                title = textwrap.fill(caption + kind, TITLE_LENGTH)
+                figure.suptitle(title, fontsize=11, color="#b00020" if results.synthetic else "black")
+                figure.savefig(directory / name, dpi=DOTS_PER_INCH)
+                drawn.append((name, caption + kind))
     return drawn
 
 
@@ -119,28 +131,30 @@ def perplexity_gain(results: Results, colors: Colors) -> Figure | None:
 
 def score_by_slice(results: Results, colors: Colors) -> Figure | None:
     """Figure 4, for every family and not for Topic alone: the score of each system by slice."""
-    families = results.main_families
-    if not families:
+    panels = [(family, results.of_family(family)) for family in results.main_families]
+    groups = [_scores_by_system(records, results.settings["min_posts"]) for _, records in panels]
+    if not any(groups):
         return None
-    columns = len(families) if len(families) <= 3 else math.ceil(math.sqrt(len(families)))
-    rows = -(-len(families) // columns)
-    figure = Figure(figsize=(4.2 * columns + 0.6, 3.1 * rows + 1.1), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for position, axis in enumerate(axes.flat):
-        if position >= len(families):
-            axis.set_axis_off()
-            continue
-        records = results.of_family(families[position])
-        groups: dict[str, dict[str, Bar]] = {}
-        for record in records:
-            if bar := _score(record, results.settings["min_posts"]):
-                title = f"{SLICE_NAMES[record['slice']]}\n{record['posts']:,} posts"
-                groups.setdefault(title, {})[record["system"]] = bar
-        _draw_bars(axis, groups, colors)
-        axis.set_title(_plain(families[position]), fontsize=TITLE_SIZE)
-        axis.set_ylabel(_plain(records[0]["metric"]))
+    heights = [max(1, sum(map(len, own.values()))) * THIN + len(own) * BETWEEN for own in groups]
+    size = (WIDTH, AROUND + sum(heights) + 0.9 * len(panels))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
+    for axis, (family, records), own in zip(axes.flat, panels, groups, strict=True):
+        _draw_bars(axis, own, colors, THIN)
+        posts = {SLICE_NAMES[record["slice"]]: record["posts"] for record in records}
+        counted = ", ".join(f"{name} {count:,}" for name, count in posts.items())
+        axis.set_title(textwrap.fill(f"{_plain(family)}; posts: {counted}", TITLE_LENGTH))
+        axis.set_xlabel(_plain(records[0]["metric"]))
     _legend(figure, axes.flat[0])
     return figure
+
+
+def _scores_by_system(records: Sequence[Record], min_posts: int) -> dict[str, dict[str, Bar]]:
+    groups: dict[str, dict[str, Bar]] = {}
+    for record in records:
+        if bar := _score(record, min_posts):
+            groups.setdefault(record["system"], {})[SLICE_NAMES[record["slice"]]] = bar
+    return groups
 
 
 def learning_curves(curves: Sequence[Record], colors: Colors) -> Figure | None:
@@ -148,7 +162,7 @@ def learning_curves(curves: Sequence[Record], colors: Colors) -> Figure | None:
     drawn = [curve for curve in curves if curve.get("history")]
     if not drawn:
         return None
-    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axis = figure.subplots()
     for curve in drawn:
         color = colors.get(curve["variant"], OTHER_COLOR)
@@ -165,51 +179,54 @@ def learning_curves(curves: Sequence[Record], colors: Colors) -> Figure | None:
     return figure
 
 
-def _gain_figure(groups: dict[str, dict[str, Bar]], colors: Colors) -> Figure | None:
+def _gain_figure(groups: Groups, colors: Colors) -> Figure | None:
     groups = {name: bars for name, bars in groups.items() if bars}
     if not groups:
         return None
-    figure = Figure(figsize=(min(max(6.5, 1.6 * len(groups) + 2), WIDEST), 4.2), layout="constrained")
+    height = AROUND + sum(map(len, groups.values())) * BAR + len(groups) * BETWEEN
+    figure = Figure(figsize=(WIDTH, max(2.4, height)), layout="constrained")
     axis = figure.subplots()
-    _draw_bars(axis, {textwrap.fill(_plain(name), LABEL_LENGTH): bars for name, bars in groups.items()}, colors)
-    axis.axhline(0, color="black", linewidth=0.8)
-    axis.set_ylabel("gain over text, %")
+    _draw_bars(axis, groups, colors)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_xlabel("gain over text, %")
     _limit_to_solid(axis, groups)
-    axis.grid(axis="y", alpha=0.3)
-    axis.set_axisbelow(True)
     _legend(figure, axis)
     return figure
 
 
-def _draw_bars(axis: Axes, groups: dict[str, dict[str, Bar]], colors: Colors) -> None:
-    """One group of bars per key, one bar per series, with its interval."""
+def _draw_bars(axis: Axes, groups: Groups, colors: Colors, height: float = BAR) -> None:
+    """One group of lying bars per key from above, one bar of a height in inches per series, with its interval."""
     series = distinct(name for bars in groups.values() for name in bars)
-    width = 0.8 / max(len(series), 1)
-    for index, name in enumerate(series):
-        for at, bars in enumerate(groups.values()):
-            if name not in bars:
-                continue
+    at, middles = 0.0, []
+    labelled = set()
+    for bars in groups.values():
+        middles.append(at + (len(bars) - 1) / 2)
+        for name in (one for one in series if one in bars):
             value, low, high, solid = bars[name]
-            place = at + (index - (len(series) - 1) / 2) * width
             alpha = SOLID if solid else PALE
-            label = name if name not in axis.get_legend_handles_labels()[1] else None
-            axis.bar(place, value, width * 0.92, label=label, color=colors.get(name, OTHER_COLOR), alpha=alpha)
+            label = None if name in labelled else name
+            labelled.add(name)
+            axis.barh(at, value, 0.85, label=label, color=colors.get(name, OTHER_COLOR), alpha=alpha)
             error = [[max(value - low, 0)], [max(high - value, 0)]]
-            # The dot shows a bar that is too low to be seen.
+            # The dot shows a bar that is too short to be seen.
             axis.errorbar(
-                place, value, yerr=error, color="black", fmt="o", markersize=2.5, capsize=2, linewidth=1, alpha=alpha
+                value, at, xerr=error, color="black", fmt="o", markersize=2.5, capsize=2, linewidth=1, alpha=alpha
             )
-    axis.set_xticks(range(len(groups)), list(groups))
-    axis.tick_params(labelsize=8)
+            at += 1
+        at += BETWEEN / height
+    axis.set_yticks(middles, [textwrap.fill(_plain(name), NAME_LENGTH) for name in groups])
+    axis.set_ylim(at - BETWEEN / height - 0.4, -0.6)
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_axisbelow(True)
 
 
-def _limit_to_solid(axis: Axes, groups: dict[str, dict[str, Bar]]) -> None:
+def _limit_to_solid(axis: Axes, groups: Groups) -> None:
     """Let the bars with enough posts set the scale: the interval of a handful of posts may leave the picture."""
     solid = [bar for bars in groups.values() for bar in bars.values() if bar[3]]
     if solid:
         low, high = min(0.0, *(bar[1] for bar in solid)), max(0.0, *(bar[2] for bar in solid))
         margin = 0.15 * (high - low) or 1.0
-        axis.set_ylim(low - (margin if low < 0 else 0), high + (margin if high > 0 else 0))
+        axis.set_xlim(low - (margin if low < 0 else 0), high + (margin if high > 0 else 0))
 
 
 def _gain(record: Record) -> Bar | None:
@@ -238,6 +255,4 @@ def _plain(text: str) -> str:
 
 def _legend(figure: Figure, axis: Axes) -> None:
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(5, max(1, len(labels))), fontsize=8, frameon=False
-    )
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, max(1, len(labels))), frameon=False)

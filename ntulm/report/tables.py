@@ -38,6 +38,7 @@ BITS_NAMES = {
     "seen_more": "Bits, others seen ≥ 1,000 times",
 }
 POST_CONCAT = "post-concat"  # what Table 4 compares NTULM with
+SHUFFLED = "shuffled"  # the control: a variant with the NTUs of other posts
 ANY = "any"  # in the coverage records: of any type
 ABSENT = "–"
 
@@ -110,6 +111,54 @@ class Results:
             return f"Nothing to compare: no variant was run beside `{self.baseline}`, or `{self.baseline}` was not run."
         counts = [f"{verdict} on {given.count(verdict)}" for verdict in MARKS if verdict in given]
         return f"{self.ntulm} against {self.baseline}, of {_many(len(given), 'measure')}: {', '.join(counts)}."
+
+    def findings(self) -> list[str]:
+        """What else the same tables show, a sentence each: who is ahead, posts without known NTUs, controls."""
+        return [one for one in (self._ahead(), self._without_ntus(), self._controls()) if one]
+
+    def _ahead(self) -> str:
+        """Which systems have a better figure than NTULM; the baseline aside, of which the verdict speaks."""
+        better: dict[str, list[str]] = {}
+        measures, others = 0, False
+        for measure, records in self.measures():
+            values = {one["system"]: one["value"] for one in records if one["value"] is not None}
+            own = values.pop(self.ntulm, None)
+            values.pop(self.baseline, None)
+            if own is None:
+                continue
+            measures, others = measures + 1, others or bool(values)
+            sign = 1 if "family" in records[0] else -1  # fewer bits are better
+            for system, value in values.items():
+                if sign * (value - own) > 0:
+                    named = records[0].get("family", measure)
+                    better.setdefault(system, []).append(f"{named} {number(value)} against {number(own)}")
+        if not better:
+            return f"No other system has a better figure than {self.ntulm} on any measure." if others else ""
+        shown = sorted(better.items(), key=lambda item: -len(item[1]))
+        parts = (f"{system} on {len(of)} of {measures} ({', '.join(of)})" for system, of in shown)
+        return f"Ahead of {self.ntulm}: {'; '.join(parts)}. Of these differences no interval was measured."
+
+    def _without_ntus(self) -> str:
+        """What NTUs do to posts that have none that the table knows, by verdict."""
+        records = [
+            record
+            for family in self.main_families
+            for record in self.of_family(family)
+            if record["system"] == self.ntulm and record["slice"] == "non_overlap" and record["verdict"] is not None
+        ]
+        parts = []
+        for verdict in MARKS:
+            own = [f"{one['family']} {gain(one)}" for one in records if one["verdict"] == verdict]
+            parts += [f"{verdict} on {', '.join(own)}"] if own else []
+        return f"Posts without a known NTU, {self.ntulm} against {self.baseline}: {'; '.join(parts)}." if parts else ""
+
+    def _controls(self) -> str:
+        """Whether NTUs of other posts help too, where that was run: they must not."""
+        given = [(name, one["verdict"]) for name, of in self.measures() for one in of if one["system"] == SHUFFLED]
+        better = [name for name, verdict in given if verdict == "better"]
+        if better:
+            return f"The control {SHUFFLED} (NTUs of other posts) gains too, on {', '.join(better)}: something leaks."
+        return f"The control {SHUFFLED} (NTUs of other posts) gains on no measure, as it must." if given else ""
 
     def method(self) -> str:
         """How the intervals were made, in a line."""

@@ -45,6 +45,8 @@ def show(results: Results, layout: Layout, console: Console) -> None:
         if table.row_count:
             console.print(table)
     console.print(Text(results.sentence(), style="bold"))
+    for finding in results.findings():
+        console.print(Text(f"· {finding}"), soft_wrap=True)
     console.print(Text(f"{LEGEND}.\n{results.method()}."), soft_wrap=True)
     if results.synthetic:
         console.print(Text(SYNTHETIC, style="bold red"))
