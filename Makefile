@@ -1,5 +1,6 @@
 # make repro: the whole pipeline on the embedded sample.  make test: lint, types, tests.
 # make bench: every loop beside its peers, half an hour; writes docs/benchmarks.md.
+# make docs: the site of docs/ in build/site, with every link checked.
 # make up, make down: a local Prefect with its UI.  make e2e: the slow tests, which start the real thing.
 # All but `down` create .venv first.
 PYTHON ?= python3.11
@@ -9,7 +10,7 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: env repro test e2e bench up down clean
+.PHONY: env repro test e2e bench docs up down clean
 
 env: .venv/.ready
 
@@ -35,6 +36,9 @@ e2e: env
 bench: env
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	python -m benchmarks.all
+
+docs: env
+	mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 up: env
 	python deploy/local.py up

@@ -21,7 +21,7 @@ STAGES = list(PIPELINE)
 ORDER = (  # the parts of ntulm/, from what all may import to what imports all; `config` stands for every config.py
     *("printable", "errors", "files", "device", "tensors", "layout", "text", "pseudonyms", "section", "variants"),
     *("ntus", "config", "params", "posts", "corpus", "graph", "embeddings", "language_model", "adapt", "pretrain"),
-    *("tasks", "encode", "probe", "evaluate", "inference", "vectorizer", "serving", "model", "production"),
+    *("tasks", "encode", "probe", "evaluate", "onnx", "inference", "vectorizer", "serving", "model", "production"),
     *("report", "tune", "recipes", "configure", "inspect", "use", "project", "cli", "__main__"),
 )
 TRAINING = ("language_model", "inference", "embeddings", "adapt", "pretrain", "encode", "model")  # no data stack

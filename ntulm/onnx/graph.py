@@ -1,0 +1,126 @@
+"""Encoder and slots as one ONNX graph: exported by torch, made int8 by onnxruntime, compared with what it came from.
+
+Library of `ntulm export`. Needs onnx, onnxscript and onnxruntime (`ntulm[onnx]`).
+
+    input_ids, attention_mask int64 [B, L]   slot float32 [B, C, D]   slot_shares float32 [B, C]
+    -> vectors float32 [B, H]
+
+B posts, L tokens, C channels, D NTU vector, H hidden (`ntulm/language_model/model.py`). A model without slots has no
+`slot`; `slot_shares` is there where a slot has a projection per type. B and L are free.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ntulm.language_model.model import NtulmForMaskedLM
+from ntulm.onnx.network import INPUTS, OUTPUT, OnnxNetwork
+
+TRIED = ((1, 3), (7, 12), (2, 30))  # posts and tokens of the batches that graph and model are compared on
+SHOWN = (3, 8)  # posts and tokens of the batch that the exporter follows: neither is 1, which it would take for fixed
+TOLERANCE = 1e-3  # of a vector's values; what rounds otherwise stays far below
+
+
+class PostEmbedding(nn.Module):
+    """The post embedding as the one output of a model."""
+
+    def __init__(self, model: NtulmForMaskedLM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        slot: Tensor | None = None,
+        slot_shares: Tensor | None = None,
+    ) -> Tensor:
+        """See the head of this file."""
+        return self.model.post_embedding(input_ids, attention_mask, slot, slot_shares)
+
+
+def export(model: NtulmForMaskedLM, file: Path) -> None:
+    """Write the graph of a float32 model on the CPU; one file, weights included.
+
+    Raises:
+        RuntimeError: torch cannot export it, or the graph gives other vectors.
+    """
+    module = PostEmbedding(model.eval())
+    given = inputs(model, *SHOWN, np.random.default_rng(0))
+    free = torch.export.Dim.DYNAMIC
+    shapes = {name: {0: free, 1: free} if name in INPUTS[:2] else {0: free} for name in given}
+    with _quiet(), torch.no_grad():
+        torch.onnx.export(
+            module,
+            (),
+            file,
+            kwargs=given,
+            input_names=list(given),
+            output_names=[OUTPUT],
+            dynamic_shapes=shapes,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    difference = largest_difference(model, OnnxNetwork(file))
+    if not difference <= TOLERANCE:
+        raise RuntimeError(f"{file}: the graph's vectors differ by {difference} from the model's")
+
+
+def quantise(source: Path, target: Path) -> None:
+    """Write the graph of `source` with weights in int8; activations are quantised as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _quiet():
+        quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True)
+
+
+def inputs(model: NtulmForMaskedLM, posts: int, tokens: int, random: np.random.Generator) -> dict[str, Tensor]:
+    """Made-up inputs of B posts of L tokens at most, the last ones shorter."""
+    config = model.config
+    vocabulary = int(model.encoder.config.vocab_size)
+    lengths = np.linspace(tokens, max(1, tokens // 2), posts).astype(np.int64)
+    made = {
+        "input_ids": torch.from_numpy(random.integers(0, vocabulary, (posts, tokens))),
+        "attention_mask": torch.from_numpy((np.arange(tokens) < lengths[:, None]).astype(np.int64)),
+    }
+    channels = sum(config.channels)
+    if channels:
+        vectors = random.standard_normal((posts, channels, config.slot_width)) * np.mean(config.slot_norms)
+        made["slot"] = torch.from_numpy(vectors.astype(np.float32))
+    if any(slot["per_type"] for slot in config.slots):
+        made["slot_shares"] = torch.from_numpy(random.random((posts, channels)).astype(np.float32))
+    return made
+
+
+def largest_difference(model: NtulmForMaskedLM, network: OnnxNetwork) -> float:
+    """Between the values of vectors of the model and of a graph, on made-up posts of several sizes."""
+    random = np.random.default_rng(1)
+    found = []
+    for posts, tokens in TRIED:
+        made = inputs(model, posts, tokens, random)
+        with torch.no_grad():
+            expected = model.post_embedding(**made)
+        found.append(float((network.post_embedding(**made) - expected).abs().max()))
+    return max(found)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the libraries say of their own versions and of steps that do not concern the user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
