@@ -38,7 +38,7 @@ bench: env
 	python -m benchmarks.all
 
 docs: env
-	mkdocs build --strict --config-file docs/site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 up: env
 	python deploy/local.py up

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ruamel.yaml import YAML
 
 import ntulm
 from benchmarks.encode import BATCHES, KEPT, TUNED_ON
@@ -30,7 +31,6 @@ from ntulm.params import check_params
 from ntulm.text import Reading
 from ntulm.use import export
 from ntulm.variants import parse_variant
-from ruamel.yaml import YAML
 
 VARIANT, DIMENSION, USERS = "author+hashtag", 64, 100
 LEAST_COSINE = {"onnxruntime, float32": 0.999, "onnxruntime, int8": 0.9}

@@ -19,9 +19,7 @@ NOTEBOOK = ROOT / "docs/tutorial.ipynb"
 
 
 def outputs(cell) -> str:
-    return "".join(
-        one.get("text") or one.get("data", {}).get("text/plain", "") for one in cell.get("outputs", [])
-    )
+    return "".join(one.get("text") or one.get("data", {}).get("text/plain", "") for one in cell.get("outputs", []))
 
 
 @pytest.mark.slow

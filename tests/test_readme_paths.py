@@ -123,7 +123,9 @@ def test_own_posts_become_tables_vectors_and_predictions(installed, tmp_path, ti
     # The pipeline comes from `ntulm init`, in the place of the clone that the README has here.
     installed.run("ntulm", "init", ".", cwd=tmp_path)
     installed.run(*proposed, cwd=tmp_path)
-    installed.run("ntulm", "configure", ".", *OWN, "run.tasks=[hashtag]", f"adapt.backbone={tiny_backbone}", cwd=tmp_path)
+    installed.run(
+        "ntulm", "configure", ".", *OWN, "run.tasks=[hashtag]", f"adapt.backbone={tiny_backbone}", cwd=tmp_path
+    )
     installed.run(*repro, cwd=tmp_path)
     assert "author+hashtag" in installed.run(*results, cwd=tmp_path)
     said = ""
@@ -153,7 +155,7 @@ def test_labelled_rows_become_a_classifier_and_predictions(demo, installed):
 
 def write_export(path: Path, count: int, start: int = 0) -> None:
     """Made-up posts of forty people with twenty hashtags."""
-    drawn = random.Random(start)  # noqa: S311
+    drawn = random.Random(start)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -169,11 +171,13 @@ def write_export(path: Path, count: int, start: int = 0) -> None:
 
 def write_labels(path: Path, count: int) -> None:
     """Texts, authors and labels that the words tell."""
-    drawn = random.Random(1)  # noqa: S311
+    drawn = random.Random(1)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "author", "label"])
         for _ in range(count):
             label = drawn.choice(["yes", "no"])
             words = drawn.sample(["we", "see", "it", "so", "again", "today", "much", "on"], 4)
-            writer.writerow([" ".join([*words, "stone" if label == "yes" else "apple"]), f"sim{drawn.randrange(60):04d}", label])
+            writer.writerow(
+                [" ".join([*words, "stone" if label == "yes" else "apple"]), f"sim{drawn.randrange(60):04d}", label]
+            )

@@ -177,9 +177,7 @@ def load(source: str | Path, device: str | None = None) -> Model:
     table = EmbeddingTable.load(directory)
     network, tokenizer = _network(directory, device)
     variant = parse_variant(settings.variant, settings.scheme.of_posts)
-    encoder = Encoder(
-        network, tokenizer, table, settings.scheme, variant, cast(Any, settings.batches), BATCH_SIZE
-    )
+    encoder = Encoder(network, tokenizer, table, settings.scheme, variant, cast(Any, settings.batches), BATCH_SIZE)
     paths = sorted((directory / CLASSIFIERS).glob("*.json"))
     classifiers = {path.name.removesuffix(".json"): load_classifier(path.with_suffix("")) for path in paths}
     return Model(settings, encoder, table, classifiers, directory)
@@ -191,7 +189,5 @@ def _network(directory: Path, device: str | None) -> tuple[Any, Any]:
         if device not in (None, "cpu"):
             raise UserError(f"{directory}: an exported model runs on the CPU; expected device='cpu', not {device!r}")
         return load_graph(directory)
-    network, tokenizer = load_model(
-        directory, "model", choose_device() if device is None else torch.device(device)
-    )
+    network, tokenizer = load_model(directory, "model", choose_device() if device is None else torch.device(device))
     return freeze(network), tokenizer

@@ -143,7 +143,7 @@ def same_labels(
 def card_of(directory: Path) -> str:
     """The card of a model directory, without what an exported one cannot do."""
     card = (directory / CARD).read_text(encoding="utf-8") if (directory / CARD).is_file() else ""
-    return card.replace(ELSEWHERE, "").replace("\"ntulm\", \"sentence-transformers\"", "\"ntulm\", \"onnx\"")
+    return card.replace(ELSEWHERE, "").replace('"ntulm", "sentence-transformers"', '"ntulm", "onnx"')
 
 
 def section(version: str, int8: bool, measured: Measured | None) -> str:
@@ -164,9 +164,17 @@ def table(measured: Measured) -> list[str]:
         f"{measured.cosine:.4f} on average, {measured.least:.4f} at least.",
     ]
     if measured.same:
-        lines += ["", "| task | posts with the same labels | metric | float32 | int8 |", "| --- | --- | --- | --- | --- |"]
+        lines += [
+            "",
+            "| task | posts with the same labels | metric | float32 | int8 |",
+            "| --- | --- | --- | --- | --- |",
+        ]
     for task, share in measured.same.items():
-        own = (measured.metric, f"{measured.before:.3f}", f"{measured.after:.3f}") if task == measured.task else ("", "", "")
+        own = (
+            (measured.metric, f"{measured.before:.3f}", f"{measured.after:.3f}")
+            if task == measured.task
+            else ("", "", "")
+        )
         lines.append(f"| {task} | {share:.1%} | {' | '.join(map(str, own))} |")
     return lines
 
