@@ -91,6 +91,6 @@ def commands() -> str:
         context = click.Context(command, info_name=f"ntulm {name}")
         usage = " ".join(command.collect_usage_pieces(context))
         parts.append(f"## ntulm {name}\n\n{command.help}\n\n```console\n$ ntulm {name} {usage}\n```")
-        rows = [param.get_help_record(context) for param in command.get_params(context)]
+        rows = [param.get_help_record(context) for param in command.get_params(context) if param.name != "help"]
         parts.append("\n".join(f"- `{row[0]}`: {row[1]}" for row in rows if row is not None))
     return "\n\n".join(parts) + "\n"

@@ -90,7 +90,7 @@ def export(model: NtulmForMaskedLM, file: Path) -> None:
 def quantise(source: Path, target: Path) -> None:
     """Write the graph of `source` with weights in int8; activations are quantised as they come.
 
-    Weights have 7 bits: products of whole bytes overflow on processors without VNNI, and nobody knows where it will run.
+    Weights have 7 bits: products of 8 overflow on processors without VNNI, and nobody knows where it will run.
     """
     with _quiet():
         quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
