@@ -1,7 +1,8 @@
-"""The README's three paths, as written, from a wheel in an environment of its own that knows nothing of the clone.
+"""The README's three paths and the tutorial, as written, from a wheel in an environment without the clone.
 
-The wheel is installed without what it needs; the packages of this environment stand in, so that nothing is downloaded.
-`tests/e2e/test_fresh_install.py` runs the same with all of it from the package index. Settings and backbone are tiny.
+What the wheel needs comes from the package index, in the versions of constraints.txt. With NTULM_E2E_BORROWED=1 the
+packages of this environment stand in for it: minutes less, and nothing is downloaded. The README's paths run with a
+tiny backbone and small settings, the tutorial as it stands.
 """
 
 import csv
@@ -19,8 +20,9 @@ from pathlib import Path
 import pytest
 from test_end_to_end import SMALL, smaller
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TUTORIAL = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
 OWN = [change for change in SMALL if not change.startswith(("run.tasks", "corpus.path", "tasks.topic"))]
 BUILT_FROM = ("ntulm", "pyproject.toml", "README.md", "LICENSE", "dvc.yaml", "worlds")
 
@@ -57,10 +59,21 @@ def wheel(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Installed:
     folder = tmp_path_factory.mktemp("installed")
+    made = wheel(folder)
+    if os.environ.get("NTULM_E2E_BORROWED"):
+        return borrowed(folder, made)
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    pip = [folder / "venv/bin/pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--constraint", ROOT / "constraints.txt", f"{made}[pipeline]"], check=True)
+    return Installed(folder / "venv/bin")
+
+
+def borrowed(folder: Path, made: Path) -> Installed:
+    """The wheel alone, and the packages of this environment beside it."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
     site = folder / f"venv/lib/python3.{sys.version_info.minor}/site-packages"
     target = ["--quiet", "--no-deps", "--no-index", "--target", str(site)]
-    subprocess.run([sys.executable, "-m", "pip", "install", *target, str(wheel(folder))], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", *target, str(made)], check=True)
     (site / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     script = folder / "venv/bin/ntulm"
     script.write_text(f"#!{folder}/venv/bin/python\nfrom ntulm.cli import main\nmain()\n")
@@ -94,14 +107,12 @@ def demo(installed, tmp_path_factory, tiny_backbone) -> Path:
     return project
 
 
-@pytest.mark.slow
 def test_the_code_is_that_of_the_wheel(installed, tmp_path):
     said = installed.run("python", "-c", "import ntulm; print(ntulm.__file__)", cwd=tmp_path).strip()
     assert Path(said).is_relative_to(installed.bin.parent)
     assert "ntulm" in installed.run("ntulm", "--help", cwd=tmp_path)
 
 
-@pytest.mark.slow
 def test_the_synthetic_demo_ends_with_tables(demo, installed):
     printed = installed.run("ntulm", "results", cwd=demo)
     assert "SYNTHETIC" in printed
@@ -110,7 +121,6 @@ def test_the_synthetic_demo_ends_with_tables(demo, installed):
     assert (demo / "reports/results.html").stat().st_size > 10_000
 
 
-@pytest.mark.slow
 def test_own_posts_become_tables_vectors_and_predictions(installed, tmp_path, tiny_backbone):
     write_export(tmp_path / "exports/posts.csv", 3000)
     write_export(tmp_path / "posts.csv", 20, start=3000)
@@ -135,7 +145,6 @@ def test_own_posts_become_tables_vectors_and_predictions(installed, tmp_path, ti
     assert (tmp_path / "topics.parquet").stat().st_size > 500
 
 
-@pytest.mark.slow
 def test_labelled_rows_become_a_classifier_and_predictions(demo, installed):
     (code,) = re.findall(r"```python\n(.*?)```", section("Use it on new posts"), re.S)
     assert installed.run("python", "-c", code, cwd=demo).count("Prediction(") == 3
@@ -151,6 +160,24 @@ def test_labelled_rows_become_a_classifier_and_predictions(demo, installed):
     rows = list(csv.DictReader((demo / "complaints.csv").open(encoding="utf-8")))
     assert len(rows) == 20
     assert {row["labels"] for row in rows} <= {"yes", "no"}
+
+
+def test_the_tutorial_runs_as_written(installed, tmp_path):
+    (script,) = re.findall(r"```python\n(.*?)```", TUTORIAL, re.S)
+    folder, said = tmp_path, ""
+    for line in re.findall(r"^\$ (.+)$", TUTORIAL, re.M):
+        words = shlex.split(line)
+        if words[0] == "cd":
+            folder /= words[1]
+            (folder / "make_posts.py").write_text(script, encoding="utf-8")
+        else:
+            said += installed.run(*words, cwd=folder)
+    assert "posts: 6,000" in said
+    assert "10 posts embedded" in said
+    assert "group: 300 rows" in said
+    rows = list(csv.DictReader((folder / "groups.csv").open(encoding="utf-8")))
+    assert {row["labels"] for row in rows} <= {"gardener", "climber", "baker"}
+    assert len(rows) == 10
 
 
 def write_export(path: Path, count: int, start: int = 0) -> None:
