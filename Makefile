@@ -1,6 +1,7 @@
 # make repro: the whole pipeline on the embedded sample.  make test: lint, types, tests.
 # make bench: every loop beside its peers, half an hour; writes docs/benchmarks.md.
 # make audit: licences, copyleft, pins and a bill of materials of what is installed, in build/audit.
+# make docs: the site of docs/ in build/site, with every link checked.
 # make up, make down: a local Prefect with its UI.  make e2e: the slow tests, which start the real thing.
 # All but `down` create .venv first.
 PYTHON ?= python3.11
@@ -10,7 +11,7 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: env repro test e2e bench audit up down clean
+.PHONY: env repro test e2e bench audit docs up down clean
 
 env: .venv/.ready
 
@@ -39,6 +40,9 @@ bench: env
 
 audit: env
 	python -m deploy.audit
+
+docs: env
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 up: env
 	python deploy/local.py up

@@ -258,6 +258,22 @@ def similar(
     run(query, model, MODEL, store, id, author, top)
 
 
+@app.command(rich_help_panel=USE)
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As `--model` of `embed`.")],
+    out: Annotated[Path, typer.Option(help="A new directory, which all commands take as --model.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Weights of one byte: smaller; measured on --posts.")] = False,
+    posts: Annotated[
+        str | None, typer.Option(help="POSTS like those to come, or data/tasks/TASK/DATASET.parquet.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="A task of the model, of which --posts has labels.")] = None,
+) -> None:
+    """Write a model with its encoder and slots as an ONNX graph."""
+    from ntulm.use.export import run
+
+    run(model, out, int8, posts, task)
+
+
 @app.command(rich_help_panel=PRODUCTION)
 def check(
     project: Project = None,
@@ -426,7 +442,7 @@ def main() -> None:
         package = (error.name or "ntulm").partition(".")[0]
         if package == "ntulm":  # a mistake of our own
             raise
-        extra = "serve" if "serve" in sys.argv[1:2] else "pipeline"
+        extra = "onnx" if package.startswith("onnx") else "serve" if "serve" in sys.argv[1:2] else "pipeline"
         message = f"the package {package} is not installed; `pip install 'ntulm[{extra}]'` installs all that is needed"
         typer.echo(f"error: {message}", err=True)
         sys.exit(1)

@@ -76,7 +76,11 @@ def test_a_stage_outside_a_project_says_what_to_do(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "package", "extra"),
-    [(["corpus"], "pydantic", "pipeline"), (["serve", "--model", "."], "uvicorn", "serve")],
+    [
+        (["corpus"], "pydantic", "pipeline"),
+        (["serve", "--model", "."], "uvicorn", "serve"),
+        (["export", ".", "--out", "x"], "onnxscript", "onnx"),
+    ],
 )
 def test_a_command_says_how_to_install_what_it_needs(tmp_path, arguments, package, extra):
     """As after `pip install ntulm`, which only reads models."""

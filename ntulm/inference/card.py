@@ -32,6 +32,7 @@ labels = {task: [post.labels for post in model.predict(posts, task)] for task in
 USE_ELSEWHERE = """from sentence_transformers import SentenceTransformer
 vectors = SentenceTransformer(".", trust_remote_code=True).encode(posts)  # the same; the code is that of `ntulm`
 """
+ELSEWHERE = f"\n\nWith sentence-transformers:\n\n```python\n{USE_ELSEWHERE}```"
 LIMITS = """- It is made for posts like the ones it was trained on, in their languages and their time. An author or a
   hashtag that the table does not know counts as the average one, and adds nothing.
 - The figures are of test posts of the same source. Posts of another network or of later years can fare worse;
@@ -66,7 +67,7 @@ def card(facts: Facts) -> str:
         "Embeddings of social posts that know who wrote the post and which hashtags it carries "
         "([Li et al. 2022](https://aclanthology.org/2022.wnut-1.7/)), and classifiers on them. "
         f"Fine-tuned from {backbone_of(facts.backbone)[0]} with the code of `ntulm`.",
-        f"## Use\n\n```python\n{USE}```\n\nWith sentence-transformers:\n\n```python\n{USE_ELSEWHERE}```",
+        f"## Use\n\n```python\n{USE}```{ELSEWHERE}",
         f"## Trained on\n\n{trained_on(facts)}",
         f"## Figures\n\n{figures(facts)}",
         f"## Limits\n\n{LIMITS}",

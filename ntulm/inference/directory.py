@@ -8,6 +8,8 @@
     modules.json, config_sentence_transformers.json   for sentence-transformers (`ntulm/inference/sentence_module.py`)
     README.md                                         the model card
 
+One that `ntulm export` wrote has `model.onnx` in the place of the weights, and nothing for other libraries.
+
 It is self-contained and names no path of the machine that made it. Library only; nothing here needs torch.
 """
 
@@ -36,7 +38,7 @@ SENTENCE_MODULES: dict[str, Any] = {
         "similarity_fn_name": "cosine",
     },
 }
-HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]  # no code
+HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*.onnx"]  # no code
 PROMOTED = re.compile(r"production|v\d+(?:\.\d+)*")
 HUB_NAME = re.compile(r"hf://([\w-][\w.-]*/[\w-][\w.-]*)")
 

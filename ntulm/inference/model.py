@@ -24,6 +24,7 @@ from ntulm.inference.reading import read_posts
 from ntulm.language_model.backbone import load_model
 from ntulm.language_model.encoder import Encoder, freeze
 from ntulm.ntus import known_posts, rows_of
+from ntulm.onnx.network import GRAPH, load_graph
 from ntulm.posts import Posts
 from ntulm.probe.classifier import Classifier, load_classifier
 from ntulm.variants import parse_variant
@@ -178,11 +179,19 @@ def load(source: str | Path, device: str | None = None) -> Model:
     settings = Settings.read(directory)
     pseudonyms.of(settings.source)  # a key that is missing is told before anything is loaded
     table = EmbeddingTable.load(directory)
-    model, tokenizer = load_model(directory, "model", choose_device() if device is None else torch.device(device))
+    network, tokenizer = _network(directory, device)
     variant = parse_variant(settings.variant, settings.scheme.of_posts)
-    encoder = Encoder(
-        freeze(model), tokenizer, table, settings.scheme, variant, cast(Any, settings.batches), BATCH_SIZE
-    )
+    encoder = Encoder(network, tokenizer, table, settings.scheme, variant, cast(Any, settings.batches), BATCH_SIZE)
     paths = sorted((directory / CLASSIFIERS).glob("*.json"))
     classifiers = {path.name.removesuffix(".json"): load_classifier(path.with_suffix("")) for path in paths}
     return Model(settings, encoder, table, classifiers, directory)
+
+
+def _network(directory: Path, device: str | None) -> tuple[Any, Any]:
+    """What computes vectors, ready for it, and the tokenizer."""
+    if (directory / GRAPH).is_file():
+        if device not in (None, "cpu"):
+            raise UserError(f"{directory}: an exported model runs on the CPU; expected device='cpu', not {device!r}")
+        return load_graph(directory)
+    network, tokenizer = load_model(directory, "model", choose_device() if device is None else torch.device(device))
+    return freeze(network), tokenizer

@@ -1,0 +1,186 @@
+"""`ntulm export`: a model directory whose encoder and slots are an ONNX graph, which `ntulm.load` and onnxruntime run.
+
+Reads a model directory, and the posts that int8 is measured on; writes a directory that all commands take as `--model`:
+`model.onnx` in the place of the weights, all else as it was, and what was measured in the model card.
+
+N posts, H the length of a vector.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ntulm.errors import UserError
+from ntulm.files import whole_directory
+from ntulm.inference.card import ELSEWHERE
+from ntulm.inference.directory import CARD, CLASSIFIERS, READING, find
+from ntulm.inference.model import Model, load
+from ntulm.inference.version import version_of
+from ntulm.language_model.backbone import TOKENIZER, load_model
+from ntulm.onnx.graph import export, quantise
+from ntulm.onnx.network import GRAPH, OnnxNetwork
+from ntulm.probe.metrics import metric
+from ntulm.use.sample import LabelledSample, sample_of
+
+TABLES = ("table.safetensors", "overlay.safetensors")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Vectors and labels of int8 beside those of float32, on N posts."""
+
+    source: str
+    posts: int
+    cosine: float  # the mean
+    least: float  # the least cosine
+    same: Mapping[str, float]  # task -> the share of posts with the same labels
+    task: str | None  # of the labels, where there are some
+    metric: str | None
+    before: float | None  # the metric with vectors of float32
+    after: float | None
+
+
+def run(model_name: str, out: Path, int8: bool, posts: str | None, task: str | None) -> None:
+    """Export a model.
+
+    Args:
+        model_name: of the model.
+        out: a directory that is not there yet.
+        int8: whether weights become int8.
+        posts: what int8 is measured on (`ntulm/use/sample.py`).
+        task: whose labels `posts` has.
+
+    Raises:
+        UserError: a name or a file that does not fit.
+    """
+    directory = find(model_name)
+    check(directory, out, int8, posts, task)
+    model = load(directory, "cpu")
+    sample = None if posts is None else sample_of(posts, task, model)  # a mistake in it is told before the work
+    with whole_directory(out) as target, tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / GRAPH
+        network, _ = load_model(directory, "model", torch.device("cpu"))
+        export(network, plain)
+        if int8:
+            quantise(plain, target / GRAPH)
+        else:
+            shutil.copyfile(plain, target / GRAPH)
+        measured = None
+        if sample is not None:
+            measured = measure(model, OnnxNetwork(plain), OnnxNetwork(target / GRAPH), sample, Path(str(posts)).name)
+        copy_rest(directory, target)
+        (target / CARD).write_text(
+            card_of(directory) + section(version_of(directory), int8, measured), encoding="utf-8"
+        )
+    print("\n".join(summary(out, int8, measured)))
+
+
+def check(directory: Path, out: Path, int8: bool, posts: str | None, task: str | None) -> None:
+    """Refuse what cannot work before a model is loaded."""
+    if out.exists() or out.is_symlink():
+        raise UserError(f"--out {out}: is there already; name a new directory")
+    if (directory / GRAPH).is_file():
+        raise UserError(f"{directory}: was exported already; name the model directory that it came from")
+    if int8 and posts is None:
+        raise UserError("--int8: what is lost has to be measured; --posts POSTS names posts like those to come")
+    if not int8 and posts is not None:
+        raise UserError("--posts: measures what int8 loses; expected --int8 with it")
+    if task is not None and posts is None:
+        raise UserError("--task: says whose labels the posts have; expected --posts with it")
+
+
+def copy_rest(directory: Path, target: Path) -> None:
+    """All of a model directory but the torch network."""
+    for name in (*TOKENIZER, *TABLES, READING):
+        if (directory / name).is_file():
+            shutil.copyfile(directory / name, target / name)
+    if (directory / CLASSIFIERS).is_dir():
+        shutil.copytree(directory / CLASSIFIERS, target / CLASSIFIERS)
+
+
+def measure(model: Model, plain: OnnxNetwork, small: OnnxNetwork, sample: LabelledSample, source: str) -> Measured:
+    """What int8 changes in vectors, labels and, where there are labels, the score of their classifier."""
+    before, after = (vectors_of(model, network, sample) for network in (plain, small))
+    cosines = (before * after).sum(1) / np.linalg.norm(before, axis=1) / np.linalg.norm(after, axis=1)
+    found: dict[str, Any] = {"task": sample.task, "metric": None, "before": None, "after": None}
+    if sample.task is not None and sample.labels is not None:
+        classifier = dict(zip(model.tasks, model.classifiers.values(), strict=True))[sample.task]
+        name = classifier.about["metric"]
+        scores = [metric(name, sample.labels, classifier.scores(vectors)) for vectors in (before, after)]
+        found |= {"metric": name, "before": scores[0], "after": scores[1]}
+    return Measured(
+        source=source,
+        posts=len(sample.posts),
+        cosine=float(cosines.mean()),
+        least=float(cosines.min()),
+        same={task: same_labels(model, task, sample, before, after) for task in model.tasks},
+        **found,
+    )
+
+
+def vectors_of(model: Model, network: OnnxNetwork, sample: LabelledSample) -> NDArray[np.float32]:
+    """float32 [N, H] by a graph in the place of the model's own network."""
+    return replace(model.encoder, model=cast(Any, network)).encode(sample.posts)
+
+
+def same_labels(
+    model: Model, task: str, sample: LabelledSample, before: NDArray[np.float32], after: NDArray[np.float32]
+) -> float:
+    """The share of posts whose labels are the same with both vectors."""
+    one, other = (model.label(sample.posts, vectors, task) for vectors in (before, after))
+    return float(np.mean([sorted(a.labels) == sorted(b.labels) for a, b in zip(one, other, strict=True)]))
+
+
+def card_of(directory: Path) -> str:
+    """The card of a model directory, without what an exported one cannot do."""
+    card = (directory / CARD).read_text(encoding="utf-8") if (directory / CARD).is_file() else ""
+    return card.replace(ELSEWHERE, "").replace('"ntulm", "sentence-transformers"', '"ntulm", "onnx"')
+
+
+def section(version: str, int8: bool, measured: Measured | None) -> str:
+    """What the card says of the graph."""
+    kind = "int8 (weights per channel, activations as they come)" if int8 else "float32"
+    said = (
+        f"\n## ONNX\n\n`{GRAPH}` is the encoder with its slots in {kind}, exported from the model of version "
+        f"`{version}`. `ntulm.load` runs it with onnxruntime (`pip install 'ntulm[onnx]'`); this directory has no "
+        "weights for transformers or sentence-transformers.\n"
+    )
+    return said if measured is None else said + "\n" + "\n".join(table(measured)) + "\n"
+
+
+def table(measured: Measured) -> list[str]:
+    """Lines of Markdown."""
+    lines = [
+        f"Against float32, on {measured.posts:,} posts of `{measured.source.replace('`', '')}`: cosine of the vectors "
+        f"{measured.cosine:.4f} on average, {measured.least:.4f} at least.",
+    ]
+    if measured.same:
+        lines += [
+            "",
+            "| task | posts with the same labels | metric | float32 | int8 |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+    for task, share in measured.same.items():
+        own = (
+            (measured.metric, f"{measured.before:.3f}", f"{measured.after:.3f}")
+            if task == measured.task
+            else ("", "", "")
+        )
+        lines.append(f"| {task} | {share:.1%} | {' | '.join(map(str, own))} |")
+    return lines
+
+
+def summary(out: Path, int8: bool, measured: Measured | None) -> list[str]:
+    """What is printed."""
+    size = (out / GRAPH).stat().st_size / 1e6
+    lines = [f"{out}: {GRAPH} in {'int8' if int8 else 'float32'}, {size:.0f} MB; a model directory for --model"]
+    return lines if measured is None else [*lines, *table(measured)]
