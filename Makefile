@@ -29,7 +29,7 @@ test: env
 	ruff check .
 	ruff format --check .
 	mypy
-	pytest
+	pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 e2e: env
 	pytest tests/e2e
