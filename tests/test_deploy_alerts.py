@@ -7,6 +7,7 @@ import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -33,7 +34,7 @@ def receiver(url: str, form: str = "") -> Receiver:
     return found
 
 
-def created(url="https://example.org/hook", form="") -> dict[str, AutomationCreate]:
+def created(url="https://example.org/hook", form="") -> dict[str, Any]:
     """The automations as the server reads them from its client."""
     found = alerts.automations(receiver(url, form), uuid4(), MINUTE)
     return {one.name: AutomationCreate.model_validate(one.model_dump(mode="json")) for one in found}
@@ -231,8 +232,8 @@ def test_the_address_is_a_secret_of_the_block():
 
 def test_a_webhook_gets_what_the_block_sends():
     with webhook() as (url, got):
-        block = receiver(url).block()
-        answer = asyncio.run(block.call('{"text": "é"}'))  # type: ignore[attr-defined]
+        block: Any = receiver(url).block()
+        answer = asyncio.run(block.call('{"text": "é"}'))
     assert answer.status_code == 200
     assert [(one.path, one.kind, json.loads(one.body)) for one in got] == [
         ("/secret-path", "application/json", {"text": "é"})
@@ -241,11 +242,13 @@ def test_a_webhook_gets_what_the_block_sends():
 
 def test_an_address_of_a_mailbox_gets_a_letter():
     with mail_server() as (port, letters):
-        block = receiver(f"mailto://127.0.0.1:{port}?from=ntulm@example.org&to=you@example.org&format=text").block()
-        (action,) = alerts.automations(receiver("mailto://127.0.0.1"), uuid4(), MINUTE)[0].actions
-        subject = rendered(action.subject, "Crashed", None)  # type: ignore[union-attr]
-        with block.raise_on_failure():  # type: ignore[attr-defined]
-            asyncio.run(block.anotify(rendered(action.body, "Crashed", "gone"), subject))  # type: ignore[attr-defined,union-attr]
+        block: Any = receiver(
+            f"mailto://127.0.0.1:{port}?from=ntulm@example.org&to=you@example.org&format=text"
+        ).block()
+        (action,) = created("mailto://127.0.0.1")[ENDED_BADLY].actions
+        subject = rendered(action.subject, "Crashed", None)
+        with block.raise_on_failure():
+            asyncio.run(block.anotify(rendered(action.body, "Crashed", "gone"), subject))
     (letter,) = letters
     assert "Subject: ntulm: retrain crashed" in letter
     assert "you@example.org" in letter

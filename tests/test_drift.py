@@ -3,6 +3,8 @@
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,10 +29,7 @@ CONFIG = Arrivals(
 )
 
 
-class Params:
-    """All that the command looks at."""
-
-    arrivals = CONFIG
+PARAMS: Any = SimpleNamespace(arrivals=CONFIG)  # all that the command looks at
 
 
 def seen(count=120, shift=0.0, labels=("a", "b"), seed=0) -> Seen:
@@ -113,8 +112,8 @@ def test_the_newest_posts_are_compared_and_what_is_found_is_kept(project, capsys
     old, new = seen(70, shift=9.0), seen(80)
     both = Seen(np.concatenate([old.vectors, new.vectors]), {NAME: ["c"] * 70 + new.labels[NAME]})
     write(KEPT, both, "n", index=True)
-    drift.run(Params(), CHAMPION.root, Layout())
-    drift.run(Params(), CHAMPION.root, Layout())
+    drift.run(PARAMS, CHAMPION.root, Layout())
+    drift.run(PARAMS, CHAMPION.root, Layout())
     assert verdict() == {"verdict": "passed", "reason": "no drift"}
     assert "drift of vectors: 0." in capsys.readouterr().out
     found = json.loads(Path("data/drift/drift.json").read_text())
@@ -131,7 +130,7 @@ def test_the_history_of_drift_can_be_drawn(project):
     from evidently.ui.workspace import Workspace
 
     write(KEPT, seen(80), "n", index=True)
-    drift.run(Params(), CHAMPION.root, Layout())
+    drift.run(PARAMS, CHAMPION.root, Layout())
     workspace = Workspace(str(Layout().monitoring))
     (found,) = workspace.search_project(drift.HISTORY)
     (run,) = [workspace.get_run(found.id, run_id) for run_id in workspace.list_runs(found.id)]
@@ -153,7 +152,7 @@ def test_drift_ends_with_the_values_and_the_limits(project):
     with pytest.raises(
         UserError, match=r"^drift of vectors: 1, at most 0\.75 expected; drift of labels, topic\.side: 0\."
     ):
-        drift.run(Params(), CHAMPION.root, Layout())
+        drift.run(PARAMS, CHAMPION.root, Layout())
     assert verdict()["verdict"] == "failed"
     assert "drift of vectors" in verdict()["reason"]
 
@@ -164,7 +163,7 @@ def test_too_few_posts_of_this_version_say_nothing(project, count, model, capsys
     Path("data/drift/drift.json").write_text("[]")
     if count:
         write(KEPT, seen(count), "n", model=model, index=True)
-    drift.run(Params(), CHAMPION.root, Layout())
+    drift.run(PARAMS, CHAMPION.root, Layout())
     assert verdict()["verdict"] == "quiet"
     assert "arrivals.min_posts (50)" in capsys.readouterr().out
     assert not Path("data/drift/drift.json").exists()

@@ -63,6 +63,19 @@ def run(params) -> dict:
     return json.loads(KEPT.run.read_text())
 
 
+def counted(monkeypatch) -> list[int]:
+    """How many posts are encoded, call by call."""
+    calls: list[int] = []
+    encode = Model.encode
+
+    def count(self, given):
+        calls.append(len(given))
+        return encode(self, given)
+
+    monkeypatch.setattr(Model, "encode", count)
+    return calls
+
+
 def promote_another() -> str:
     """A model of another version; its vectors are the same."""
     (CHAMPION / "data/model/note.txt").write_text("another one")
@@ -100,9 +113,7 @@ def test_the_next_run_embeds_what_is_new_alone_and_says_when_nothing_is(params, 
     run(params)
     first = pq.read_table(KEPT.posts)
     write_export(posts(5))
-    seen: list[int] = []
-    encode = Model.encode
-    monkeypatch.setattr(Model, "encode", lambda self, given: seen.append(len(given)) or encode(self, given))
+    seen = counted(monkeypatch)
     assert run(params)["embedded"] == 2
     assert run(params)["nothing"]
     assert seen == [2]
@@ -165,7 +176,8 @@ def test_a_promotion_takes_posts_of_its_own_corpus_along_and_names_those_that_ar
 def test_what_a_killed_run_did_is_taken_up(params, monkeypatch):
     write_export(posts(5))
     monkeypatch.setattr(arrivals, "ROWS_AT_ONCE", 2)
-    add, calls = arrivals.add, []
+    add = arrivals.add
+    calls: list[int] = []
 
     def killed(*given):
         calls.append(len(given[1]))
@@ -178,9 +190,7 @@ def test_what_a_killed_run_did_is_taken_up(params, monkeypatch):
         run(params)
     assert not KEPT.store.exists()
     monkeypatch.setattr(arrivals, "add", add)
-    encoded: list[int] = []
-    encode = Model.encode
-    monkeypatch.setattr(Model, "encode", lambda self, given: encoded.append(len(given)) or encode(self, given))
+    encoded = counted(monkeypatch)
     done = run(params)
     assert encoded[0] == 1  # of the five; then the reference
     assert (done["embedded"], done["stored"]) == (5, 5)

@@ -113,7 +113,8 @@ def seen(kept: Kept, version: str, wanted: pa.Array) -> Seen:
     """Vectors and labels of some posts."""
     if not len(wanted):
         return Seen(np.empty((0, 0), np.float32), {})
-    ids, vectors = [], []
+    ids: list[str] = []
+    vectors: list[np.ndarray] = []
     for batch in open_store(kept.store).iter_batches(GROUP_ROWS, columns=["post_id", "model", "vector"]):
         own = batch.filter(pc.and_(pc.equal(batch["model"], version), pc.is_in(batch["post_id"], wanted)))
         ids += own["post_id"].to_pylist()
