@@ -46,10 +46,8 @@ def event(name: str, kind: str, flow: str = "retrain", tags: tuple[str, ...] = (
     related = [{"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"} for tag in tags]
     about = {"prefect.resource.id": f"prefect.flow.{uuid4()}", "prefect.resource.role": "flow"}
     related.append(about | {"prefect.resource.name": flow})
-    return ReceivedEvent(
-        occurred=datetime(2026, 1, 2, tzinfo=UTC), event=f"prefect.flow-run.{name}", resource=resource, related=related,
-        id=uuid4(),
-    )  # fmt: skip
+    about_it = {"occurred": datetime(2026, 1, 2, tzinfo=UTC), "event": f"prefect.flow-run.{name}", "id": uuid4()}
+    return ReceivedEvent.model_validate(about_it | {"resource": resource, "related": related})
 
 
 @pytest.mark.parametrize(
