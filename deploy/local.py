@@ -27,8 +27,8 @@ from deploy.services import Service
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".prefect"
 SITE = HOME / "site"
-# What the report server shows, nothing else.
-SERVED = {"reports": ROOT / "reports", "check": ROOT / "data/check", "drift": ROOT / "data/drift"}
+# What the report server shows, nothing else; pages of reports link to those of earlier runs beside them.
+SERVED = {"reports": "reports", "check": "data/check", "drift": "data/drift", "data/runs": "data/runs"}
 HOST = "127.0.0.1"
 START_SECONDS = 180
 DATABASE = "NTULM_DATABASE"
@@ -71,10 +71,11 @@ def up() -> None:
 
 def link_site() -> None:
     """A folder with a link to each folder that the report server shows; they may not exist yet."""
-    SITE.mkdir(exist_ok=True)
     for name, folder in SERVED.items():
-        (SITE / name).unlink(missing_ok=True)
-        (SITE / name).symlink_to(folder)
+        link = SITE / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(ROOT / folder)
 
 
 def down() -> None:
