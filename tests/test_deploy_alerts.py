@@ -189,7 +189,8 @@ class Client:
 
 
 def test_a_registration_makes_one_of_each_keeps_them_and_takes_them_away(monkeypatch):
-    client, document = Client(), uuid4()
+    client: Any = Client()
+    document = uuid4()
 
     async def save(block, name, overwrite, client):
         assert overwrite

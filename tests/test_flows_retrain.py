@@ -5,6 +5,7 @@ import re
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.logging import disable_run_logger
@@ -224,20 +225,25 @@ class Running:
             raise self.failure
 
 
+def running(*given) -> Any:
+    """In the place of a workspace."""
+    return Running(*given)
+
+
 @pytest.mark.parametrize("failure", [None, CommandError("new posts: 3")])
 def test_the_verdict_of_a_check_is_read_whether_its_command_failed_or_not(tmp_path, failure):
     (tmp_path / "data/check").mkdir(parents=True)
     (tmp_path / "data/check/verdict.json").write_text('{"verdict": "passed", "reason": "of yesterday"}')
     with disable_run_logger():
-        found = monitor_module.checked(Running(tmp_path, "quiet", failure), "data/champion")
+        found = monitor_module.checked(running(tmp_path, "quiet", failure), "data/champion")
     assert found == Verdict("quiet", "so it is")
 
 
 def test_without_a_verdict_the_failure_of_the_command_counts(tmp_path):
     with disable_run_logger(), pytest.raises(CommandError, match="killed by signal 9"):
-        monitor_module.checked(Running(tmp_path, None, CommandError("killed by signal 9")), "data/champion")
+        monitor_module.checked(running(tmp_path, None, CommandError("killed by signal 9")), "data/champion")
     with disable_run_logger(), pytest.raises(CommandError, match="no verdict"):
-        monitor_module.checked(Running(tmp_path, None), "data/champion")
+        monitor_module.checked(running(tmp_path, None), "data/champion")
 
 
 def test_a_pipeline_up_to_a_stage_has_all_that_it_needs():

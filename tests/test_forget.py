@@ -152,12 +152,13 @@ def test_what_is_kept_of_arriving_posts_is_said_and_how_it_goes_away(layout):
     pq.write_table(pa.table({"post_id": ["7"], "known": [True]}), kept.labels / "topic.side.parquet")
     pq.write_table(pa.table({"post_id": ["7"], "author": ["bob"]}), kept.posts)
     reading = Reading(True, False, False, True)
-    for kind, name, files in (
+    cases: list[tuple[forget.Kind, str, list[str]]] = [
         ("author", "Alice", ["vectors"]),
         ("author", "bob", ["posts"]),
         ("post", "7", ["labels/topic.side", "posts", "vectors"]),
         ("author", "nobody", []),
-    ):
+    ]
+    for kind, name, files in cases:
         said = list(holders(kind, name, reading, layout))
         last = [f"forget: {layout.arrivals}: {ARRIVED}"] if files else []
         assert said == [f"forget: {layout.arrivals}/{file}.parquet: 1 rows" for file in files] + last
