@@ -19,11 +19,15 @@ FIRST_WORDS = re.compile(r"# ([a-z][a-z0-9_-]*): ")  # how a recipe begins, and 
 CODE = ("ntulm", "flows", "dvc.yaml")  # an edit of these is not in the commit
 SHORT = 7  # digits of a commit, of an id
 EDITED = "+"
+MADE_UP = re.compile(r"[a-z]+-[a-z]+")  # as Prefect calls runs that nobody gave a name, such as `brave-otter`
 GIT_SECONDS = 10
 
 
 def run_name() -> str:
-    """The name of this run; Prefect calls this when the run begins."""
+    """The name of this run, unless somebody gave it one; Prefect calls this when the run begins."""
+    given = flow_run.get_name()
+    if given and not MADE_UP.fullmatch(given):
+        return str(given)
     return called(flow_run.get_flow_name() or "flow", flow_run.get_parameters(), Path.cwd())
 
 

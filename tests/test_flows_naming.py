@@ -29,6 +29,15 @@ def test_a_name_has_flow_recipe_and_commit(project):
     assert called("monitor", {}, project) == f"monitor stocknet @{commit}"
 
 
+def test_a_name_that_somebody_gave_stays(project, monkeypatch):
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(naming.flow_run, "get_flow_name", lambda: "build")
+    monkeypatch.setattr(naming.flow_run, "get_parameters", dict)
+    for given, expected in (("brave-otter", f"build stocknet @{commit_of(project)}"), ("Before the move", None)):
+        monkeypatch.setattr(naming.flow_run, "get_name", lambda given=given: given)
+        assert naming.run_name() == (expected or given)
+
+
 def test_edited_code_shows_and_edited_parameters_do_not(project):
     before = commit_of(project)
     (project / "params.yaml").write_text("# own: yours\n")
