@@ -197,6 +197,8 @@ def _as_dvc_writes(node: Any) -> None:
     for key, value in node.items():
         if isinstance(value, CommentedMap) and value.merge:
             node[key] = value = CommentedMap((name, copy.deepcopy(own)) for name, own in value.items())
+        elif isinstance(value, dict) and not isinstance(value, CommentedMap):
+            node[key] = value = CommentedMap(value)  # of an assignment
         if isinstance(value, dict):
             _as_dvc_writes(value)
         elif isinstance(value, list):

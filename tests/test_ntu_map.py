@@ -1,7 +1,7 @@
 """The map of the embedding table: where dots and labels stand."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ntulm.report.neighbours import Nodes
@@ -37,6 +37,7 @@ def test_a_few_nodes_are_no_map():
 
 
 @given(st.lists(PLACES, max_size=30))
+@example([(244.0, 9.0, "0"), (251.0, 9.0, "0")])  # apart at zoom 1, but each other's way at zoom 4
 def test_no_two_labels_overlap_at_any_zoom(places):
     labels = [label for label in place_labels([Dot(x, y, 5.0, 1, name) for x, y, name in places]) if label]
     for zoom in ZOOMS:

@@ -6,7 +6,7 @@ lowest zoom from which on it is shown, and keeps its place beside its dot from t
 """
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,12 +92,10 @@ def place_labels(dots: Sequence[Dot]) -> list[Label | None]:
     named = sorted((place for place, dot in enumerate(dots) if dot.name), key=lambda place: -dots[place].degree)
     placed: dict[int, Label] = {}
     for zoom in ZOOMS:
-        taken = [box(label, zoom) for label in placed.values()]
         for place in named:
-            label = None if place in placed else next(_free(dots[place], zoom, taken), None)
+            label = None if place in placed else next(_free(dots[place], zoom, placed.values()), None)
             if label:
                 placed[place] = label
-                taken.append(box(label, zoom))
     return [placed.get(place) for place in range(len(dots))]
 
 
@@ -110,14 +108,21 @@ def box(label: Label, zoom: int) -> Box:
     return left, bottom - LINE * size, left + width, bottom
 
 
-def _free(dot: Dot, zoom: int, taken: Sequence[Box]) -> Iterator[Label]:
-    """Labels of a dot that lie on the map and on no other label."""
+def _free(dot: Dot, zoom: int, others: Collection[Label]) -> Iterator[Label]:
+    """Labels of a dot that lie on the map and on no other label, at this zoom and all higher ones: labels that point at
+    each other come closer there.
+    """
     for anchor, dx, dy in SIDES:
         label = Label(_short(dot.name or ""), dot.x, dot.y, anchor, dx, dy, zoom)
         left, top, right, bottom = box(label, zoom)
         inside = left >= 0 and top >= 0 and right <= WIDTH and bottom <= HEIGHT
-        if inside and not any(left < r and right > a and top < b and bottom > t for a, t, r, b in taken):
+        if inside and not any(_overlap(label, other, one) for one in ZOOMS if one >= zoom for other in others):
             yield label
+
+
+def _overlap(label: Label, other: Label, zoom: int) -> bool:
+    (left, top, right, bottom), (a, t, r, b) = box(label, zoom), box(other, zoom)
+    return left < r and right > a and top < b and bottom > t
 
 
 def _places(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
