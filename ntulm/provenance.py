@@ -19,7 +19,7 @@ def provenance(layout: Layout) -> dict[str, str | dict[str, str]]:
     """`commit`, `recipe` and `parameters` (dotted keys, values in JSON) of a project, as far as they are known."""
     found: dict[str, str | dict[str, str]] = {
         "commit": _commit(layout),
-        "recipe": _recipe(layout),
+        "recipe": recipe(layout),
         "parameters": _parameters(layout),
     }
     return {name: value for name, value in found.items() if value}
@@ -28,14 +28,19 @@ def provenance(layout: Layout) -> dict[str, str | dict[str, str]]:
 def _commit(layout: Layout) -> str:
     """The commit of the code, with a + where it was edited since; empty without git."""
     try:
-        commit = _git(layout, "rev-parse", "HEAD")
-        edited = _git(layout, "diff", "--quiet", "HEAD", "--", *CODE)
+        commit = git(layout, "rev-parse", "HEAD")
+        edited = git(layout, "diff", "--quiet", "HEAD", "--", *CODE)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return "" if commit.returncode else commit.stdout.strip() + EDITED * bool(edited.returncode)
 
 
-def _git(layout: Layout, *arguments: str) -> subprocess.CompletedProcess[str]:
+def git(layout: Layout, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What git says of the project's folder.
+
+    Raises:
+        OSError, subprocess.TimeoutExpired: there is no git, or it does not answer.
+    """
     return subprocess.run(  # noqa: S603
         ["git", "-C", str(layout.root), *arguments],  # noqa: S607
         capture_output=True,
@@ -45,7 +50,7 @@ def _git(layout: Layout, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _recipe(layout: Layout) -> str:
+def recipe(layout: Layout) -> str:
     """The recipe that params.yaml was written from; empty where it does not say."""
     try:
         with layout.params.open(encoding="utf-8", errors="replace") as file:

@@ -44,7 +44,7 @@ def test_commit_changes_recipe_and_hashes(layout, tmp_path):
 
 
 def test_without_git_a_corpus_or_params(tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
     found = provenance(Layout(tmp_path), NOW)
     assert (found.commit, found.changed, found.recipe, found.params, found.data) == (None, [], None, None, None)
 

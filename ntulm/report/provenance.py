@@ -4,8 +4,6 @@ Reads git (of the project's folder), the first line of `params.yaml` and `data/c
 `data/runs/`: of every run its headlines, and a page that quotes no post. DVC neither keeps nor removes it.
 """
 
-import re
-import shutil
 import subprocess
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -13,9 +11,9 @@ from pathlib import Path
 
 from ntulm.files import read_json, sha256, whole_file, write_json
 from ntulm.layout import Layout
+from ntulm.provenance import git, recipe
 from ntulm.report.tables import Record
 
-RECIPE = re.compile(r"# ([a-z][\w-]*): ")  # how the file of a recipe begins
 OWN_RECORD = "dvc.lock"  # DVC changes it while a run goes on
 SHORT = 12  # digits of a hash that are shown
 NAME = "%Y%m%dT%H%M%SZ"  # of kept runs; in the order of time
@@ -44,13 +42,11 @@ class Before:
 
 def provenance(layout: Layout, now: datetime | None = None) -> Provenance:
     """Of the run that is there now."""
-    text = layout.params.read_text(encoding="utf-8") if layout.params.is_file() else ""
-    recipe = RECIPE.match(text)
     return Provenance(
         date=(now or datetime.now(UTC)).isoformat(timespec="seconds"),
         commit=_git(layout, "rev-parse", "HEAD"),
         changed=_changed(layout),
-        recipe=recipe[1] if recipe else None,
+        recipe=recipe(layout) or None,
         params=sha256(layout.params) if layout.params.is_file() else None,
         data=sha256(layout.posts) if layout.posts.is_file() else None,
     )
@@ -89,8 +85,8 @@ def _changed(layout: Layout) -> list[str]:
 
 def _git(layout: Layout, *arguments: str) -> str | None:
     """What git says of the project's folder; None where there is no git, no repository or no commit."""
-    program = shutil.which("git")
-    if program is None:
+    try:
+        done = git(layout, *arguments)
+    except (OSError, subprocess.TimeoutExpired):
         return None
-    done = subprocess.run([program, *arguments], cwd=layout.root, capture_output=True, text=True)  # noqa: S603
     return done.stdout.strip("\n") or None if done.returncode == 0 else None
