@@ -26,6 +26,7 @@ TASKS = "docs/how-to/your-own-posts.md has each kind of task whole"
 IN_TASK = 3  # where the keys of a task begin in the place of a mistake: tasks, its name, its kind
 MOVED = {  # keys of earlier versions, and what they are now
     "graph.relations": "relations with a role on each side, e.g. {authored: {left: author, right: hashtag}}",
+    "corpus.table.labels": "corpus.labels",
     "pretrain.slot_layer_norm": "pretrain.slot.layer_norm",
     "pretrain.slot_scale": "pretrain.slot.scale",
     "pretrain.slot_learning_rate_factor": "pretrain.slot.learning_rate_factor",

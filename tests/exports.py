@@ -1,5 +1,6 @@
 """Exports as the readers are given them, for the tests of sources."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,7 +22,9 @@ def detect(path: Path) -> str:
         return formats.detect(export).format
 
 
-def batches(path: Path, name: str = "auto", mapping: TableMapping | None = None) -> list[pa.RecordBatch]:
+def batches(
+    path: Path, name: str = "auto", mapping: TableMapping | None = None, labels: Sequence[str] = ()
+) -> list[pa.RecordBatch]:
     """Every record of an export."""
     with formats.opened(path, path.parent / "spill") as export:
-        return list(formats.read(formats.detect(export, name), mapping))
+        return list(formats.read(formats.detect(export, name), mapping, labels))

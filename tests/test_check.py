@@ -28,7 +28,7 @@ SETTINGS = ["check.min_posts=50", "run.variants=[text, author+hashtag]", "corpus
 SETTINGS += [
     "corpus.table={post_id: id, created_at: time, time_format: null, text: text, author: author, lang: null, "
     "repost_flag: null, reposted_id: null, reposted_author: null, favorited_by: null, hashtags: null, mentions: null, "
-    "html: false, casefold_users: true, mention_hosts: false, labels: []}"
+    "html: false, casefold_users: true, mention_hosts: false}"
 ]
 
 

@@ -30,7 +30,7 @@ def config(path: Path | str = "raw", **changes: Any) -> Corpus:
         "train_from": 0.0, "validation_from": 0.5, "test_from": 0.75,
     }  # fmt: skip
     values: dict[str, Any] = {
-        "path": str(path), "format": "auto", "table": None, "languages": [], "duplicates": "text",
+        "path": str(path), "format": "auto", "table": None, "labels": [], "languages": [], "duplicates": "text",
         "max_reject_share": 0.5, "pseudonyms": False, "forget": "forget.txt",
         "splits": splits | changes.pop("splits", {}),
     }  # fmt: skip
@@ -48,7 +48,6 @@ def table(**changes: Any) -> dict[str, Any]:
         "html": False,
         "casefold_users": True,
         "mention_hosts": False,
-        "labels": [],
     } | changes
 
 
@@ -213,8 +212,8 @@ def test_favorites_and_labels_of_a_table():
         {"id": "b", "author": "y", "text": "ONE", "time": "2015-01-02", "fans": ["s"], "topic": "t3"},  # the same text
         *({"id": f"c{n}", "author": "z", "text": f"text {n}", "time": f"2015-01-1{n}"} for n in range(8)),
     ]
-    mapped = table(post_id="id", favorited_by="fans", labels=["topic"])
-    tables = built(*rows, table=mapped, format="table")
+    mapped = table(post_id="id", favorited_by="fans")
+    tables = built(*rows, table=mapped, format="table", labels=["topic"])
     assert [(row["user"], row["post_id"]) for row in tables["engagements"]] == [
         ("p", "a"),
         ("q", "a"),

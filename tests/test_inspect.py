@@ -115,7 +115,7 @@ def test_the_proposal_is_a_change_for_configure(tmp_path):
 def test_the_mapping_of_params_yaml_counts_where_it_fits(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     proposal = {field: None for field in TableMapping.model_fields} | {
-        "created_at": "when", "text": "what", "author": "who", "time_format": "%d.%m.%Y", "labels": [],
+        "created_at": "when", "text": "what", "author": "who", "time_format": "%d.%m.%Y",
         "html": False, "casefold_users": True, "mention_hosts": False,
     }  # fmt: skip
     run("ira", [f"data={tmp_path}", f"corpus.table={json.dumps(proposal)}"])

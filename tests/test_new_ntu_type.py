@@ -58,7 +58,7 @@ def params(folder: Path, backbone: Path) -> Params:
     table = (
         "{post_id: id, created_at: created_at, time_format: null, text: text, author: author, lang: null, "
         "repost_flag: null, reposted_id: null, reposted_author: null, favorited_by: null, hashtags: null, "
-        "mentions: null, html: false, casefold_users: true, mention_hosts: false, labels: []}"
+        "mentions: null, html: false, casefold_users: true, mention_hosts: false}"
     )
     changes = [f"data={folder / 'export.csv'}", f"corpus.table={table}", "corpus.duplicates=id"]
     changes += ["run.variants=[text]", "model.variant=text", f"adapt.backbone={backbone}", "adapt.max_posts=0"]

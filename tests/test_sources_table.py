@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ def mapping(**changes: Any) -> TableMapping:
     return TableMapping.model_validate({"created_at": "time", "text": "text", "author": "author", **changes})
 
 
-def rows(path: Path, table: TableMapping | None = None) -> list[Row]:
-    batches = exports.batches(path, "table", table or mapping())
+def rows(path: Path, table: TableMapping | None = None, labels: Sequence[str] = ()) -> list[Row]:
+    batches = exports.batches(path, "table", table or mapping(), labels)
     assert all(batch.schema == sources.RAW_SCHEMA for batch in batches)
     return [row for batch in batches for row in batch.to_pylist()]
 
@@ -47,7 +47,7 @@ CSV = 'author,text,time,flag,label\nAnn,hello #a,2015-01-01 01:53:00,0,x\n@BOB,"
 def test_a_csv_table(tmp_path):
     (tmp_path / "a.csv").write_bytes(CSV.encode())
     assert exports.detect(tmp_path) == "table"
-    first, second = rows(tmp_path, mapping(repost_flag="flag", labels=["label"]))
+    first, second = rows(tmp_path, mapping(repost_flag="flag"), ["label"])
     assert (first["author"], first["text"], first["line"]) == ("ann", "hello #a", 2)
     assert first["created_at"] == datetime(2015, 1, 1, 1, 53, tzinfo=UTC)
     assert (first["hashtags"], first["mentions"], first["post_id"]) == (None, None, None)
@@ -89,9 +89,9 @@ def test_a_json_lines_table(tmp_path):
         ["no", "object"],
     ]
     (tmp_path / "a").write_bytes(json_lines(*records) + b"{broken\n")
-    table = mapping(hashtags="tags", favorited_by="likes", labels=["odd/na~me"])
+    table = mapping(hashtags="tags", favorited_by="likes")
     assert exports.detect(tmp_path) == "table"
-    first, second, third, fourth = rows(tmp_path, table)
+    first, second, third, fourth = rows(tmp_path, table, ["odd/na~me"])
     assert (first["author"], first["hashtags"], first["favorited_by"]) == ("5", ["é", "x"], ["1", "2"])
     assert first["labels"] == [{"field": "odd/na~me", "value": "l"}]
     assert first["created_at"] == datetime(2015, 1, 1, tzinfo=UTC)
@@ -110,7 +110,7 @@ def test_objects_and_lists_of_objects_in_json_lines(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(json_lines(record, {**record, "tags": []}, {**record, "account": None}))
     fields = {"created_at": "post.at", "text": "post.text", "author": "account.acct", "hashtags": "tags.name"}
-    first, second, third = rows(path, mapping(**fields, lang="langs", labels=["a.b"]))
+    first, second, third = rows(path, mapping(**fields, lang="langs"), ["a.b"])
     assert (first["author"], first["text"], first["lang"]) == ("ann@example.org", "hi", "en")
     assert first["hashtags"] == ["cats", "dogs"]
     assert first["labels"] == [{"field": "a.b", "value": "yes"}]
@@ -193,8 +193,8 @@ def test_a_path_that_no_record_has_is_named_with_those_that_there_are(tmp_path):
     )
     with pytest.raises(UserError, match=message):
         rows(tmp_path, wanted)
-    with pytest.raises(UserError, match=r"no record has 'VERACITY' \(corpus.table.labels\)"):
-        rows(tmp_path, mapping(labels=["VERACITY"]))
+    with pytest.raises(UserError, match=r"no record has 'VERACITY' \(corpus.labels\)"):
+        rows(tmp_path, mapping(), ["VERACITY"])
 
 
 def test_columns_are_gathered_from_all_files_and_all_over_them(tmp_path):
@@ -212,8 +212,8 @@ def test_columns_are_gathered_from_all_files_and_all_over_them(tmp_path):
 def test_labels_and_single_texts_inside_objects(tmp_path):
     labels = {"labels": {"VERACITY": "false", "topics": ["a b", "c"]}, "author": {"handle": "@Ann", "id": 7}}
     (tmp_path / "a.jsonl").write_bytes(json_lines(post(1, **labels), post(2)))
-    wanted = {"author": "author.id", "author_handle": "author.handle", "labels": ["labels.VERACITY", "labels.topics"]}
-    first, second = rows(tmp_path, mapping(**wanted))
+    wanted = {"author": "author.id", "author_handle": "author.handle"}
+    first, second = rows(tmp_path, mapping(**wanted), ["labels.VERACITY", "labels.topics"])
     assert first["labels"] == [
         {"field": "labels.VERACITY", "value": "false"},
         {"field": "labels.topics", "value": "a b"},
@@ -224,7 +224,7 @@ def test_labels_and_single_texts_inside_objects(tmp_path):
 
 
 def test_a_mapping_needs_only_what_it_uses():
-    assert mapping() == mapping(**dict.fromkeys(["lang", "hashtags", "urls"]), labels=[], html=False)
+    assert mapping() == mapping(**dict.fromkeys(["lang", "hashtags", "urls"]), html=False)
     assert (mapping().casefold_users, mapping().mention_hosts) == (True, False)
     with pytest.raises(ValidationError, match="author"):
         TableMapping.model_validate({"text": "text", "created_at": "time"})
@@ -460,8 +460,8 @@ JUNK = st.recursive(
 def test_every_json_record_is_one_row(tmp_path, records):
     full = {"a": [{"b": "x"}, "y"], "b": "x", "time": "2020-01-01", "text": "x"}
     (tmp_path / "a").write_bytes(json_lines(full, *records))
-    table = mapping(author="b", hashtags="a.b", mentions="a", places="a", labels=["a.b", "b"])
-    found = rows(tmp_path / "a", table)
+    table = mapping(author="b", hashtags="a.b", mentions="a", places="a")
+    found = rows(tmp_path / "a", table, ["a.b", "b"])
     assert [row["line"] for row in found] == list(range(1, len(records) + 2))
     assert found[0]["hashtags"] == ["x"]
     for row, record in zip(found[1:], records, strict=True):
@@ -700,14 +700,15 @@ def test_nested_columns_are_paths_as_in_json(tmp_path):
     (tmp_path / "b").write_bytes(json_lines(*records))
     wanted = mapping(
         post_id="id", author="a.u.name", author_handle="a.u.id", text="post.text", hashtags="tags.t",
-        places="post.tags", mentions="list", labels=["list", "a.u.id"],
+        places="post.tags", mentions="list",
     )  # fmt: skip
+    labels = ["list", "a.u.id"]
     table = sources.source("table")
     assert table.columns(exports.files(tmp_path / "a")) == table.columns(exports.files(tmp_path / "b"))
-    first, second = rows(tmp_path / "a", wanted)
+    first, second = rows(tmp_path / "a", wanted, labels)
     assert (first["author"], first["text"], first["hashtags"]) == ("ann", "x", ["cats", "dogs"])
     assert (second["author"], second["hashtags"]) == (None, [])
-    for one, other in zip([first, second], rows(tmp_path / "b", wanted), strict=True):
+    for one, other in zip([first, second], rows(tmp_path / "b", wanted, labels), strict=True):
         assert one | {"file": None} == other | {"file": None}
 
 
@@ -784,7 +785,7 @@ def test_no_mutation_of_a_parquet_file_gives_a_traceback(tmp_path):
     file = File.of(tmp_path / "a")
 
     def count() -> int:
-        return sum(len(chunk.rows) for chunk in table._parquet_chunks(file, wanted))
+        return sum(len(chunk.rows) for chunk in table._parquet_chunks(file, table._wanted(wanted, []), None))
 
     for number in range(400):
         mutated(file.path, number, random)

@@ -100,7 +100,7 @@ def test_one_class_is_none():
 
 def test_a_label_of_the_corpus_has_to_be_kept_by_its_table():
     assert problem(OF_CORPUS, ["topic", "sense"]) == ""
-    assert problem(OF_CORPUS, ["sense"]).startswith("labels.field: 'topic' is not among corpus.table.labels (sense)")
+    assert problem(OF_CORPUS, ["sense"]).startswith("labels.field: 'topic' is not among corpus.labels (sense)")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def params(*changes):
     rows = "".join(f"2024-01-01T00:{n:02d}:00Z,a{n % 5},text {n} #t{n % 13}\n" for n in range(60))
     Path("export.csv").write_text("created_at,author,text\n" + rows)
     keys = {"created_at": "created_at", "author": "author", "text": "text", "html": False, "casefold_users": True}
-    table = {**dict.fromkeys(_table_keys()), **keys, "mention_hosts": False, "labels": []}
+    table = {**dict.fromkeys(_table_keys()), **keys, "mention_hosts": False}
     text = configured("own", ["data=export.csv", f"corpus.table={json.dumps(table)}", *changes])
     return check_params(YAML(typ="safe", pure=True).load(text), "params.yaml")
 
@@ -150,7 +150,7 @@ def test_every_mistake_is_told_at_once():
     with pytest.raises(UserError) as caught:
         check_tasks(own, LAYOUT)
     assert str(caught.value).split("; ")[0] == "tasks.one: path: x.csv: not found"
-    assert "tasks.two: labels.field: 'topic' is not among corpus.table.labels (none)" in str(caught.value)
+    assert "tasks.two: labels.field: 'topic' is not among corpus.labels (none)" in str(caught.value)
 
 
 def test_what_the_corpus_is_too_small_for_is_a_note():

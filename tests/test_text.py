@@ -270,7 +270,7 @@ def corpus_fields(path: Path, name: str, mapping: TableMapping | None) -> list[t
 def mapping_of(**changes) -> TableMapping:
     fields = dict.fromkeys(TableMapping.model_fields)
     fields |= {"created_at": "time", "text": "text", "author": "author", "casefold_users": True, "html": False}
-    return TableMapping.model_validate({**fields, "mention_hosts": False, "labels": [], **changes})
+    return TableMapping.model_validate({**fields, "mention_hosts": False, **changes})
 
 
 def write_csv(path: Path, texts: list[str]) -> None:

@@ -121,7 +121,7 @@ def test_a_table_that_a_mapping_describes_is_read_by_it(directory, tmp_path):
         embed.run("t.csv", str(directory), OUT)
     mapping = (
         "corpus.table={post_id: null, created_at: when, text: content, author: who, lang: null, repost_flag: null, "
-        "reposted_id: null, reposted_author: null, favorited_by: null, labels: [], hashtags: null, mentions: null, "
+        "reposted_id: null, reposted_author: null, favorited_by: null, hashtags: null, mentions: null, "
         "time_format: null, html: false, casefold_users: true, mention_hosts: false}"
     )
     Path("params.yaml").write_text(configured("quickstart", [mapping]))

@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from ntulm.section import Count, Cut, Section, Share
 
 
@@ -40,7 +38,6 @@ class TableMapping(Section):
     # Handles are the same in any case on every network that has them, and ids of digits do not care.
     casefold_users: bool = True
     mention_hosts: bool = False
-    labels: list[str] = Field(default=[])
 
 
 class Splits(Section):
@@ -59,6 +56,7 @@ class Corpus(Section):
         "auto", "twitter_v1", "twitter_v2", "twitter_archive", "bluesky", "mastodon", "reddit", "table", "synthetic"
     ]
     table: TableMapping | None
+    labels: list[str]  # columns of a table, paths in the records of other formats
     languages: list[str]
     duplicates: Literal["id", "text"]
     max_reject_share: Share

@@ -81,6 +81,7 @@ def read_export(
     duplicates: str,
     spill: Path,
     privacy: Privacy = ALL_SHOWN,
+    labels: Sequence[str] = (),
 ) -> Iterator[Reader]:
     """The posts, engagements and labels of an export as tables of a database, and the fates of its records.
 
@@ -92,6 +93,7 @@ def read_export(
         duplicates: `id`, or `text` for posts of the same text too.
         spill: a folder that need not be there, for what does not fit the memory.
         privacy: whose posts are not read, and whether users get pseudonyms.
+        labels: columns of a table, or paths in the records of another format.
     """
     with formats.opened(path, spill) as export:
         detection = formats.detect(export, format_name)
@@ -99,7 +101,7 @@ def read_export(
         if privacy.pseudonyms:
             reading = replace(reading, pseudonyms=from_environment(reading).fingerprint)
         with workspace(spill, reading) as connection:
-            add_records(connection, formats.read(detection, mapping), languages)
+            add_records(connection, formats.read(detection, mapping, labels), languages)
             forget.mark(connection, privacy.forget, pseudonyms.of(reading))
             counts = resolve(connection, duplicates)
             people.join(connection)

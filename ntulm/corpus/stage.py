@@ -87,6 +87,7 @@ def run(config: Corpus, layout: Layout) -> None:
             config.duplicates,
             directory / ".spill",
             Privacy.of(config),
+            config.labels,
         ) as export,
     ):
         connection, counts = export.connection, export.counts

@@ -142,7 +142,6 @@ def guess(columns: Sequence[str], values: Values) -> Guess:
         "casefold_users": True,
         "mention_hosts": plain_name(author) in FEDIVERSE + ATPROTO
         or _share(HOST.fullmatch, values.get(author, [])) >= NEARLY_ALL,
-        "labels": [],
     }
     return Guess(TableMapping.model_validate({**found, **settings}), (), notes)
 

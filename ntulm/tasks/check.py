@@ -58,7 +58,7 @@ def check_tasks(params: Params, layout: Layout) -> None:
     Raises:
         UserError: names each task from which nothing could be learnt, and the key to change.
     """
-    kept = None if params.corpus.table is None else list(params.corpus.table.labels)
+    kept = None if params.corpus.table is None else params.corpus.labels
     problems = []
     for name, task in params.tasks.items():
         try:
@@ -75,7 +75,7 @@ def check_task(name: str, task: Task, kept: list[str] | None, layout: Layout) ->
     Args:
         name: of it.
         task: its settings.
-        kept: the label columns of the corpus's table (`corpus.table.labels`); None where it is none.
+        kept: the label columns of the corpus's table (`corpus.labels`); None where it is none.
         layout: of the project.
 
     Raises:
@@ -147,7 +147,7 @@ def _check_labels(task: _Labelled, kept: list[str] | None, layout: Layout) -> No
             raise UserError(f"path: {path}: not found; labels that came with the posts are in data/corpus")
         if path.resolve() == layout.corpus.resolve() and kept is not None and labels.field not in kept:
             given = ", ".join(kept) or "none"
-            raise UserError(f"labels.field: {labels.field!r} is not among corpus.table.labels ({given}); add it there")
+            raise UserError(f"labels.field: {labels.field!r} is not among corpus.labels ({given}); add it there")
         return
     file = inside(path, labels.file)
     if not file.is_file():

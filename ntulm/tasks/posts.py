@@ -98,7 +98,7 @@ def _field(path: Path, labels: CorpusLabels) -> list[tuple[str, str]]:
     rows = pq.read_table(file, columns=["post_id", "field", "value"])
     fields = pc.unique(rows["field"]).to_pylist()
     if labels.field not in fields:
-        given = ", ".join(sorted(fields)) or "none; does the format keep labels (corpus.table.labels)?"
+        given = ", ".join(sorted(fields)) or "none; name those of the posts in corpus.labels"
         raise UserError(f"labels.field: {labels.field!r} is not in {file}; it has {given}")
     rows = rows.filter(pc.equal(rows["field"], labels.field))
     return list(zip(rows["post_id"].to_pylist(), rows["value"].to_pylist(), strict=True))

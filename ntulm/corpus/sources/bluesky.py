@@ -288,7 +288,7 @@ def facts(mapping: TableMapping | None) -> Reading:
     return Reading(casefold_users=False, mention_hosts=True, html=False, mentions_in_text=False)
 
 
-def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
+def read(files: Sequence[File], mapping: TableMapping | None, labels: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
     """Every record of the files in RAW_SCHEMA; a column mapping is of no use here."""
     del mapping
-    return read_json(files, STRUCTURE, _MACROS, _QUERY, ITEMS)
+    return read_json(files, STRUCTURE, _MACROS, _QUERY, ITEMS, labels=labels)

@@ -6,8 +6,9 @@ A source module exposes three functions:
         that only go with posts (a list of users, likes) count too;
     facts(mapping: TableMapping | None) -> Reading
         how this format writes users and texts;
-    read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.RecordBatch]
-        every record of the files, in RAW_SCHEMA, in the order of (file, line).
+    read(files: Sequence[File], mapping: TableMapping | None, labels: Sequence[str]) -> Iterator[pa.RecordBatch]
+        every record of the files, in RAW_SCHEMA, in the order of (file, line); `labels` are the columns or paths of
+        labels.
 A record that cannot be read is a row with `file`, `line` and `reject` (the reason) and null in every other column.
 A file that cannot be read (missing, empty, cut off, of another format) is a UserError.
 """
@@ -223,9 +224,9 @@ def _note(export: Export, notes: list[str], more: str) -> None:
     export.notes.extend(note for note in said if note not in export.notes)
 
 
-def read(detection: Detection, mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
+def read(detection: Detection, mapping: TableMapping | None, labels: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
     """Every record of an export, as batches of RAW_SCHEMA."""
-    batches: Iterator[pa.RecordBatch] = source(detection.format).read(detection.files, mapping)
+    batches: Iterator[pa.RecordBatch] = source(detection.format).read(detection.files, mapping, labels)
     return batches
 
 

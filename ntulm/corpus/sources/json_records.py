@@ -13,8 +13,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from ntulm.corpus.sources import json_paths, label_paths
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import conformed
+from ntulm.corpus.sources.label_paths import LabelPaths
 from ntulm.corpus.sources.lines import record_lines, side_by_side
 
 Connection = duckdb.DuckDBPyConnection
@@ -41,6 +43,7 @@ def read_json(
     items: tuple[str, ...] = (),
     tables: Mapping[str, pa.Table] | None = None,
     values: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
 ) -> Iterator[pa.RecordBatch]:
     """Every record of the files as batches of RAW_SCHEMA.
 
@@ -55,8 +58,9 @@ def read_json(
             any of them is one record.
         tables: that `query` uses, by name.
         values: what `query` names beside `$structure`.
+        labels: paths to labels in the records.
     """
-    for table in query_json(files, structure, macros, query, items, tables, values):
+    for table in query_json(files, structure, macros, query, items, tables, values, labels):
         yield from conformed(table).to_batches()
 
 
@@ -68,18 +72,22 @@ def query_json(
     items: tuple[str, ...] = (),
     tables: Mapping[str, pa.Table] | None = None,
     values: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
 ) -> Iterator[pa.Table]:
     """What `query` gives of the records, whatever its columns; the arguments are those of `read_json`."""
     given = {"structure": json.dumps(structure), **(values or {})}
+    paths = LabelPaths(labels)
 
     def parsed(connection: Connection, lines: pa.Table) -> pa.Table:
         connection.register("lines", lines)  # one core, so the rows come back in their order
-        return connection.sql(_PARSED + query, params=given).to_arrow_table()
+        rows = connection.sql(_PARSED + query, params=given).to_arrow_table()
+        return paths.added(connection, lines, conformed(rows)) if labels else rows
 
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for name, table in (tables or {}).items():
             connection.register("given", table)
             connection.execute(f'CREATE TABLE "{name}" AS FROM given')  # of the database, so that all cursors see it
-        connection.execute(macros)
+        connection.execute(macros + label_paths.MACROS + json_paths.MACROS)
         yield from side_by_side(connection, parsed, record_lines(files, items))
+    paths.judge()

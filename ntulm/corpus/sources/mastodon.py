@@ -332,7 +332,7 @@ def facts(mapping: TableMapping | None) -> Reading:
     return Reading(casefold_users=True, mention_hosts=True, html=True, mentions_in_text=True)
 
 
-def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
+def read(files: Sequence[File], mapping: TableMapping | None, labels: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
     """Every record of the files in RAW_SCHEMA; a column mapping is of no use here."""
     del mapping
     owners = list(_owners(files))
@@ -342,7 +342,7 @@ def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.Rec
         "names": [name for _, _, name in owners],
         "deleted": sorted(_deleted(files)),
     }
-    return read_json(files, STRUCTURE, _MACROS, _QUERY, ITEMS, values=values)
+    return read_json(files, STRUCTURE, _MACROS, _QUERY, ITEMS, values=values, labels=labels)
 
 
 def _owners(files: Sequence[File]) -> Iterator[tuple[str, str, str]]:

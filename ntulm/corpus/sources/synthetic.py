@@ -53,9 +53,15 @@ def facts(mapping: TableMapping | None) -> Reading:
     return Reading(casefold_users=True, mention_hosts=False, html=False, mentions_in_text=True)
 
 
-def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
-    """The posts of a world, as batches of RAW_SCHEMA; `mapping` means nothing here."""
+def read(files: Sequence[File], mapping: TableMapping | None, labels: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+    """The posts of a world, as batches of RAW_SCHEMA; `mapping` means nothing here.
+
+    Raises:
+        UserError: several worlds, or labels are named: a world has its own.
+    """
     del mapping
+    if labels:
+        raise UserError(f"corpus.labels: {', '.join(labels)}: a synthetic world has labels of its own; expected []")
     if len(files) > 1:  # two worlds would give different posts the same ids
         raise UserError(f"{files[0]}: {len(files)} files; expected one world file, such as worlds/quickstart.yaml")
     return _batches(load_world(files[0].path), files[0].path.name)

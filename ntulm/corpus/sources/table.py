@@ -106,7 +106,7 @@ def _sampled(file: File) -> Iterator[dict[str, Any]]:
             yield from formats.objects(stream.read(HEAD_BYTES))
 
 
-def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
+def read(files: Sequence[File], mapping: TableMapping | None, labels: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
     """Every row of the files in RAW_SCHEMA.
 
     Raises:
@@ -116,7 +116,8 @@ def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.Rec
         raise UserError(
             f"corpus.table: null, but {files[0]} is a table; say which column is what; it has {_has(files)}"
         )
-    extraction = _extraction(_wanted(mapping))
+    wanted = _wanted(mapping, labels)
+    extraction = _extraction(wanted)
     with duckdb.connect() as connection:
         table_values.prepare(connection, mapping.time_format)
         connection.execute(json_paths.MACROS)
@@ -124,26 +125,28 @@ def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.Rec
         def converted(cursor: Connection, chunk: Chunk) -> pa.Table:
             def work(rows: pa.Table) -> pa.Table:
                 rows = rows if chunk.extraction is None else chunk.extraction.rows(cursor, rows)
-                return table_values.converted(cursor, rows, mapping, chunk.time_format)
+                return table_values.converted(cursor, rows, mapping, labels, chunk.time_format)
 
             return table_values.sparing(work, chunk.rows)
 
-        for table in side_by_side(connection, converted, _chunks(files, mapping, extraction)):
+        for table in side_by_side(connection, converted, _chunks(files, wanted, mapping.time_format, extraction)):
             yield from table.to_batches()
-    _judge(files, mapping, extraction)
+    _judge(files, wanted, extraction)
 
 
-def _chunks(files: Sequence[File], mapping: TableMapping, extraction: Extraction) -> Iterator[Chunk]:
+def _chunks(
+    files: Sequence[File], wanted: dict[str, str], time_format: str | None, extraction: Extraction
+) -> Iterator[Chunk]:
     for kind, group in groupby(files, lambda file: _kind(head(file, HEAD_BYTES))):
         match kind:
             case "json":
-                yield from (Chunk(lines, extraction, mapping.time_format) for lines in record_lines(group))
+                yield from (Chunk(lines, extraction, time_format) for lines in record_lines(group))
             case "parquet":
                 for file in group:
-                    yield from _parquet_chunks(file, mapping)
+                    yield from _parquet_chunks(file, wanted, time_format)
             case _:
                 for file in group:
-                    yield from (Chunk(rows, None, mapping.time_format) for rows in _csv_rows(file, mapping))
+                    yield from (Chunk(rows, None, time_format) for rows in _csv_rows(file, wanted))
 
 
 def _kind(start: bytes) -> str:
@@ -153,15 +156,15 @@ def _kind(start: bytes) -> str:
     return "json" if re.match(rb"\{|\[\s*\{|window\.[\w.]+ = [\[{]", bare) else "csv"
 
 
-def _wanted(mapping: TableMapping) -> dict[str, str]:
+def _wanted(mapping: TableMapping, labels: Sequence[str]) -> dict[str, str]:
     """Our name -> column or path, for what the mapping names; labels are `label_0`, `label_1`, …"""
     named = {name: getattr(mapping, name) for name in (*SINGLES, *LISTS)}
     wanted = {name: column for name, column in named.items() if column is not None}
-    return wanted | {f"{LABEL}{place}": column for place, column in enumerate(mapping.labels)}
+    return wanted | {f"{LABEL}{place}": column for place, column in enumerate(labels)}
 
 
 def _key(name: str) -> str:
-    return "corpus.table.labels" if name.startswith(LABEL) else f"corpus.table.{name}"
+    return "corpus.labels" if name.startswith(LABEL) else f"corpus.table.{name}"
 
 
 def _has(files: Sequence[File], near: str = "") -> str:
@@ -186,11 +189,10 @@ def _extraction(wanted: dict[str, str], named: dict[str, str] | None = None) -> 
     return Extraction(single, lists, faults, {name: SPLITTERS.get(name, "one_item") for name in lists}, ("lang",))
 
 
-def _judge(files: Sequence[File], mapping: TableMapping, extraction: Extraction) -> None:
+def _judge(files: Sequence[File], wanted: dict[str, str], extraction: Extraction) -> None:
     """What only the whole export tells: a path that no record has, or that leads to objects."""
     if not extraction.records:
         return
-    wanted = _wanted(mapping)
     for name in (name for name in wanted if name in extraction.unseen):
         raise UserError(
             f"{files[0]}: no record has {wanted[name]!r} ({_key(name)}); they have {_has(files, wanted[name])}"
@@ -205,16 +207,14 @@ def _judge(files: Sequence[File], mapping: TableMapping, extraction: Extraction)
         print(f"table: {said}, of which nothing is taken; they have {inner}", file=sys.stderr)
 
 
-def _placed(file: File, mapping: TableMapping, present: list[str]) -> dict[str, str]:
-    """`_wanted`, of a file whose columns are known; a UserError for a column that it lacks."""
-    wanted = _wanted(mapping)
+def _require(file: File, wanted: dict[str, str], present: list[str]) -> None:
+    """A UserError for a column that a file lacks."""
     for name, column in wanted.items():
         if column not in present:
             has = _listed(present, column)
             raise UserError(f"{file}: no column {column!r} ({_key(name)}); it has {has}")
         if present.count(column) > 1:
             raise UserError(f"{file}: {present.count(column)} columns {column!r}; {_key(name)} needs one")
-    return wanted
 
 
 def _rows(file: File, lines: pa.Array, reject: pa.Array, values: dict[str, pa.Array]) -> pa.Table:
@@ -224,9 +224,9 @@ def _rows(file: File, lines: pa.Array, reject: pa.Array, values: dict[str, pa.Ar
 # CSV
 
 
-def _csv_rows(file: File, mapping: TableMapping) -> Iterator[pa.Table]:
+def _csv_rows(file: File, wanted: dict[str, str]) -> Iterator[pa.Table]:
     table = csv_records.Table(file)
-    wanted = _placed(file, mapping, table.header)
+    _require(file, wanted, table.header)
     places = {name: table.header.index(column) for name, column in wanted.items()}
     records: list[csv_records.Record] = []
     for record in table.records(places["created_at"]):
@@ -248,11 +248,11 @@ def _csv_table(file: File, records: list[csv_records.Record], places: dict[str, 
 # Parquet
 
 
-def _parquet_chunks(file: File, mapping: TableMapping) -> Iterator[Chunk]:
+def _parquet_chunks(file: File, wanted: dict[str, str], time_format: str | None) -> Iterator[Chunk]:
     parquet = parquet_columns.opened(file)
     schema = parquet.schema_arrow
-    top = {name: _top(schema, path) for name, path in _wanted(mapping).items()}
-    wanted = _placed(file, mapping, parquet_columns.columns(schema))
+    top = {name: _top(schema, path) for name, path in wanted.items()}
+    _require(file, wanted, parquet_columns.columns(schema))
     kinds = {name: schema.field(column).type for name, column in top.items()}
     # What is an object or a list goes the way of JSON, but for plain lists of what takes lists.
     nested = {name for name, kind in kinds.items() if not _is_flat(name, kind)}
@@ -264,7 +264,7 @@ def _parquet_chunks(file: File, mapping: TableMapping) -> Iterator[Chunk]:
     for batch in parquet_columns.batches(file, parquet, list(dict.fromkeys(top.values())), BATCH_ROWS):
         rows = _parquet_rows(file, batch, {name: wanted[name] for name in wanted if name not in nested}, codes, line)
         line += batch.num_rows
-        yield Chunk(rows, extraction, None if is_time else mapping.time_format)
+        yield Chunk(rows, extraction, None if is_time else time_format)
 
 
 def _top(schema: pa.Schema, path: str) -> str:

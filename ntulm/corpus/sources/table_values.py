@@ -7,7 +7,7 @@ Library of `ntulm/corpus/sources/table.py`; not a format. A row that cannot be c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -139,13 +139,16 @@ def prepare(connection: Connection, time_format: str | None) -> None:
         ) from error
 
 
-def converted(connection: Connection, rows: pa.Table, mapping: TableMapping, time_format: str | None) -> pa.Table:
+def converted(
+    connection: Connection, rows: pa.Table, mapping: TableMapping, labels: Sequence[str], time_format: str | None
+) -> pa.Table:
     """Rows in RAW_SCHEMA.
 
     Args:
         connection: prepared, and with one thread, so that rows keep their order.
         rows: `file`, `line`, `reject`, and of SINGLES, LISTS and labels what there is: strings, or lists of strings.
         mapping: how they are to be read.
+        labels: the columns of labels, `label_0` and so on in `rows`.
         time_format: of the dates, which a column of times has not.
     """
     if mapping.html and "text" in rows.column_names:
@@ -153,7 +156,7 @@ def converted(connection: Connection, rows: pa.Table, mapping: TableMapping, tim
         rows = rows.set_column(rows.column_names.index("text"), "text", texts)
     statement = _statement(rows.schema, mapping.repost_flag is not None)
     values: dict[str, Any] = {"time_format": time_format, "casefold": mapping.casefold_users}
-    values |= {f"{LABEL}name_{place}": label for place, label in enumerate(mapping.labels)}
+    values |= {f"{LABEL}name_{place}": label for place, label in enumerate(labels)}
     connection.register("rows", rows)
     table = conformed(connection.sql(statement, params=values).to_arrow_table())
     return _hinted(connection, table, rows["created_at"])

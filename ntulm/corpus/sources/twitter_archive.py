@@ -219,7 +219,7 @@ def facts(mapping: TableMapping | None) -> Reading:
     return Reading(casefold_users=False, mention_hosts=False, html=False, mentions_in_text=True)
 
 
-def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
+def read(files: Sequence[File], mapping: TableMapping | None, labels: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
     """Every tweet and like of the files in RAW_SCHEMA; a file of the archive that has neither is one record, left out.
 
     Raises:
@@ -230,7 +230,7 @@ def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.Rec
     accounts = _accounts([file for file in known if _kind(file) == "account"])
     owners = {file.name: _owner(file, accounts) for file in known if _kind(file) not in ("account", "note-tweet")}
     tables = {"account": _as_table(owners), **_long_texts([file for file in known if _kind(file) == "note-tweet"])}
-    records = read_json(known, STRUCTURE, _MACROS, _QUERY, tables=tables) if known else iter(())
+    records = read_json(known, STRUCTURE, _MACROS, _QUERY, tables=tables, labels=labels) if known else iter(())
     yield from records
     yield from _left_out([file for file in files if file not in known])
 

@@ -155,7 +155,7 @@ def facts(mapping: TableMapping | None) -> Reading:
     return Reading(casefold_users=False, mention_hosts=False, html=False, mentions_in_text=False)
 
 
-def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
+def read(files: Sequence[File], mapping: TableMapping | None, labels: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
     """Every line of the files in RAW_SCHEMA; a column mapping is of no use here."""
     del mapping
-    return read_json(files, STRUCTURE, _MACROS, _QUERY)
+    return read_json(files, STRUCTURE, _MACROS, _QUERY, labels=labels)

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from ntulm.corpus.sources import twitter_texts
+from ntulm.corpus.sources import json_paths, label_paths, twitter_texts
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import Sample, conformed
+from ntulm.corpus.sources.label_paths import LabelPaths
 from ntulm.corpus.sources.lines import record_lines, side_by_side
 from ntulm.corpus.sources.twitter_references import References, is_includes, references_of
 from ntulm.text import Reading
@@ -312,12 +313,13 @@ def facts(mapping: TableMapping | None) -> Reading:
     return Reading(casefold_users=False, mention_hosts=False, html=False, mentions_in_text=True)
 
 
-def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.RecordBatch]:
+def read(files: Sequence[File], mapping: TableMapping | None, labels: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
     """Every tweet of the files in RAW_SCHEMA; a column mapping is of no use here."""
     del mapping
+    paths = LabelPaths(labels)
     with references_of(files) as references, duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(_MACROS)
+        connection.execute(_MACROS + label_paths.MACROS + json_paths.MACROS)
 
         def rows(cursor: Connection, lines: pa.Table) -> pa.Table:
             cursor.register("lines", lines)
@@ -328,10 +330,12 @@ def read(files: Sequence[File], mapping: TableMapping | None) -> Iterator[pa.Rec
                 cursor.execute(_MISSING)
                 cursor.register("found", _found(cursor, references))
                 cursor.execute(_FOUND, {"referred": STRUCTURES["referred"]})
-            return conformed(cursor.sql(_ROWS).to_arrow_table())
+            table = conformed(cursor.sql(_ROWS).to_arrow_table())
+            return paths.added(cursor, lines, table) if labels else table
 
         for table in side_by_side(connection, rows, record_lines(files)):
             yield from table.to_batches()
+    paths.judge()
 
 
 def _found(cursor: Connection, references: References) -> pa.Table:
