@@ -115,6 +115,21 @@ def test_identical_systems_show_no_difference():
         assert (record["gain"], record["low"], record["high"], record["verdict"]) == (0, 0, 0, NO_DIFFERENCE)
 
 
+def test_of_an_error_less_is_the_gain():
+    write_embeddings()
+    write_task("points", {"points": ("Points", "macro_f1", ["macro_f1", "macro_mae"], 4)})
+    write_scores("points")
+    evaluate.run(EVALUATE, run_of(["points"]), SCHEME, HERE)
+    for of in ("datasets", "families"):
+        base, own = (
+            records(tables()[of], system=system, metric="macro_mae", slice="overall")[0]
+            for system in ("text", "author+hashtag")
+        )
+        assert own["value"] < base["value"]  # the made-up variant is the better one
+        assert own["gain"] == pytest.approx(100 * (base["value"] - own["value"]) / base["value"])
+        assert own["verdict"] == BETTER
+
+
 def test_small_slices_get_no_verdict():
     write_embeddings()
     write_task("topic", TOPIC, test_posts=40)

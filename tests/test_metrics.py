@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, recall_score, top_k_accuracy_score
 
-from ntulm.probe.metrics import METRICS, metric, resampled
+from ntulm.probe.metrics import LOWER_IS_BETTER, METRICS, metric, resampled
 
 
 def single(rng, posts=60, classes=5, ties=False):
@@ -31,6 +31,11 @@ def reference(name, labels, scores, weights):
         return f1_score(own, predicted, labels=[1, 2], average="macro", sample_weight=weights)
     if name == "recall@10":
         return top_k_accuracy_score(own, scores, k=10, labels=range(scores.shape[1]), sample_weight=weights)
+    if name == "macro_mae":
+        errors = [
+            np.average(np.abs(predicted - own)[own == c], weights=weights[own == c]) for c in np.unique(own[kept])
+        ]
+        return np.mean(errors)
     columns = [c for c in range(labels.shape[1]) if labels[kept, c].any()]
     return np.mean([average_precision_score(labels[:, c], scores[:, c], sample_weight=weights) for c in columns])
 
@@ -42,6 +47,12 @@ def test_equals_scikit_learn_with_weights(name, seed):
     labels, scores = single(rng, classes=30 if name == "recall@10" else 5)
     for weights in (np.ones(60), rng.multinomial(60, np.full(60, 1 / 60)).astype(float)):
         assert metric(name, labels, scores, weights) == pytest.approx(reference(name, labels, scores, weights))
+
+
+def test_an_error_on_a_scale_by_hand():
+    labels = np.eye(5, dtype=bool)[[0, 0, 4, 2]]
+    scores = np.eye(5)[[0, 2, 1, 2]]  # off by 0, 2, 3 and 0
+    assert metric("macro_mae", labels, scores) == pytest.approx(((0 + 2) / 2 + 3 + 0) / 3)
 
 
 def test_map_takes_several_labels_a_post_and_ties():
@@ -121,7 +132,7 @@ def test_scores_lie_between_0_and_1_and_do_not_depend_on_the_order_of_posts(seed
     labels, scores = single(rng, posts=15, classes=4, ties=True)
     value = metric(name, labels, scores)
     order = rng.permutation(15)
-    assert np.isnan(value) or 0 <= value <= 1
+    assert np.isnan(value) or 0 <= value <= (3 if name in LOWER_IS_BETTER else 1)  # an error of 4 classes is 3
     assert metric(name, labels[order], scores[order]) == pytest.approx(value, nan_ok=True)
 
 

@@ -190,6 +190,19 @@ def test_the_sentence_is_on_a_variant_and_never_on_a_baseline():
     assert results.sentence() == "author against text, of 1 measure: better on 1."
 
 
+def test_of_an_error_the_least_is_bold():
+    write_corpus_metrics()
+    write_embeddings()
+    write_task("points", {"points": ("Points", "macro_f1", ["macro_f1", "macro_mae"], 4)})
+    write_scores("points")
+    evaluate.run(EVALUATE, run_of(["points"]), SCHEME, HERE)
+    results = load_results(HERE)
+    own = {r["system"]: r["value"] for r in results.datasets if (r["slice"], r["metric"]) == ("overall", "macro_mae")}
+    header, _, _, error = table_3(results, load_paper()).splitlines()
+    bold = [name for name, cell in zip(header.split("|"), error.split("|"), strict=True) if "**" in cell]
+    assert [name.strip() for name in bold] == [min(own, key=lambda name: own[name])]
+
+
 def test_every_variant_of_the_grammar_has_its_rows_and_a_colour_of_its_own(project):
     variants = ("text", "author.hashtag", "author")
     write_corpus_metrics()

@@ -363,6 +363,20 @@ def test_semeval_years_and_together():
     }
 
 
+def test_five_points_of_semeval():
+    write_semeval("2016train-CE", 40, 500, True, ["-2", "-1", "0", "1", "2"])
+    write_semeval("2016dev-CE", 10, 600, True, ["-2", "-1", "0", "1", "2", "3"])
+    write_semeval("2016test-CE", 10, 700, True, ["2", "1"])
+    described, rows = run({**SEMEVAL, "subtasks": ["CE"]})
+    assert {name: one["family"] for name, one in described.items()} == {"2016-CE": "SemEval 1", "task-CE": "SemEval 2"}
+    assert described["2016-CE"]["posts"] == {"train": 40, "validation": 9, "test": 10}
+    assert described["2016-CE"]["classes"] == ["-2", "-1", "0", "1", "2"]
+    assert described["2016-CE"]["metric"] == "macro_f1"
+    assert "macro_mae" in described["2016-CE"]["metrics"]
+    assert [row["labels"] for row in rows["2016-CE"] if row["split"] == "test"][:2] == [[4], [3]]
+    assert rows["2016-CE"][-1]["text"] == "text 709 #Day the , topic"
+
+
 def test_a_topic_is_no_part_of_what_a_post_says():
     write_semeval("2016train-BD", 40, 500, topics=True, labels=["negative", "positive"])
     write_semeval("2016test-BD", 8, 700, topics=True, labels=["negative", "positive"])

@@ -44,6 +44,7 @@ from ntulm.evaluate.scores import (
 from ntulm.files import whole_directory, write_json
 from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme, known_posts
+from ntulm.probe.metrics import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     from ntulm.evaluate.config import Evaluate
@@ -134,7 +135,9 @@ def dataset_records(
         {"task": dataset.task, "family": dataset.family, "dataset": dataset.name}
         | {"metric": metric, "main": metric == dataset.metrics[0], "system": system, "slice": name}
         | {"posts": figure.posts, "seeds": len(dataset.scores[system])}
-        | _compared(figure.sample, _baseline(own, metric, name), system, figure.posts, config)
+        | _compared(
+            figure.sample, _baseline(own, metric, name), system, figure.posts, config, metric in LOWER_IS_BETTER
+        )
         for dataset in datasets
         for own in [figures[dataset.task, dataset.name]]
         for (metric, system, name), figure in own.items()
@@ -182,7 +185,7 @@ def _family_slices(
         judged = min(figure.posts for figure in own[systems[0]])
         for system in systems:
             yield {"system": system, "slice": name, "posts": posts, "datasets": len(used)} | _compared(
-                means[system], means.get(BASELINE), system, judged, config
+                means[system], means.get(BASELINE), system, judged, config, used[0][1] in LOWER_IS_BETTER
             )
 
 

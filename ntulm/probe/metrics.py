@@ -21,7 +21,7 @@ def metric(name: str, labels: NDArray, scores: NDArray, weights: NDArray | None 
     """One score of one system on one set of posts.
 
     Args:
-        name: `map`, `recall@10`, `macro_f1`, `accuracy`, `macro_recall`, `f1_1` or `stance_f1`.
+        name: one of METRICS; of those in LOWER_IS_BETTER, less is better.
         labels: bool [N, C]; exactly one true value a row, but for `map`, which takes any number.
         scores: float [N, C], higher is likelier. The predicted class is the first of the highest.
         weights: [N], how often each post counts; None counts each once.
@@ -132,6 +132,10 @@ class _Confusion:
         right = np.flatnonzero(own == predicted)
         self.right = _by_class(own[right], right)
 
+    def of_own(self, weights: Floats) -> Floats:
+        """[C, R], the sum over the posts of a class."""
+        return self._sum(self.own, weights)
+
     def counts(self, weights: Floats) -> tuple[Floats, Floats, Floats]:
         return self._sum(self.own, weights), self._sum(self.predicted, weights), self._sum(self.right, weights)
 
@@ -175,6 +179,21 @@ def _macro_recall(labels: NDArray, scores: NDArray) -> _Score:
     return score
 
 
+def _macro_mae(labels: NDArray, scores: NDArray) -> _Score:
+    """Mean over the classes that occur in the labels of how far, in classes, the predictions are from their posts.
+
+    The classes are points of a scale, in its order: SemEval's official error of task CE (Baccianella et al. 2009).
+    """
+    confusion = _Confusion(labels, scores)
+    far = np.abs(labels.argmax(1) - scores.argmax(1)).astype(np.float64)[:, None]
+
+    def score(weights: Floats) -> Floats:
+        errors = _ratio(confusion.of_own(weights * far), confusion.of_own(weights))
+        return _mean_of_defined(list(errors), weights.shape[1])
+
+    return score
+
+
 def _f1_of(*classes: int) -> Callable[[NDArray, NDArray], _Score]:
     """Mean F1 of the named classes; undefined as soon as one of them neither occurs nor is predicted."""
 
@@ -206,6 +225,8 @@ METRICS: dict[str, Callable[[NDArray, NDArray], _Score]] = {
     "macro_f1": _macro_f1,
     "accuracy": _accuracy,
     "macro_recall": _macro_recall,
+    "macro_mae": _macro_mae,
     "f1_1": _f1_of(1),
     "stance_f1": _f1_of(1, 2),
 }
+LOWER_IS_BETTER = frozenset({"macro_mae"})

@@ -7,6 +7,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ntulm.probe.metrics import LOWER_IS_BETTER
 from ntulm.report.tables import (
     ABSENT,
     LEGEND,
@@ -99,7 +100,8 @@ def table_3(results: Results, paper: Record) -> str:
             for r in overall
             if (r["family"], r["task"], r["dataset"], r["metric"]) == (family, task, dataset, metric)
         }
-        best = max((r["value"] for r in own.values() if r["value"] is not None), default=None)
+        values = [r["value"] for r in own.values() if r["value"] is not None]
+        best = (min if metric in LOWER_IS_BETTER else max)(values, default=None)
         first = next(iter(own.values()))
         published = _published(paper, "table3", family, dataset.lower(), metric=metric)
         cells = [_with_gain(own.get(system), dig(published, system), best) for system in systems]

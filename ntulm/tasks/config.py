@@ -104,7 +104,7 @@ class SocialMediaIETask(Section):
 class SemEvalTask(Section):
     kind: Literal["semeval"]
     path: str
-    subtasks: Annotated[list[Literal["A", "BD"]], Field(min_length=1)]
+    subtasks: Annotated[list[Literal["A", "BD", "CE"]], Field(min_length=1)]
     validation_share: Share
     seed: Count
     max_posts: MaxPosts

@@ -1,8 +1,9 @@
-"""SemEval 2013 to 2016 sentiment, tasks A and BD (§4.1), per year (`SemEval 1`) and together (`SemEval 2`).
+"""SemEval 2013 to 2016 sentiment, tasks A, BD and CE (§4.1), per year (`SemEval 1`) and together (`SemEval 2`).
 
-Reads the files `twitter-YEAR{train,dev,devtest,test}-{A,BD}.tsv` anywhere under the task's `path`:
-A is `id, label, text`, BD is `id, topic, label, text`; further fields are ignored (some carry a date).
-No authors: the files have ids only. BD: the topic's words stand after the text, as in the paper.
+Reads the files `twitter-YEAR{train,dev,devtest,test}-{A,BD,CE}.tsv` anywhere under the task's `path`:
+A is `id, label, text`, BD and CE are `id, topic, label, text`; further fields are ignored (some carry a date).
+CE's labels are five points, -2 to 2, here five classes. No authors: the files have ids only. BD and CE: the topic's
+words stand after the text, as in the paper.
 
 Where the files leave a choice:
 - A year is tested on its own test part and trained on its own train part; a year without one on that of the latest
@@ -31,9 +32,11 @@ from ntulm.text import Reading, without_full_links
 if TYPE_CHECKING:
     from ntulm.tasks.config import SemEvalTask
 
-_CLASSES = {"A": ["negative", "neutral", "positive"], "BD": ["negative", "positive"]}
-_METRICS = ["macro_f1", "macro_recall", "accuracy"]  # the paper's, then the official one of task A, then plain
-_FILE = re.compile(r"twitter-(\d{4})([a-z]+)-(A|BD)\.(?:tsv|txt)")
+_CLASSES = {"A": ["negative", "neutral", "positive"], "BD": ["negative", "positive"], "CE": ["-2", "-1", "0", "1", "2"]}
+# The paper's, then the official one (of A and BD the recall, of CE the error), then plain.
+_METRICS = ["macro_f1", "macro_recall", "accuracy"]
+_METRICS_OF_POINTS = ["macro_f1", "macro_mae", "macro_recall", "accuracy"]
+_FILE = re.compile(r"twitter-(\d{4})([a-z]+)-(A|BD|CE)\.(?:tsv|txt)")
 _SPLIT = {"train": "train", "dev": "validation", "devtest": "validation", "test": "test"}
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
@@ -54,7 +57,7 @@ Parts = dict[str, list[Tweet]]  # by split
 
 
 def build(name: str, task: SemEvalTask, scheme: NtuScheme, reading: Reading, layout: Layout) -> dict[str, Dataset]:
-    """`YEAR-A`, `YEAR-BD` for each year with a test part, and `task-A`, `task-BD`."""
+    """`YEAR-SUBTASK` for each year with a test part, and `task-SUBTASK`."""
     found: dict[str, Dataset] = {}
     for subtask in task.subtasks:
         years, dropped = read(layout.root / task.path, subtask)
@@ -92,7 +95,7 @@ def _tweets(path: Path, subtask: str, dropped: Counter[str]) -> list[Tweet]:
         if len(fields) < width:
             expected = "id, label, text" if subtask == "A" else "id, topic, label, text"
             raise UserError(f"{path}:{number}: {len(fields)} fields; expected {expected}, separated by tabs")
-        topic = decode(fields[1]) if subtask == "BD" else ""
+        topic = decode(fields[1]) if width > 3 else ""
         tweet = Tweet(fields[0].strip(), topic, fields[width - 2].strip(), decode(fields[width - 1]))
         if tweet.label not in _CLASSES[subtask]:
             dropped[f"label {tweet.label!r}"] += 1
@@ -171,4 +174,5 @@ def _dataset(
     with_topics = [f"{text} {tweet.topic}".strip() for text, tweet in zip(posts.texts, tweets, strict=True)]
     posts = posts.replace(text=with_topics)
     chosen = sample(posts, task.max_posts, task.seed)
-    return Dataset(family, "single", classes, _METRICS, chosen, {**dropped, "copies of other posts": doubles})
+    metrics = _METRICS_OF_POINTS if subtask == "CE" else _METRICS
+    return Dataset(family, "single", classes, metrics, chosen, {**dropped, "copies of other posts": doubles})
