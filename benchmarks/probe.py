@@ -37,7 +37,8 @@ SETTINGS = Probe.model_validate(
         "weight_decay": [1e-6, 1e-1],
         "dropout": [0.0, 0.5],
         "batch_size": [64, 256],
-        "tfidf_strengths": [],
+        "baselines": [],
+        "baseline_strengths": [10.0],
         "fixed": {"epochs": 8, "learning_rate": 1e-3, "weight_decay": 0.0, "dropout": 0.0, "batch_size": 64},
     }
 )

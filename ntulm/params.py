@@ -33,12 +33,13 @@ MOVED = {  # keys of earlier versions, and what they are now
     "pretrain.slot_weight": "pretrain.slot.weight",
     "pretrain.slot_dropout": "pretrain.slot.dropout",
     "pretrain.hide_masked_hashtags": "pretrain.slot.hide_masked",
+    "probe.tfidf_strengths": "probe.baselines and probe.baseline_strengths",
     "challenge.variant": "model.variant",
     "challenge.seed": "model.seed",
 }
 
 
-SYSTEMS = ("ntu", "tfidf")  # systems beside the variants: their scores go by these names
+SYSTEMS = ("ntu", "tfidf", "history")  # systems beside the variants: their scores go by these names
 
 
 def _kind_of_role(role: Any) -> str:

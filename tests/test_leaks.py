@@ -15,8 +15,8 @@ from ntulm.language_model.config import Batches, Encode, Pretrain
 from ntulm.layout import Layout
 from ntulm.ntus import ntus_of
 from ntulm.probe import stage as probe
+from ntulm.probe.baselines import Posts, linear, parts_of
 from ntulm.probe.config import Probe
-from ntulm.probe.tfidf import tfidf_scores
 from ntulm.tasks import hashtag
 from ntulm.tasks.config import HashtagTask
 from ntulm.text import extract
@@ -53,7 +53,8 @@ PROBE = Probe.model_validate(
         "dropout": [0.0, 0.1],
         "batch_size": [32],
         "fixed": {"epochs": 20, "learning_rate": 3e-3, "weight_decay": 0.0, "dropout": 0.0, "batch_size": 32},
-        "tfidf_strengths": [1.0],
+        "baselines": ["tfidf", "tfidf+ntu"],
+        "baseline_strengths": [1.0],
     }
 )
 TAGS = [f"tag{letter}" for letter in "abcdefghijklmnop"]
@@ -91,6 +92,7 @@ def test_the_gain_vanishes_with_the_ntus_of_other_posts(lm_project, adapt_settin
         accuracy |= {system: datasets["side"]["accuracy"] for system, datasets in results.items()}
     assert accuracy["author+hashtag"] > 0.95  # there is something to gain
     assert accuracy["ntu"] > 0.95
+    assert accuracy["tfidf+ntu"] > 0.95
     chance = 3 * 0.5 / 200**0.5  # three standard deviations of 200 tosses of a coin
     for blind in ("text", "tfidf", "shuffled"):
         assert abs(accuracy[blind] - 0.5) < chance, blind
@@ -114,7 +116,10 @@ def hashtag_recall(remove_target):
     labels = np.eye(len(dataset.classes), dtype=bool)[[own[0] for own in dataset.posts.table["labels"].to_pylist()]]
     split = np.array(dataset.posts.table["split"].to_pylist())
     texts = dataset.posts.texts
-    scores, *_ = tfidf_scores(texts, labels, split, "single", "recall@10", [10.0])
+    parts = parts_of(Posts(texts, [None] * len(texts), split, None), ["tfidf"])
+    found = linear("tfidf", parts, labels, split, "single", "recall@10", [10.0])
+    assert found is not None
+    scores = found.scores
     order = np.argsort(-scores.astype(np.float64) + 1e-9 * np.random.default_rng(0).random(scores.shape), axis=1)
     truth = labels[split == "test"].argmax(1)
     return float(np.mean((order[:, :10] == truth[:, None]).any(1))), dataset

@@ -34,7 +34,8 @@ SECTION = {
     "batch_size": [16, 32],
     "fixed": FIXED,
     "trials_at_once": 2,
-    "tfidf_strengths": [],
+    "baselines": [],
+    "baseline_strengths": [10.0],
 }
 CLASSES = 3
 layout = Layout()
@@ -44,7 +45,9 @@ def section(**changes):
     return Probe.model_validate({**SECTION, **changes})
 
 
-def write_task(name="toy", kind="single", posts=240, signal=3.0, test_labels=None, ntu=False, variant="text"):
+def write_task(
+    name="toy", kind="single", posts=240, signal=3.0, test_labels=None, ntu=False, variant="text", named=False
+):
     """Vectors of 8 features; the first CLASSES of them carry the label. A quarter each is validation and test."""
     rng = np.random.default_rng(5)
     labels = rng.integers(0, CLASSES, posts)
@@ -56,7 +59,15 @@ def write_task(name="toy", kind="single", posts=240, signal=3.0, test_labels=Non
     own = [[int(c)] if kind == "single" else sorted({int(c), 0}) for c in labels]
     metrics = ["map"] if kind == "multi" else ["macro_f1", "accuracy"]
     layout.task(name).mkdir(parents=True, exist_ok=True)
-    table = pa.table({"split": splits, "text": ["text"] * posts, "labels": pa.array(own, pa.list_(pa.int32()))})
+    authors = [f"a{label}" for label in labels] if named else [None] * posts
+    table = pa.table(
+        {
+            "split": splits,
+            "text": ["some text"] * posts,
+            "author": authors,
+            "labels": pa.array(own, pa.list_(pa.int32())),
+        }
+    )
     pq.write_table(table, layout.task(name) / f"{name}.parquet")
     about = {"family": "Toy", "kind": kind, "classes": ["a", "b", "c"], "metric": metrics[0], "metrics": metrics}
     write_json(layout.task(name) / "datasets.json", {name: about})
@@ -143,6 +154,35 @@ def test_text_with_ntu_vectors_is_also_post_concat():
     assert sorted(scores) == ["ntu.toy.safetensors", "post-concat.toy.safetensors", "text.toy.safetensors"]
     assert results["post-concat"]["toy"]["accuracy"] > 0.95 > results["text"]["toy"]["accuracy"]
     assert results["ntu"]["toy"]["accuracy"] > 0.95
+
+
+BASELINES = ["tfidf", "author-id", "tfidf+author-id", "tfidf+ntu", "history"]
+
+
+def test_baselines_stand_beside_text_and_leave_no_classifier():
+    write_task(signal=0.3, ntu=True, named=True)
+    probe.run(section(baselines=BASELINES), "text", 0, "toy", layout)
+    results, scores = outcome()
+    systems = {"text", "post-concat", "ntu", *BASELINES}
+    assert set(results) == systems
+    assert set(scores) == {f"{system}.toy.safetensors" for system in systems}
+    assert all(scores[f"{system}.toy.safetensors"].shape == (60, CLASSES) for system in systems)
+    for told in ("author-id", "tfidf+author-id", "tfidf+ntu"):
+        assert results[told]["toy"]["accuracy"] == 1
+    # All words are the same; the text vectors of an author's other posts say of which class they are.
+    assert results["tfidf"]["toy"]["accuracy"] < 0.5
+    assert results["history"]["toy"]["accuracy"] > 0.95 > results["text"]["toy"]["accuracy"]
+    kept = {path.name for path in (layout.scores("text", 0, "toy") / "classifiers").glob("*.json")}
+    assert kept == {"text.toy.json", "post-concat.toy.json", "ntu.toy.json"}
+
+
+def test_baselines_are_of_text_alone_and_need_what_they_look_at():
+    write_task(variant="author", named=True)
+    probe.run(section(baselines=BASELINES), "author", 0, "toy", layout)
+    assert set(outcome("author")[0]) == {"author"}
+    write_task()
+    probe.run(section(baselines=BASELINES), "text", 0, "toy", layout)
+    assert set(outcome()[0]) == {"text", "tfidf"}
 
 
 def test_every_system_is_given_the_same_first_trials():

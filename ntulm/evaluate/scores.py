@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     from ntulm.params import Run
 
 BASELINE = "text"
-OF_BASELINE = ("post-concat", "ntu", "tfidf")  # systems that are made of the posts and vectors of the baseline
+OF_BASELINE = (
+    "post-concat",
+    "ntu",
+    "history",
+    "tfidf",
+    "author-id",
+    "tfidf+author-id",
+    "tfidf+ntu",
+)  # systems that are made of the posts and vectors of the baseline
 SPLITS = ("train", "validation", "test")
 
 

@@ -1,6 +1,6 @@
 """The section `probe` of params.yaml."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -29,4 +29,5 @@ class Probe(Section):
     dropout: DropoutRange
     batch_size: Annotated[list[Positive], Field(min_length=1)]
     fixed: FixedProbe
-    tfidf_strengths: list[Rate]
+    baselines: list[Literal["tfidf", "author-id", "tfidf+author-id", "tfidf+ntu", "history"]]
+    baseline_strengths: Annotated[list[Rate], Field(min_length=1)]

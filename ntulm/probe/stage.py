@@ -2,8 +2,9 @@
 
 Reads `data/tasks/TASK/` and `data/encode/VARIANT/SEED/TASK/`. Writes test scores and the trials of each system and
 data set to `data/probe/VARIANT/SEED/TASK/`, its best classifier beside them to `classifiers/SYSTEM.DATASET` there
-(`ntulm/probe/classifier.py`), and `metrics/probe/VARIANT-SEED-TASK.json`. The baseline `tfidf` is not kept: it is
-there to be compared with. Each search is also a study of Optuna in `monitoring/studies/TASK.log` (`studies.py`).
+(`ntulm/probe/classifier.py`), and `metrics/probe/VARIANT-SEED-TASK.json`. Baselines (`ntulm/probe/baselines.py`) are
+not kept: they are there to be compared with. Each search is also a study of Optuna in `monitoring/studies/TASK.log`
+(`studies.py`).
 Command: `ntulm probe --variant VARIANT --seed SEED --task TASK`.
 
 N posts, F features, H hidden (the backbone's width), C classes.
@@ -11,6 +12,7 @@ N posts, F features, H hidden (the backbone's width), C classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -30,17 +32,17 @@ from torch import Tensor, nn
 from ntulm.errors import UserError
 from ntulm.files import read_json, whole_directory, write_json
 from ntulm.layout import Layout
+from ntulm.probe.baselines import HISTORY, Posts, history, linear, parts_of
 from ntulm.probe.classifier import Classifier, Scaling, best_threshold, probabilities, save_classifier
 from ntulm.probe.metrics import metric
 from ntulm.probe.perceptron import Perceptron
 from ntulm.probe.studies import keep_study, study_name
-from ntulm.probe.tfidf import tfidf_scores
 
 if TYPE_CHECKING:
     from ntulm.probe.config import FixedProbe, Probe
 
 _GENERATOR = Lock()
-POST_CONCAT, NTU, TFIDF = "post-concat", "ntu", "tfidf"
+POST_CONCAT, NTU = "post-concat", "ntu"
 SPLITS = ("train", "validation", "test")
 CLASSIFIERS = "classifiers"  # the folder beside the scores
 
@@ -107,7 +109,7 @@ def run(probe: Probe, variant: str, seed: int, task: str, layout: Layout) -> Non
     """Search, train and score the probes of one variant and seed on every data set of one task.
 
     The variant `text` also writes the systems `post-concat` (§5.3), its vectors with the mean NTU vector after them,
-    `ntu`, that vector alone, and `tfidf`, which is no probe: logistic regression on the words.
+    `ntu`, that vector alone, and the baselines `probe.baselines`.
 
     Raises:
         UserError: vectors that are missing or do not have the rows of the data set, or a search that finds nothing.
@@ -120,27 +122,46 @@ def run(probe: Probe, variant: str, seed: int, task: str, layout: Layout) -> Non
             posts = layout.task(task) / f"{name}.parquet"
             vectors = layout.vectors(variant, seed, task) / f"{name}.safetensors"
             split, labels = read_labels(posts, len(dataset["classes"]))
-            for system in systems(vectors, variant):
-                if len(system.features) != len(split):
-                    rows = len(system.features)
-                    raise UserError(f"{vectors}: {rows} rows, {name} has {len(split)}; run `ntulm encode` again")
+            found = systems(vectors, variant)
+            if len(found[0].features) != len(split):
+                rows = len(found[0].features)
+                raise UserError(f"{vectors}: {rows} rows, {name} has {len(split)}; run `ntulm encode` again")
+            about = {"task": task, "dataset": name, "variant": variant, "seed": seed, "metric": dataset["metric"]}
+            if variant == "text" and probe.baselines:
+                seen = _seen(posts, split, found)
+                found += _history(probe, seen, found[0])
+                for baseline, figures in _linear(probe, seen, dataset, labels, name, directory):
+                    results.setdefault(baseline, {})[name] = figures
+            for system in found:
                 problem = prepare(dataset, system.width, system.features, labels, split)
                 solution = solve(probe, problem, dataset["metrics"], seed, f"{system.name} on {name}")
-                save_file({"scores": solution.scores}, directory / f"{system.name}.{name}.safetensors")
-                write_json(directory / f"{system.name}.{name}.trials.json", solution.trials)
-                if solution.study is not None:
-                    about_study = {"variant": variant, "metric": dataset["metric"]}
-                    title = study_name(name, system.name, seed)
-                    keep_study(solution.study, title, about_study, layout.studies(task))
-                about = {"task": task, "dataset": name, "system": system.name, "variant": variant, "seed": seed}
-                about |= {"precision": system.precision, "classes": dataset["classes"]}
-                kept = classifier_of(problem, solution, about)
-                save_classifier(kept, directory / CLASSIFIERS / f"{system.name}.{name}")
+                _keep(problem, solution, system, dataset["classes"], about, directory, layout)
                 results.setdefault(system.name, {})[name] = solution.figures
-            if variant == "text" and probe.tfidf_strengths:
-                path = directory / f"{TFIDF}.{name}.safetensors"
-                results.setdefault(TFIDF, {})[name] = _tfidf(probe, posts, dataset, labels, split, path)
     write_json(layout.metrics("probe", variant, seed, task), results)
+
+
+def _keep(
+    problem: Problem,
+    solution: Solution,
+    system: System,
+    classes: list[str],
+    about: dict[str, Any],
+    directory: Path,
+    layout: Layout,
+) -> None:
+    """The scores, the trials, the study and, but for a baseline, the classifier of a system."""
+    name = f"{system.name}.{about['dataset']}"
+    save_file({"scores": solution.scores}, directory / f"{name}.safetensors")
+    write_json(directory / f"{name}.trials.json", solution.trials)
+    if solution.study is not None:
+        title = study_name(about["dataset"], system.name, about["seed"])
+        of_study = {key: about[key] for key in ("variant", "metric")}
+        keep_study(solution.study, title, of_study, layout.studies(about["task"]))
+    if system.name != HISTORY:
+        of_classifier = {key: about[key] for key in ("task", "dataset", "variant", "seed")}
+        of_classifier |= {"system": system.name, "precision": system.precision, "classes": classes}
+        kept = classifier_of(problem, solution, of_classifier)
+        save_classifier(kept, directory / CLASSIFIERS / name)
 
 
 def read_labels(path: Path, classes: int) -> tuple[NDArray, NDArray[np.bool_]]:
@@ -237,16 +258,34 @@ def classifier_of(problem: Problem, solution: Solution, about: dict[str, Any]) -
     return Classifier(solution.best.layers, problem.scaling, about | measured)
 
 
-def _tfidf(
-    probe: Probe, posts: Path, dataset: dict[str, Any], labels: NDArray[np.bool_], split: NDArray, path: Path
-) -> dict[str, Any]:
-    texts = pq.read_table(posts, columns=["text"])["text"].to_pylist()
-    scores, validation, strength = tfidf_scores(
-        texts, labels, split, dataset["kind"], dataset["metric"], probe.tfidf_strengths
-    )
-    save_file({"scores": scores}, path)
-    result = _figures(dataset["metrics"], labels[split == "test"], scores)
-    return result | {"validation": validation, "trials": len(probe.tfidf_strengths), "best": {"strength": strength}}
+def _seen(path: Path, split: NDArray, found: list[System]) -> Posts:
+    """What the baselines look at; `found` are the systems of the variant `text`."""
+    table = pq.read_table(path, columns=["text", "author"])
+    ntu = next((system.features for system in found if system.name == NTU), None)
+    return Posts(table["text"].to_pylist(), table["author"].to_pylist(), split, ntu)
+
+
+def _history(probe: Probe, posts: Posts, text: System) -> list[System]:
+    """The baseline `history`, where it is wanted and an author has two posts."""
+    earlier = history(text.features, posts.authors, posts.split) if HISTORY in probe.baselines else None
+    return [] if earlier is None else [text._replace(name=HISTORY, features=np.hstack([text.features, earlier]))]
+
+
+def _linear(
+    probe: Probe, posts: Posts, dataset: dict[str, Any], labels: NDArray[np.bool_], name: str, directory: Path
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each linear baseline that is wanted and possible, and its entry in the metrics file; writes its scores."""
+    parts = parts_of(posts, probe.baselines)
+    for system in probe.baselines:
+        if system == HISTORY:
+            continue
+        found = linear(system, parts, labels, posts.split, dataset["kind"], dataset["metric"], probe.baseline_strengths)
+        if found is None:
+            continue
+        save_file({"scores": found.scores}, directory / f"{system}.{name}.safetensors")
+        figures = _figures(dataset["metrics"], labels[posts.split == "test"], found.scores)
+        tried = {"validation": found.validation, "trials": len(probe.baseline_strengths)}
+        yield system, figures | tried | {"best": {"strength": found.strength}}
 
 
 def _figures(metrics: list[str], labels: NDArray[np.bool_], scores: NDArray[np.float16]) -> dict[str, Any]:
