@@ -1,5 +1,6 @@
 """Hand-made outputs of the stages before `evaluate`, for the tests of `evaluate`, `report` and `results`."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,24 @@ def write_task(task, datasets, test_posts=300, seed=0):
         )
         pq.write_table(table, directory / f"{name}.parquet")
     write_json(directory / "datasets.json", about)
+
+
+def write_corpus(graph_posts=400):
+    """A corpus: graph posts of 2020, of u0 to u39, and the test posts of all tasks in the 200 days after it."""
+    end = datetime(2020, 12, 31, tzinfo=UTC)
+    rows = [
+        {"post_id": f"g{place}", "author": f"u{place % 40}", "created_at": end - timedelta(hours=place), "graph": True}
+        for place in range(graph_posts)
+    ]
+    for path in sorted(HERE.data("tasks").glob("*/*.parquet")):
+        table = pq.read_table(path, columns=["post_id", "author", "split"]).to_pylist()
+        test = [row for row in table if row["split"] == "test"]
+        for place, row in enumerate(test):
+            when = end + timedelta(days=200 * place / len(test), hours=1)
+            rows.append({"post_id": row["post_id"], "author": row["author"], "created_at": when, "graph": False})
+    HERE.posts.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows).drop_columns(["graph"]), HERE.posts)
+    pq.write_table(pa.table({"graph": [row["graph"] for row in rows]}), HERE.splits)
 
 
 def write_scores(task, variants=VARIANTS, seeds=(0,), skill=None):

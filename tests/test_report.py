@@ -186,7 +186,7 @@ def test_the_sentence_is_on_a_variant_and_never_on_a_baseline():
         for system, verdict in [("text", None), ("author", "better"), ("ntu", "worse"), ("tfidf", "worse")]
     ]
     settings = {"baseline": "text", "ntulm": "author", "variants": ["text", "author"]}
-    results = Results(settings, [], records, [], [], synthetic=False)
+    results = Results(settings, [], records, [], [], [], synthetic=False)
     assert results.sentence() == "author against text, of 1 measure: better on 1."
 
 
@@ -234,7 +234,7 @@ def record(system, value, verdict=None, slice="overall", family="Topic", gain=No
 
 def results_of(families, perplexity=(), coverage=()):
     settings = {"baseline": "text", "ntulm": "author", "variants": ["text", "author"]}
-    return Results(settings, list(perplexity), families, [], list(coverage), synthetic=False)
+    return Results(settings, list(perplexity), families, [], list(coverage), [], synthetic=False)
 
 
 def test_the_findings_name_who_is_ahead_and_whom_it_costs():

@@ -1,8 +1,9 @@
 """Stage `evaluate`: every system against `text`, by slice, each comparison with its interval (§5, Tables 2 to 5).
 
-Reads `data/tasks/`, `data/embeddings/` (which NTUs are known), `data/pretrain/*/*/test_losses.safetensors` and the test
-scores under `data/probe/`. Writes `data/evaluate/tables.json` (every figure with its number of posts),
-`data/evaluate/slices.json` (flat records for `dvc plots`) and `metrics/evaluate.json` (the headlines).
+Reads `data/tasks/`, `data/embeddings/` (which NTUs are known), the corpus (when posts were written),
+`data/pretrain/*/*/test_losses.safetensors` and the test scores under `data/probe/`. Writes `data/evaluate/tables.json`
+(every figure with its number of posts), `data/evaluate/slices.json` (flat records for `dvc plots`) and
+`metrics/evaluate.json` (the headlines).
 Command: `ntulm evaluate`.
 
 A *record* is one figure: what it is about, `posts`, `value` with its interval, and where a `text` baseline was run,
@@ -31,6 +32,7 @@ from ntulm.evaluate.bootstrap import (
     verdict,
 )
 from ntulm.evaluate.coverage import coverage_of_types
+from ntulm.evaluate.familiarity import Graph, about
 from ntulm.evaluate.scores import (
     BASELINE,
     SPLITS,
@@ -100,6 +102,7 @@ def run(config: Evaluate, run: Run, scheme: NtuScheme, layout: Layout) -> None:
         "coverage": [
             record for dataset in datasets for record in coverage_records(table, scheme, dataset, config.overlap)
         ],
+        "familiarity": familiarity_records(datasets, known, Graph.read(layout), bootstrap, config),
     }
     with whole_directory(layout.evaluate) as directory:
         write_json(directory / "tables.json", tables)
@@ -196,6 +199,35 @@ def _family_metrics(members: Sequence[ScoredDataset]) -> dict[str, list[str]]:
     return {main[0] if len(set(main)) == 1 else OFFICIAL: main} | {
         name: [name] * len(members) for name in shared if set(main) != {name}
     }
+
+
+def familiarity_records(
+    datasets: Sequence[ScoredDataset],
+    known: Sequence[NDArray[np.bool_]],
+    graph: Graph | None,
+    bootstrap: Bootstrap,
+    config: Evaluate,
+) -> list[Record]:
+    """The main metric by how far the posts are from the graph: one record per data set, group and system."""
+    records: list[Record] = []
+    for dataset, of_posts in zip(datasets, known, strict=True):
+        if graph is None or not dataset.scores:
+            continue
+        metric = dataset.metrics[0]
+        own = {"task": dataset.task, "family": dataset.family, "dataset": dataset.name, "metric": metric}
+        for (by, name), chosen in graph.groups(dataset.splits["test"].table).items():
+            scores = {system: [one[chosen] for one in seeds] for system, seeds in dataset.scores.items()}
+            stream = f"{dataset.task}/{dataset.name}/{by}/{name}"
+            samples = metric_samples([metric], dataset.labels[chosen], scores, bootstrap, stream)
+            base, posts = samples.get((metric, BASELINE)), int(chosen.sum())
+            records += [
+                own
+                | about(by, name, of_posts, chosen)
+                | {"system": system}
+                | _compared(sample, base, system, posts, config, metric in LOWER_IS_BETTER)
+                for (_, system), sample in samples.items()
+            ]
+    return records
 
 
 def perplexity_records(losses: TestLosses, bootstrap: Bootstrap, config: Evaluate) -> list[Record]:

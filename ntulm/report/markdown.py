@@ -17,6 +17,7 @@ from ntulm.report.tables import (
     Record,
     Results,
     dig,
+    distinct,
     gain,
     marked,
     number,
@@ -48,6 +49,7 @@ def results_page(results: Results, paper: Record, figures: Sequence[tuple[str, s
         f"Overlap: posts with at least one NTU ({escaped(' or '.join(settings['overlap']))}) that the embedding table "
         f"knows. Data sets with fewer than {settings['min_posts']} posts in a slice stay out of its mean.",
         table_4(results, paper),
+        *familiarity(results),
         "## Table 5: NTU coverage",
         "Shares of posts: with at least one NTU, with at least one known NTU, and the latter among the former. (The "
         "paper's caption says “more than 1”; its figures can only mean at least one.)",
@@ -132,6 +134,27 @@ def table_4(results: Results, paper: Record) -> str:
                 cells.append(ABSENT if published is None else f"{published:+z.1f} %")
             rows.append(cells)
     return markdown_table(header, rows, "lllr" + "rr" * len(systems)) if rows else "No comparison with `text`."
+
+
+def familiarity(results: Results) -> list[str]:
+    """The gain by how far test posts are from the graph, a table per kind of distance; empty if not measured."""
+    parts = []
+    for by in distinct(record["by"] for record in results.familiarity):
+        own = [record for record in results.familiarity if record["by"] == by]
+        rows = []
+        for key in dict.fromkeys((r["family"], r["dataset"], r["metric"], r["group"]) for r in own):
+            of = {r["system"]: r for r in own if (r["family"], r["dataset"], r["metric"], r["group"]) == key}
+            first, base = next(iter(of.values())), of.get(results.baseline)
+            cells = [escaped(key[0]), escaped(key[1]), key[2], key[3], f"{first['posts']:,}", share(first["known"])]
+            cells.append(ABSENT if base is None else number(base["value"]))
+            for system in results.compared:
+                shown = system in of and of[system]["gain"] is not None
+                cells.append(f"{gain(of[system])} {MARKS[of[system]['verdict']]}" if shown else ABSENT)
+            rows.append(cells)
+        header = ["family", "data set", "metric", by, "posts", "with a known NTU", escaped(results.baseline)]
+        header += [escaped(system) for system in results.compared]
+        parts += [f"**By {by}**", markdown_table(header, rows, "llllrrr" + "l" * len(results.compared))]
+    return ["## How long a graph keeps, and whom it serves", *parts] if parts else []
 
 
 def table_5(results: Results, paper: Record) -> str:

@@ -6,6 +6,7 @@ where there are too few posts for a verdict. Every figure of synthetic data says
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ntulm.evaluate.familiarity import DAYS, GROUPS, POSTS
 from ntulm.report.tables import POST_CONCAT, SLICE_NAMES, TOKEN_NAMES, Record, Results, distinct
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
@@ -37,6 +39,7 @@ COLORS = {
 # For variants that are not above, in the order of the run: Paul Tol's muted colours.
 SPARE_COLORS = ("#117733", "#882255", "#44AA99", "#999933", "#332288", "#AA4499", "#DDCC77", "#661100")
 OTHER_COLOR = "#333333"
+DISTANCES = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00")  # of the four groups of a distance
 WIDTH = 4.5  # inches: 11 points in it are 12 pixels on a telephone
 LETTERS: Any = {
     "font.size": 11,
@@ -74,6 +77,8 @@ def draw_figures(results: Results, curves: Sequence[Record], directory: Path) ->
             "Learning curves: bits per masked token",
             lambda _, colors: learning_curves(curves, colors),
         ),
+        ("keeping.png", f"Gain of {ntulm} over text, by {DAYS}", partial(gain_by_distance, by=DAYS)),
+        ("whom.png", f"Gain of {ntulm} over text, by {POSTS}", partial(gain_by_distance, by=POSTS)),
         ("figure4.png", "Figure 4: scores by system, by known NTUs", score_by_slice),
     ]
     drawn = []
@@ -118,6 +123,16 @@ def ntulm_against_concatenation(results: Results, colors: Colors) -> Figure | No
         for family in results.main_families
     }
     return _gain_figure(groups, colors)
+
+
+def gain_by_distance(results: Results, colors: Colors, by: str) -> Figure | None:
+    """The relative gain of NTULM by data set, for posts at each distance from the graph."""
+    del colors  # of systems and slices
+    groups: dict[str, dict[str, Bar]] = {}
+    for record in results.familiarity:
+        if (record["by"], record["system"]) == (by, results.ntulm) and (bar := _gain(record)):
+            groups.setdefault(record["dataset"], {})[record["group"]] = bar
+    return _gain_figure(groups, dict(zip((name for _, name in GROUPS[by]), DISTANCES, strict=True)))
 
 
 def perplexity_gain(results: Results, colors: Colors) -> Figure | None:

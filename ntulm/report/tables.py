@@ -52,6 +52,7 @@ class Results:
     families: list[Record]
     datasets: list[Record]
     coverage: list[Record]
+    familiarity: list[Record]
     synthetic: bool
 
     @property
