@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.harness import Benchmark, Outcome, run
+from ntulm.probe import search as searching
 from ntulm.probe import stage as probe
 from ntulm.probe.config import Probe
 
@@ -53,7 +54,7 @@ def prepare(folder: Path, size: int) -> None:
     np.savez(folder / "vectors.npz", features=features.astype(np.float32), labels=labels)
 
 
-def problem(folder: Path) -> probe.Problem:
+def problem(folder: Path) -> searching.Problem:
     """The vectors as the stage sees them."""
     with np.load(folder / "vectors.npz") as file:
         features, labels = file["features"], np.eye(CLASSES, dtype=bool)[file["labels"]]
@@ -63,7 +64,7 @@ def problem(folder: Path) -> probe.Problem:
 
 def ours(folder: Path) -> Outcome:
     """The search of the stage `probe`."""
-    return _searched(folder, SETTINGS, probe.fit)
+    return _searched(folder, SETTINGS, searching.fit)
 
 
 def torch_loop(folder: Path) -> Outcome:
@@ -71,13 +72,13 @@ def torch_loop(folder: Path) -> Outcome:
     return _searched(folder, SETTINGS.model_copy(update={"trials_at_once": 1}), plain_fit)
 
 
-def _searched(folder: Path, settings: Probe, fit: Callable[..., probe.Fit]) -> Outcome:
+def _searched(folder: Path, settings: Probe, fit: Callable[..., searching.Fit]) -> Outcome:
     data = problem(folder)
-    plain, probe.fit = probe.fit, fit
+    plain, searching.fit = searching.fit, fit
     started = time.perf_counter()
-    best, _, trials, _ = probe.search(settings, data, 0, "benchmark")
+    best, _, trials, _ = searching.search(settings, data, 0, "benchmark")
     seconds = time.perf_counter() - started
-    probe.fit = plain
+    searching.fit = plain
     epochs = sum(len(trial["epochs"]) for trial in trials)
     hits = _logits(data, best).argmax(1) == data.test.labels.argmax(1)
     seen, posts = epochs * len(data.train.labels), len(data.train.labels)
@@ -88,26 +89,26 @@ def _searched(folder: Path, settings: Probe, fit: Callable[..., probe.Fit]) -> O
 
 
 @torch.no_grad()
-def _logits(data: probe.Problem, best: probe.Fit) -> np.ndarray:
+def _logits(data: searching.Problem, best: searching.Fit) -> np.ndarray:
     """float32 [N, K] of the test posts, outside the measured time."""
-    model = probe.MLP(FEATURES, data.width, CLASSES, 0.0).to(data.test.features.device)
+    model = searching.MLP(FEATURES, data.width, CLASSES, 0.0).to(data.test.features.device)
     model.load_state_dict(best.weights)
     logits: np.ndarray = model.eval()(data.test.features).float().cpu().numpy()
     return logits
 
 
-def plain_fit(problem: probe.Problem, section: Probe, settings: Any, seed: int, trial: Any = None) -> probe.Fit:
-    """Train one probe as `ntulm.probe.fit` does, with torch's own parts."""
+def plain_fit(problem: searching.Problem, section: Probe, settings: Any, seed: int, trial: Any = None) -> searching.Fit:
+    """Train one probe as `ntulm.searching.fit` does, with torch's own parts."""
     targets, count = problem.train.targets(problem.kind), len(problem.train.labels)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model: nn.Module = probe.MLP(FEATURES, problem.width, CLASSES, settings.dropout).to(targets.device)
+        model: nn.Module = searching.MLP(FEATURES, problem.width, CLASSES, settings.dropout).to(targets.device)
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         kept = 1 - 1 / max(1.0, section.averaged_epochs * -(-count // settings.batch_size))
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(kept))
-        best = probe.Fit(float("nan"), 0, {})
+        best = searching.Fit(float("nan"), 0, {})
         for epoch in range(1, settings.epochs + 1):
             model.train()
             for rows in torch.randperm(count, device=targets.device).split(settings.batch_size):
@@ -115,10 +116,10 @@ def plain_fit(problem: probe.Problem, section: Probe, settings: Any, seed: int, 
                 F.cross_entropy(model(problem.train.features[rows]), targets[rows]).backward()
                 optimizer.step()
                 averaged.update_parameters(model)
-            value = probe.evaluate(problem, averaged.module)
+            value = searching.evaluate(problem, averaged.module)
             if not best.epoch or value > best.value:
-                best = probe.Fit(value, epoch, copy.deepcopy(averaged.module.state_dict()))
-            probe.report(trial, value, epoch)
+                best = searching.Fit(value, epoch, copy.deepcopy(averaged.module.state_dict()))
+            searching.report(trial, value, epoch)
             if epoch - best.epoch >= section.patience:
                 break
     return best

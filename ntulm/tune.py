@@ -39,7 +39,8 @@ from ntulm.layout import Layout
 from ntulm.params import OneOf, check_params
 from ntulm.posts import Posts
 from ntulm.pretrain import make_job
-from ntulm.probe.stage import fit, prepare, read_labels
+from ntulm.probe.search import fit
+from ntulm.probe.stage import prepare, read_labels
 from ntulm.variants import parse_variant
 
 if TYPE_CHECKING:

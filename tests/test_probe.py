@@ -18,6 +18,7 @@ from ntulm.probe import stage as probe
 from ntulm.probe.classifier import best_threshold, load_classifier
 from ntulm.probe.config import FixedProbe, Probe
 from ntulm.probe.metrics import metric
+from ntulm.probe.search import fit
 
 FIXED = {"epochs": 4, "learning_rate": 1e-2, "weight_decay": 0.0, "dropout": 0.0, "batch_size": 16}
 SECTION = {
@@ -210,7 +211,7 @@ def test_the_hidden_layer_is_as_wide_as_the_backbone():
         problem = probe.prepare(about, system.width, system.features, labels, split)
         shapes = [
             tuple(weight.shape)
-            for weight in probe.fit(problem, section(), FixedProbe.model_validate(FIXED), 0).weights.values()
+            for weight in fit(problem, section(), FixedProbe.model_validate(FIXED), 0).weights.values()
         ]
         assert shapes == [(8, system.features.shape[1]), (8,), (CLASSES, 8), (CLASSES,)]
 
