@@ -130,7 +130,10 @@ def tasks(task: Task) -> None:
     _known(params, task=task)
     from ntulm.tasks import stage
 
-    stage.run(task, params.tasks[task], params.ntus.scheme, HERE)
+    if task in params.run.tasks:
+        stage.run(task, params.tasks[task], params.ntus.scheme, HERE)
+    else:
+        stage.leave_out(task, HERE)
 
 
 @app.command(rich_help_panel=STAGE)

@@ -99,3 +99,14 @@ def test_a_missing_module_of_our_own_is_shown_in_full(monkeypatch):
     monkeypatch.setattr(cli, "app", fails)
     with pytest.raises(ModuleNotFoundError):
         cli.main()
+
+
+def test_a_task_that_is_not_run_is_not_built(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("exports.csv").write_text("a,b\n")
+    configure("own", ["data=exports.csv", "run.tasks=[hashtag]"])
+    done = ntulm("tasks", "--task", "hashtag-author", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "tasks.hashtag-author: not in run.tasks, so not built\n")
+    assert Path("data/tasks/hashtag-author/datasets.json").read_text().strip() == "{}"
+    assert Path("metrics/tasks/hashtag-author.json").read_text().strip() == "{}"
+    assert ntulm("tasks", "--task", "hashtag", cwd=tmp_path).returncode == 1  # there is no corpus

@@ -146,15 +146,23 @@ def _table_keys():
 
 
 def test_every_mistake_is_told_at_once():
-    own = params(f"tasks.one={json.dumps({**TABLE, 'path': 'x.csv'})}", f"tasks.two={json.dumps(OF_CORPUS)}")
+    made = [f"tasks.one={json.dumps({**TABLE, 'path': 'x.csv'})}", f"tasks.two={json.dumps(OF_CORPUS)}"]
+    own = params(*made, "run.tasks=[hashtag, one, two]")
     with pytest.raises(UserError) as caught:
         check_tasks(own, LAYOUT)
     assert str(caught.value).split("; ")[0] == "tasks.one: path: x.csv: not found"
     assert "tasks.two: labels.field: 'topic' is not among corpus.labels (none)" in str(caught.value)
 
 
+def test_a_task_that_is_not_run_may_be_wrong():
+    own = params(f"tasks.one={json.dumps({**TABLE, 'path': 'x.csv'})}", "tasks.hashtag.classes=12")
+    check_tasks(own, LAYOUT)
+    corpus_stage.run(own.corpus, LAYOUT)
+    assert corpus_notes(own, LAYOUT) == []  # hashtag-left-in would need 50 classes
+
+
 def test_what_the_corpus_is_too_small_for_is_a_note():
-    own = params("tasks.hashtag-left-in.classes=12")
+    own = params("tasks.hashtag-left-in.classes=12", "run.tasks=[hashtag, hashtag-left-in]")
     check_tasks(own, LAYOUT)
     assert corpus_notes(own, LAYOUT) == []
     corpus_stage.run(own.corpus, LAYOUT)

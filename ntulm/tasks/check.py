@@ -53,20 +53,24 @@ class _Labelled(Protocol):
 
 
 def check_tasks(params: Params, layout: Layout) -> None:
-    """Open the files of every task.
+    """Open the files of the tasks that are run.
 
     Raises:
         UserError: names each task from which nothing could be learnt, and the key to change.
     """
     kept = None if params.corpus.table is None else params.corpus.labels
     problems = []
-    for name, task in params.tasks.items():
+    for name, task in _wanted(params):
         try:
             check_task(name, task, kept, layout)
         except UserError as error:
             problems.append(f"tasks.{name}: {error}")
     if problems:
         raise UserError("; ".join(problems))
+
+
+def _wanted(params: Params) -> list[tuple[str, Task]]:
+    return [(name, params.tasks[name]) for name in params.run.tasks]
 
 
 def check_task(name: str, task: Task, kept: list[str] | None, layout: Layout) -> None:
@@ -175,7 +179,7 @@ def corpus_notes(params: Params, layout: Layout) -> list[str]:
     if not layout.posts.is_file() or not layout.splits.is_file():
         return []
     notes = []
-    for name, task in params.tasks.items():
+    for name, task in _wanted(params):
         try:
             if isinstance(task, HashtagTask):
                 posts = corpus_posts(task.split, task.seed, layout)

@@ -45,6 +45,14 @@ def run(name: str, task: Task, scheme: NtuScheme, layout: Layout) -> None:
     write_json(layout.metrics("tasks", name), {key: statistics(dataset, scheme) for key, dataset in datasets.items()})
 
 
+def leave_out(name: str, layout: Layout) -> None:
+    """Write that a task has no data sets: DVC has a stage for each key of `tasks`, wanted or not."""
+    with whole_directory(layout.task(name)) as directory:
+        write_json(directory / "datasets.json", {})
+    write_json(layout.metrics("tasks", name), {})
+    print(f"tasks.{name}: not in run.tasks, so not built")
+
+
 def build(name: str, task: Task, scheme: NtuScheme, layout: Layout) -> dict[str, Dataset]:
     """The data sets of a task by name; nothing is written."""
     match task:

@@ -128,7 +128,7 @@ def test_own_posts_become_tables_vectors_and_predictions(installed, tmp_path, ti
     activate, inspect, configure, repro, results, *_ = lines
     assert activate[0] == "."
     printed = installed.run(*inspect, cwd=tmp_path)
-    (proposed,) = [shlex.split(line) for line in printed.splitlines() if line.startswith("ntulm configure own")]
+    (proposed,) = [shlex.split(line) for line in printed.splitlines() if line.strip().startswith("ntulm configure own")]
     assert proposed[:4] == configure[:4]  # which says that the mapping comes from `inspect`
     # The pipeline comes from `ntulm init`, in the place of the clone that the README has here.
     installed.run("ntulm", "init", ".", cwd=tmp_path)
