@@ -46,6 +46,14 @@ def processes_in(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    """The words of its command; none of a process that has ended meanwhile."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # a zombie is one too
+        return []
+
+
 def local(action: str, folder: Path, port: int, settings: dict[str, str] | None = None) -> str:
     """`make up` and `make down` in the environment of the tests."""
     done = subprocess.run(

@@ -9,9 +9,8 @@ import shutil
 import signal
 import time
 
-import psutil
 import pytest
-from conftest import local, processes_in
+from conftest import command_of, local, processes_in
 from ruamel.yaml import YAML
 from test_end_to_end import ROOT, call, metrics
 
@@ -50,14 +49,7 @@ DVC = running("dvc --wait-for-lock repro")
 
 def matching(project, wanted):
     """The processes in the project with such a command line."""
-    found = []
-    for process in processes_in(project):
-        try:
-            if wanted(process.cmdline()):
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
+    return [process for process in processes_in(project) if wanted(command_of(process))]
 
 
 def wait_for(project, wanted, patience=90.0):
@@ -74,7 +66,7 @@ def wait_until_none(project, wanted, patience=30.0):
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline and matching(project, wanted):
         time.sleep(0.2)
-    assert [process.cmdline() for process in matching(project, wanted)] == []
+    assert [command_of(process) for process in matching(project, wanted)] == []
 
 
 def finish_undisturbed(api, project, undisturbed):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import local, processes_in, two_free_ports
+from conftest import command_of, local, processes_in, two_free_ports
 from prefect_api import PrefectApi
 from test_end_to_end import ENVIRONMENT, ROOT, call
 
@@ -144,7 +144,7 @@ def wait_for_stage(machines: Machines, patience: float = 90) -> list[psutil.Proc
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         found = processes_in(machines.gpu)
-        lines = {process.pid: " ".join(process.cmdline()) for process in found if process.is_running()}
+        lines = {process.pid: " ".join(command_of(process)) for process in found}
         if any("python stage.py" in line for line in lines.values()):
             return [process for process in found if "prefect.engine" in lines.get(process.pid, "")]
         time.sleep(0.2)
@@ -217,7 +217,7 @@ def test_a_cancelled_build_cancels_its_stage_in_the_pool(machines):
     assert machines.api.wait(run)["type"] == "CANCELLED"
     assert machines.api.wait(machines.stage_runs()[0]["id"])["type"] == "CANCELLED"
     release(machines)
-    assert not [one for one in processes_in(machines.gpu) if "stage.py" in " ".join(one.cmdline())]
+    assert not [one for one in processes_in(machines.gpu) if "stage.py" in " ".join(command_of(one))]
 
 
 def test_a_machine_that_dies_is_noticed_by_its_silence_and_named(machines):

@@ -6,7 +6,7 @@ import time
 
 import psutil
 import pytest
-from conftest import local, processes_in, two_free_ports
+from conftest import command_of, local, processes_in, two_free_ports
 from prefect_api import PrefectApi
 from test_machines import workspace
 
@@ -30,14 +30,7 @@ def machine(tmp_path_factory):
 
 def stages(folder):
     """The processes of stages that run."""
-    found = []
-    for process in processes_in(folder):
-        try:
-            if "stage.py" in process.cmdline():
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
+    return [process for process in processes_in(folder) if "stage.py" in command_of(process)]
 
 
 def orphan(machine, posts):
