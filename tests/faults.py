@@ -1,6 +1,6 @@
 """Kill every stage, DVC and a flow's engine at random moments, run on to the end, and compare with an undisturbed run.
 
-    python tests/faults.py [--kills 200] [--seed 0] [--only graph,pretrain,dvc,flow]    # `make faults KILLS=200`
+    PYTHONPATH=. python tests/faults.py [--kills 200] [--seed 0] [--only graph,pretrain,dvc,flow]    # `make faults KILLS=200`
 
 Works on copies of the project with a tiny world and backbone in a folder of its own. Prints a Markdown table with a row
 per fault. Ends with exit code 1 if a rerun failed or gave another result. `tests/test_end_to_end.py` runs a sample.
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,6 @@ from typing import Any
 from ruamel.yaml import YAML
 from test_end_to_end import ENVIRONMENT, ROOT, copy_of_the_project
 from tiny_backbone import write_backbone
-
-sys.path.insert(0, str(ROOT))
 
 from flows.mending import mend
 
@@ -49,7 +48,8 @@ MOMENTS = ("any", "writing", "committing")
 POLL_SECONDS = 0.003
 AFTER_SECONDS = {"writing": 0.05, "committing": 0.4}  # at most so long after the sign
 SHORT_STAGES = 8
-PATIENCE = 600.0
+BUILT = "built"
+PATIENCE = 3600.0
 QUIET = ENVIRONMENT | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 IN_A_FLOW = """
 import sys
@@ -83,8 +83,10 @@ COLUMNS = ("killed", "kills", "survived", "identical", "half-written files of DV
 
 
 def tiny_project(folder: Path) -> Path:
-    """A copy of the project with everything built, and checkpoints after every step."""
+    """A copy of the project with everything built, and checkpoints after every step; the one that is there, if any."""
     backbone, project = folder / "backbone", folder / "project"
+    if (folder / BUILT).exists():
+        return project
     project.mkdir(parents=True)
     write_backbone(backbone)
     copy_of_the_project(project, backbone)
@@ -92,6 +94,7 @@ def tiny_project(folder: Path) -> Path:
     text = re.sub(r"(?m)^CHECKPOINT_SECONDS = .*$", "CHECKPOINT_SECONDS = 0.0", loop.read_text(encoding="utf-8"))
     loop.write_text(text, encoding="utf-8")
     run(project, "repro")
+    (folder / BUILT).touch()
     return project
 
 
@@ -284,6 +287,7 @@ def rows(folder: Path, kills: int, seed: int, only: list[str]) -> Iterator[Row]:
     chance = random.Random(seed)
     each = -(-kills // len(only))
     if "dvc" in only:
+        shutil.rmtree(folder / "short", ignore_errors=True)
         yield kill_dvc(short_stages(folder / "short"), each, chance)
     if set(only) <= {"dvc"}:
         return
@@ -302,13 +306,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default=",".join((*STAGES, *OTHERS)), help="stages, dvc, flow")
-    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder otherwise")
+    parser.add_argument("--folder", type=Path, help="where to work, and to keep what was built for the next time")
     given = parser.parse_args()
     only = given.only.split(",")
     if not set(only) <= {*STAGES, *OTHERS}:
         parser.error(f"--only: expected some of {', '.join((*STAGES, *OTHERS))}")
     done = []
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+    with nullcontext(given.folder) if given.folder else tempfile.TemporaryDirectory() as folder:
         print(f"| {' | '.join(COLUMNS)} |", "| --- " * len(COLUMNS) + "|", sep="\n", flush=True)
         for row in rows(Path(folder), given.kills, given.seed, only):
             print(row, *row.reasons, sep="\n", flush=True)
