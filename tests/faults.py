@@ -1,6 +1,6 @@
 """Kill every stage, DVC and a flow's engine at random moments, run on to the end, and compare with an undisturbed run.
 
-    PYTHONPATH=. python tests/faults.py [--kills 200] [--seed 0] [--only graph,pretrain,dvc,flow]    # `make faults KILLS=200`
+    PYTHONPATH=. python tests/faults.py [--kills 200] [--seed 0] [--only graph,dvc,flow]    # `make faults`
 
 Works on copies of the project with a tiny world and backbone in a folder of its own. Prints a Markdown table with a row
 per fault. Ends with exit code 1 if a rerun failed or gave another result. `tests/test_end_to_end.py` runs a sample.

@@ -1,6 +1,6 @@
 """Damage small valid files in every way that comes to mind, and read them: every reader, and all that is read back.
 
-    PYTHONPATH=. python tests/fuzz.py [--minutes 30] [--executions 1000000] [--seed 0] [--only table,store]    # `make fuzz`
+    PYTHONPATH=. python tests/fuzz.py [--minutes 30] [--executions 1000000] [--seed 0] [--only table]    # `make fuzz`
 
 Each execution is a number: the seed of what is damaged and how, so that `--only TARGET --seed N --executions 1` repeats
 it. What may come out: a result whose counts add up, or a UserError. All else is a fault: another exception, a signal,
