@@ -3,7 +3,7 @@
     PYTHONPATH=. python tests/faults.py [--kills 200] [--seed 0] [--only graph,dvc,flow]    # `make faults`
 
 Works on copies of the project with a tiny world and backbone in a folder of its own. Prints a Markdown table with a row
-per fault. Ends with exit code 1 if a rerun failed or gave another result. `tests/test_end_to_end.py` runs a sample.
+per fault. Ends with exit code 1 if a rerun failed or gave another result. `tests/test_faults.py` runs a sample.
 
 The moments are drawn from the seed: any time; just after a `.partial-*` appeared (a file or checkpoint is being
 written); just after the outputs appeared (DVC hashes, stores and writes `dvc.lock`). The machine decides what happens

@@ -245,7 +245,7 @@ def read_labels(folder: Path) -> None:
     for path in folder.iterdir():
         columns(path)
         for row in records(path, ["text", "label"]):
-            assert all(isinstance(value, str) for value in row.values())
+            assert all(isinstance(value, str) for value in row.values.values())
 
 
 def forgotten(folder: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 
@@ -12,10 +13,15 @@ from deploy.advisories import UnreachableError, known
 PACKAGES = [("a", "1.0"), ("b", "2.0+cpu")]
 
 
+class Service(HTTPServer):
+    """Answers with `answer`; what it was asked is in `asked`."""
+
+    status, answer = 200, b""
+    asked: Any = None
+
+
 @pytest.fixture
 def service():
-    """Answers with `service.answer`; what it was asked is in `service.asked`."""
-
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             size = int(self.headers["Content-Length"])
@@ -27,8 +33,7 @@ def service():
         def log_message(self, *arguments):
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    server.status, server.answer, server.asked = 200, b"", None
+    server = Service(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()

@@ -1,4 +1,4 @@
-"""The harness of `make faults`: it kills in time, and sees what was lost. The stages are in `test_end_to_end.py`."""
+"""The harness of `make faults`: it kills in time, and sees what was lost; on stages that take no time."""
 
 import random
 
@@ -16,6 +16,15 @@ def project(tmp_path_factory):
 def test_dvc_killed_between_short_stages_runs_on_to_the_same_results(project):
     row = kill_dvc(project, KILLS, random.Random(2))
     assert (row.kills, row.survived, row.identical, row.reasons) == (KILLS, KILLS, KILLS, [])
+
+
+def test_a_killed_stage_is_forgotten_and_made_again(project):
+    harness, row = Harness(project, random.Random(1)), Row("s7")
+    harness.seconds["s7"] = 0.3  # less than DVC takes to start
+    assert harness.kill("s7", "any")
+    assert not (project / "f7").exists()
+    harness.finish(row)
+    assert (row.survived, row.identical, row.reasons) == (1, 1, [])
 
 
 def test_another_result_is_a_loss_that_is_named(project):
