@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from dvc_data.hashfile.build import IgnoreInCollectedDirError
 from ruamel.yaml import YAML
 
 from ntulm.configure import configured
@@ -145,7 +144,7 @@ def test_dvc_removes_nothing_where_a_name_leads_out_of_the_folder_of_its_stage(c
         (folder / "kept/0").write_text("precious")
     before = {path for path in tmp_path.rglob("*") if ".dvc" not in path.parts}
     with Repo() as repo:
-        with suppress(DvcException, IgnoreInCollectedDirError, AssertionError):
+        with suppress(Exception):  # it reads what is around the project, and may find that odd
             repo.status()
         with pytest.raises(DvcException, match=r"both a dependency and an output|overlap"):
             repo.reproduce(on_error="keep-going")
