@@ -1,17 +1,22 @@
 # make repro: the whole pipeline on the embedded sample.  make test: lint, types, tests.
 # make bench: every loop beside its peers, half an hour; writes docs/benchmarks.md.
-# make audit: licences, copyleft, pins and a bill of materials of what is installed, in build/audit.
+# make audit: licences, copyleft, pins, known vulnerabilities and a bill of materials of what is installed, in build/audit.
+# make faults: kills stages, DVC and flows at random moments and compares; KILLS=200 in all.
+# make fuzz: damages small valid files and reads them; MINUTES=30 in all.
 # make docs: the site of docs/ in build/site, with every link checked.
 # make up, make down: a local Prefect with its UI.  make e2e: the slow tests, which start the real thing.
 # All but `down` create .venv first.
 PYTHON ?= python3.11
+KILLS ?= 200
+MINUTES ?= 30
+SEED ?= 0
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: env repro test e2e bench audit docs up down clean
+.PHONY: env repro test e2e bench audit faults fuzz docs up down clean
 
 env: .venv/.ready
 
@@ -40,6 +45,12 @@ bench: env
 
 audit: env
 	python -m deploy.audit
+
+faults: env
+	OMP_NUM_THREADS=1 PYTHONPATH=. python tests/faults.py --kills $(KILLS) --seed $(SEED)
+
+fuzz: env
+	OMP_NUM_THREADS=1 PYTHONPATH=. python tests/fuzz.py --minutes $(MINUTES) --seed $(SEED)
 
 docs: env
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --config-file docs/site/mkdocs.yml

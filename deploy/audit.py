@@ -3,8 +3,9 @@
     python -m deploy.audit [FOLDER]    # `make audit`
 
 Writes licences.md and sbom.json into FOLDER, build/audit by default. Reads the metadata of the installed packages and
-constraints.txt; asks no network. Ends with exit code 1 where a package is under a strong copyleft that nobody accepted,
-has no known licence, or is of another version than constraints.txt has.
+constraints.txt, and asks osv.dev for known vulnerabilities (`advisories.py`); where it cannot be reached, that is said.
+Ends with exit code 1 where a package is under a strong copyleft that nobody accepted, has no known licence, is of
+another version than constraints.txt has, or has a known vulnerability.
 """
 
 import json
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from deploy import advisories
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = "ntulm"
@@ -140,6 +143,18 @@ def bill_of_materials(packages: list[Package]) -> dict[str, Any]:
     }
 
 
+def vulnerable(packages: Iterable[Package]) -> list[str]:
+    """Known vulnerabilities, a line for each package; says how it went."""
+    versions = {one.name: one.version for one in packages}
+    try:
+        found = advisories.known(list(versions.items()), advisories.ADDRESS)
+    except advisories.UnreachableError as error:
+        print(f"known vulnerabilities: not reachable: {advisories.ADDRESS}: {error}; nothing was checked")
+        return []
+    print(f"known vulnerabilities: in {len(found)} of {len(versions)} packages, as osv.dev has them")
+    return [f"{name} {versions[name]}: known vulnerabilities: {', '.join(ids)}" for name, ids in found.items()]
+
+
 def main() -> int:
     """Write both files, and say what has to be looked at."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build/audit"
@@ -154,9 +169,8 @@ def main() -> int:
     print(
         f"hashes: constraints.txt has {len(pins)} exact versions and no hashes; installed packages do not keep theirs"
     )
-    print("known vulnerabilities: not asked for; no advisory service is part of the project")
     print(f"written: {folder}/licences.md, {folder}/sbom.json")
-    found = faults(packages, pins)
+    found = faults(packages, pins) + vulnerable(packages)
     for line in found:
         print(f"error: {line}", file=sys.stderr)
     return 1 if found else 0

@@ -21,6 +21,7 @@ from voluptuous import Invalid
 LOCK_FILE = Path("dvc.lock")  # what the finished stages read and wrote
 TEMPORARY = Path(".dvc/tmp")
 WAIT_SECONDS = 1.0
+DAMAGED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what parsers raise beside their own
 
 Log = Callable[[str], None]
 
@@ -59,7 +60,7 @@ def _is_whole(path: Path) -> bool:
         Lockfile.validate(YAML(typ="safe", pure=True).load(path.read_bytes()))
     except FileNotFoundError:
         return True
-    except (YAMLError, UnicodeDecodeError, YAMLValidationError):
+    except (YAMLError, YAMLValidationError, *DAMAGED):
         return False
     return True
 
@@ -85,7 +86,7 @@ def _names_processes(path: Path) -> bool:
         SCHEMA(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return True
-    except (ValueError, Invalid):
+    except (Invalid, *DAMAGED):
         return False
     return True
 

@@ -91,9 +91,9 @@ def _write(
         {
             "train_posts": train_posts,
             "steps": trained.steps,
-            "posts_per_second": trained.posts_per_second,
             "validation_bits": min((entry["validation_bits"] for entry in trained.history), default=None),
             "history": trained.history,
         },
     )
-    print(f"adapt: {train_posts} posts, {trained.steps} steps -> {layout.adapt}", file=sys.stderr)
+    rate = f"{trained.posts_per_second:.0f} posts per second"
+    print(f"adapt: {train_posts} posts, {trained.steps} steps, {rate} -> {layout.adapt}", file=sys.stderr)

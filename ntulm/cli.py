@@ -15,7 +15,7 @@ import typer
 from ntulm.errors import UserError
 from ntulm.layout import Layout
 from ntulm.printable import printable
-from ntulm.resources import told
+from ntulm.resources import require_addresses, told
 from ntulm.serving.address import KEY, key_for
 from ntulm.serving.limits import USUAL
 
@@ -37,6 +37,11 @@ Variant = Annotated[str, typer.Option(help="One of run.variants in params.yaml."
 Seed = Annotated[int, typer.Option(help="One of run.seeds in params.yaml.")]
 Task = Annotated[str, typer.Option(help="A key of the section `tasks` in params.yaml.")]
 HERE = Layout()
+TORCH_ADDRESSES = 1_100_000_000  # bytes that importing torch 2.13 and transformers takes
+WITHOUT_TORCH = {  # commands that do not import it
+    *("corpus", "graph", "tasks", "evaluate", "model", "report", "check", "--help"),
+    *("configure", "init", "params", "inspect", "forget", "results"),
+}
 STAGE = "Stages (run by `dvc repro`)"
 USE = "Use a model"
 PRODUCTION = "A model in production (run by the flows `retrain`, `embed` and `monitor`)"
@@ -437,6 +442,8 @@ def results() -> None:
 def main() -> None:
     """Entry point: user errors, faults of the machine and packages that are missing become one line and exit code 1."""
     try:
+        if not set(sys.argv[1:2]) <= WITHOUT_TORCH:
+            require_addresses(TORCH_ADDRESSES, "torch")
         app()
     except UserError as error:
         typer.echo(f"error: {printable(str(error))}", err=True)

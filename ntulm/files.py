@@ -66,10 +66,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON output of an earlier stage; a missing one is a user error that names the stage to run."""
+    """Read a JSON output of an earlier stage; a missing or damaged one is a user error that says what to run."""
     if not path.exists():
         raise UserError(f"{path}: not found; run `dvc repro` first, which writes it")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({error}); remove it and run `dvc repro` again") from error
 
 
 def sha256(path: Path) -> str:

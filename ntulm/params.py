@@ -1,6 +1,7 @@
 """params.yaml as a whole: the sections of the stages put together, read and checked."""
 
 from pathlib import Path
+from reprlib import Repr
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
@@ -24,6 +25,10 @@ from ntulm.yaml_file import read_yaml
 WRITES = "`ntulm configure RECIPE` writes a complete file"
 TASKS = "docs/how-to/your-own-posts.md has each kind of task whole"
 IN_TASK = 3  # where the keys of a task begin in the place of a mistake: tasks, its name, its kind
+SHORTENED = Repr()  # a short list of aliases of aliases is a long text
+SHORTENED.maxlist = SHORTENED.maxdict = 12
+SHORTENED.maxlevel, SHORTENED.maxlong = 3, 60
+SHORTENED.maxstring = SHORTENED.maxother = 300
 MOVED = {  # keys of earlier versions, and what they are now
     "graph.relations": "relations with a role on each side, e.g. {authored: {left: author, right: hashtag}}",
     "corpus.table.labels": "corpus.labels",
@@ -313,6 +318,6 @@ def _explain(where: str, item: dict[str, Any]) -> str:
         return f"{where}: {key}: unknown key"
     if item["type"] == "missing":
         return f"{where}: {key}: missing; {WRITES}"
-    got = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"
+    got = "" if isinstance(item["input"], dict) else f", got {SHORTENED.repr(item['input'])}"
     message = item["msg"].removeprefix("Value error, ")
     return f"{where}: {key}: {message}{got}" if key else f"{where}: {message}{got}"

@@ -162,7 +162,9 @@ def _metrics(
     variant: str, seed: int, trained: Outcome, losses: TokenLosses, test_posts: int, train_posts: int
 ) -> dict[str, object]:
     bits = float(losses.bits.mean(dtype=np.float64))
-    print(f"pretrain {variant} {seed}: test perplexity {bits:.4f} bits on {len(losses.bits)} tokens", file=sys.stderr)
+    rate = f"{trained.posts_per_second:.0f} posts per second"
+    said = f"test perplexity {bits:.4f} bits on {len(losses.bits)} tokens, trained at {rate}"
+    print(f"pretrain {variant} {seed}: {said}", file=sys.stderr)
     return {
         "variant": variant,
         "seed": seed,
@@ -171,6 +173,5 @@ def _metrics(
         "test_posts": test_posts,
         "train_posts": train_posts,
         "steps": trained.steps,
-        "posts_per_second": trained.posts_per_second,
         "history": trained.history,
     }

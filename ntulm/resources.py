@@ -54,6 +54,24 @@ def duckdb_memory(most: str) -> str:
     return most if float(most[:-2]) * UNITS[most[-2:]] <= share * MEGABYTE else f"{share}MB"
 
 
+def require_addresses(size: int, what: str) -> None:
+    """Refuse to begin under a limit of the address space in which a library ends the process without a word.
+
+    Args:
+        size: in bytes.
+        what: needs it.
+
+    Raises:
+        UserError: the limit, `ulimit -v`, is lower.
+    """
+    soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if 0 <= soft < size:
+        raise UserError(
+            f"the address space is limited to {_readable(soft)} (`ulimit -v`), {what} needs {_readable(size)}; "
+            "limit the memory of a container instead, which is kept to"
+        )
+
+
 def require_space(folder: Path, size: int, what: str) -> None:
     """Refuse to begin what does not fit the disk.
 

@@ -111,5 +111,5 @@ def _read_header(file: BinaryIO) -> dict[str, Any]:
     try:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         return dict(header)
-    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+    except (ValueError, TypeError, OverflowError, MemoryError, RecursionError) as error:
         raise ValueError("not a file of tensors") from error

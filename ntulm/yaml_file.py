@@ -38,6 +38,8 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}: not valid YAML: nested too deeply") from error
     except ValueError as error:  # YAML makes a date or a number of a value that has the look of one
         raise UserError(f"{where}: {_impossible_date(text) or f'not valid YAML: {error}'}") from error
+    except (LookupError, AttributeError, TypeError) as error:  # of a value with a tag, such as `!!bool maybe`
+        raise UserError(f"{where}: not valid YAML: a tag (!!…) on what is none of its kind") from error
 
 
 def _impossible_date(text: str) -> str:

@@ -287,6 +287,14 @@ def test_help_starts_without_the_heavy_libraries():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_command_line_knows_which_stages_import_torch(stage):
+    from ntulm.cli import WITHOUT_TORCH
+
+    libraries = {name.split(".")[0] for path in files_of(stage) for name in imported(path)}
+    assert (stage in WITHOUT_TORCH) == (not libraries & {"torch", "transformers", "optuna"})
+
+
 def test_dvc_accepts_the_pipeline():
     dvc = shutil.which("dvc", path=str(Path(sys.executable).parent))
     assert dvc is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import audit
+from deploy import advisories, audit
 from deploy.audit import NONE, Package, bill_of_materials, faults, installed, licence_of, pinned, table
 
 ROOT = Path(__file__).parent.parent
@@ -75,6 +75,7 @@ def test_the_table_puts_copyleft_first_and_says_who_needs_it():
 
 def test_the_real_environment_is_written_whole(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["audit", str(tmp_path)])
+    monkeypatch.setattr(advisories, "ADDRESS", "http://127.0.0.1:9/")  # nobody answers there
     code = audit.main()
     packages = installed()
     assert len(packages) > 50
@@ -87,3 +88,11 @@ def test_the_real_environment_is_written_whole(tmp_path, monkeypatch, capsys):
     assert pins["prefect"]
     assert "ntulm" not in {one.name for one in packages}
     assert code == (1 if faults(packages, pins) else 0)
+    assert "known vulnerabilities: not reachable: http://127.0.0.1:9/: URLError" in capsys.readouterr().out
+
+
+def test_a_known_vulnerability_has_to_be_looked_at(monkeypatch, capsys):
+    monkeypatch.setattr(advisories, "known", lambda packages, address: {"b": ["GHSA-1", "GHSA-2"]})
+    found = audit.vulnerable([package("MIT", "a"), package("MIT", "b")])
+    assert found == ["b 1.0: known vulnerabilities: GHSA-1, GHSA-2"]
+    assert "in 1 of 2 packages" in capsys.readouterr().out

@@ -67,3 +67,11 @@ def test_an_output_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, 
         with whole_directory(tmp_path / "out") as partial:
             (partial / "one").write_text("x")
         assert order == [("flush", "one"), ("flush", ".partial-out"), ("rename", "out"), ("flush", tmp_path.name)]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[" * 9000, b"\xff", b""])
+def test_a_damaged_output_is_one_line(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json: damaged .*; remove it and run `dvc repro` again"):
+        read_json(path)

@@ -35,7 +35,11 @@ stages:
 """
 
 
-@pytest.mark.parametrize("left", ["", "sche", "schema: '2.0'\nstages:\n  corpus:\n    outs:\n    - path: data", "\x00"])
+LEFT = ["", "sche", "schema: '2.0'\nstages:\n  corpus:\n    outs:\n    - path: data", "\x00", "[" * 3000]
+LEFT += ["a: !!bool x", "a: !!int ''", "a: 2016-02-30", "? {a: 1}\n: 2", "stages: [1]"]
+
+
+@pytest.mark.parametrize("left", LEFT)
 def test_a_lock_file_that_a_killed_dvc_left_half_written_is_set_aside(project, left):
     (project / "dvc.lock").write_text(left)
     said: list[str] = []
@@ -52,7 +56,7 @@ def test_a_whole_lock_file_stays(project):
         assert (project / "dvc.lock").read_text() == WHOLE_LOCK_FILE
 
 
-@pytest.mark.parametrize("left", ["", '{"write": {', "[]", '{"write": {"/a": {"pid": "x"}}}'])
+@pytest.mark.parametrize("left", ["", '{"write": {', "[]", "[" * 9000, "9" * 5000, '{"write": {"/a": {"pid": "x"}}}'])
 def test_a_list_of_paths_in_use_that_was_left_half_written_is_set_aside(project, left):
     path = project / ".dvc" / "tmp" / "rwlock"
     path.write_text(left)

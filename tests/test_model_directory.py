@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ntulm import model
 from ntulm.errors import UserError
 from ntulm.inference import card
-from ntulm.inference.directory import Settings
+from ntulm.inference.directory import READING, Batches, Settings
 from ntulm.layout import Layout
 from ntulm.text import Reading
 
@@ -159,3 +159,29 @@ def test_what_is_missing_is_said_and_leaves_the_old_directory(built):
     fails("run `dvc repro pretrain`")
     layout.reading.unlink()
     fails(r"reading\.json: not found")
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        (None, {"variant": 3}),
+        (None, {"seed": "0"}),
+        ("batches", {"max_length": -1}),
+        ("batches", {"mask_urls": "yes"}),
+        ("source", {"html": None}),
+        ("source", {"pseudonyms": 3}),
+        ("ntus", {"types": {"user": "sql"}}),
+        ("ntus", {"types": {}}),
+        ("ntus", {"roles": {"author": {"type": ["user"], "field": "author", "engagement": None}}}),
+        ("ntus", {"roles": []}),
+    ],
+)
+def test_settings_of_other_types_are_a_user_error(tmp_path, part, change):
+    scheme = tiny_model.params_of().ntus.scheme
+    Settings("text", 0, scheme, Batches(48, True, True), Reading(True, False, False, True)).write(tmp_path / READING)
+    assert Settings.read(tmp_path).seed == 0
+    value = json.loads((tmp_path / READING).read_text())
+    (value if part is None else value[part]).update(change)
+    (tmp_path / READING).write_text(json.dumps(value))
+    with pytest.raises(UserError, match="not the settings of a model directory"):
+        Settings.read(tmp_path)

@@ -15,7 +15,7 @@ from ntulm.errors import UserError
 from ntulm.files import write_json
 from ntulm.layout import Layout
 from ntulm.probe import stage as probe
-from ntulm.probe.classifier import best_threshold, load_classifier
+from ntulm.probe.classifier import Classifier, Scaling, best_threshold, load_classifier, save_classifier
 from ntulm.probe.config import FixedProbe, Probe
 from ntulm.probe.metrics import metric
 from ntulm.probe.search import fit
@@ -335,6 +335,35 @@ def test_a_missing_or_damaged_classifier_is_a_user_error(tmp_path):
     (tmp_path / "text.toy.safetensors").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"text\.toy\.safetensors: no classifier"):
         load_classifier(tmp_path / "text.toy")
+
+
+ABOUT = {
+    "task": "toy", "dataset": "toy", "kind": "single", "classes": ["a", "b"], "threshold": None, "precision": "float16",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("about", "layers"),
+    [
+        ({"classes": ["a"]}, {}),
+        ({"classes": 3}, {}),
+        ({"kind": "x"}, {}),
+        ({"precision": "int8"}, {}),
+        ({"threshold": "x"}, {}),
+        ({"task": 3}, {}),
+        ({}, {0: torch.ones(3, 5)}),
+        ({}, {3: torch.ones(2, dtype=torch.float64)}),
+    ],
+)
+def test_parts_of_a_classifier_that_do_not_belong_together_are_a_user_error(tmp_path, about, layers):
+    weights = [torch.ones(3, 4), torch.ones(3), torch.ones(2, 3), torch.ones(2)]
+    scaling = Scaling(np.zeros(4), np.ones(4))
+    save_classifier(Classifier(tuple(weights), scaling, ABOUT), tmp_path / "whole")
+    assert load_classifier(tmp_path / "whole").classes == ["a", "b"]
+    changed = tuple(layers.get(place, layer) for place, layer in enumerate(weights))
+    save_classifier(Classifier(changed, scaling, ABOUT | about), tmp_path / "other")
+    with pytest.raises(UserError, match=r"other\.safetensors: no classifier"):
+        load_classifier(tmp_path / "other")
 
 
 def test_searches_are_studies_in_one_journal_of_the_task():

@@ -164,3 +164,16 @@ def test_the_command_line_says_it_in_one_line(fault, tmp_path):
     assert done.stderr.startswith("error: ")
     assert FAULTS[fault] in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("command", "torch"), [("encode", True), ("params", False)])
+def test_an_address_space_in_which_torch_cannot_be_loaded_is_told(command, torch, tmp_path):
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (600_000_000, -1));"
+        f"sys.argv = ['ntulm', '{command}']; import ntulm.cli as cli; cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=600)
+    assert ("the address space is limited to 600 MB (`ulimit -v`), torch needs 1.1 GB" in done.stderr) == torch
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1

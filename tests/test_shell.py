@@ -1,14 +1,17 @@
-"""What stands in params.yaml never becomes a command: names are quoted in dvc.yaml, and refused before."""
+"""What stands in params.yaml becomes no command and no path out of the project: quoted in dvc.yaml, refused before."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from ntulm.configure import configured
@@ -98,3 +101,51 @@ def test_the_command_that_is_in_front_refuses_such_a_file(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: params.yaml: tasks.a; touch X")
     assert done.stderr.count("\n") == 1
+
+
+def outside_outputs(folder: Path, change: dict[str, Any]) -> None:
+    """The stages of dvc.yaml with names in their paths, and nothing to run; all that they read is there."""
+    stages = {}
+    for name in ("tasks", "pretrain", "encode", "probe"):
+        about = dict(PIPELINE[name].get("do", PIPELINE[name]))
+        deps = [dep for dep in about["deps"] if dep.startswith("data/")]
+        stage = {"cmd": "exit 1", "deps": deps, "outs": about["outs"]}
+        matrix = {"matrix": about["matrix"]} if "matrix" in about else {}
+        stages[name] = {"foreach": "${tasks}", "do": stage} if name == "tasks" else stage | matrix
+    params = {"tasks": {"topic": {"a": 1}}, "run": {"variants": ["text"], "seeds": [0], "tasks": ["topic"]}}
+    for name, value in (("dvc.yaml", {"stages": stages}), ("params.yaml", params | change)):
+        with (folder / name).open("w") as file:
+            YAML().dump(value, file)
+    for name in ("corpus", "adapt", "embeddings"):
+        (folder / "data" / name).mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tasks": {"../../../kept": {"a": 1}}},
+        {"tasks": {"a/../../../../kept/0": {"a": 1}}},
+        {"run": {"variants": ["../../../kept"], "seeds": [0], "tasks": []}},
+        {"run": {"variants": ["text"], "seeds": [0, "../../../../kept"], "tasks": []}},
+        {"run": {"variants": ["text"], "seeds": [0], "tasks": ["../../../../../kept"]}},
+        {"run": {"variants": ["a/.."], "seeds": ["../../.."], "tasks": ["../kept"]}},
+        {"tasks": {"../../kept": {"a": 1}}},
+    ],
+    ids=["task", "deeper", "variant", "seed", "task of the run", "together", "inside"],
+)
+def test_dvc_removes_nothing_where_a_name_leads_out_of_the_folder_of_its_stage(change, tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    Repo.init(no_scm=True).close()
+    outside_outputs(project, change)
+    for folder in (tmp_path, project):
+        (folder / "kept").mkdir()
+        (folder / "kept/0").write_text("precious")
+    before = {path for path in tmp_path.rglob("*") if ".dvc" not in path.parts}
+    with Repo() as repo:
+        with suppress(Exception):  # it reads what is around the project, and may find that odd
+            repo.status()
+        with pytest.raises(DvcException, match=r"both a dependency and an output|overlap"):
+            repo.reproduce(on_error="keep-going")
+    assert {path for path in tmp_path.rglob("*") if ".dvc" not in path.parts} == before

@@ -208,3 +208,39 @@ def test_a_version_is_of_what_decides_vectors(tmp_path):
     assert version_of(second) == version
     (second / "reading.json").write_text('{"x": 1}')
     assert version_of(second) != version
+
+
+def test_a_damaged_store_is_one_line_and_stays(path):
+    embed(path, POSTS)
+    whole, refused = path.read_bytes(), 0
+    for place in range(4, len(whole) // 2, 7):  # pages; what is behind them says where they are
+        damaged = whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]
+        path.write_bytes(damaged)
+        said = refusal(path)
+        refused += said is not None
+        assert said is None or ("damaged" in said and "\n" not in said and path.read_bytes() == damaged)
+    assert refused
+
+
+def refusal(path):
+    try:
+        embed(path, [("new", 1)])
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def test_a_store_with_other_columns_is_none(path):
+    path.parent.mkdir()
+    right = store_module.schema(WIDTH)
+    for number in range(len(right)):
+        pq.write_table(right.remove(number).empty_table(), path)
+        with pytest.raises(UserError, match="but no store of vectors"):
+            embed(path, POSTS)
+
+
+def test_a_damaged_note_on_the_parts_costs_the_parts(path):
+    with pytest.raises(Stopped):
+        embed(path, POSTS, stop_after=2)
+    (path.parent / ".vectors.parquet.parts" / "about.json").write_text("{")
+    assert embed(path, POSTS).embedded == len(POSTS)

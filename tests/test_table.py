@@ -214,3 +214,51 @@ def test_names_outside_of_the_file_are_a_user_error(tmp_path, file, place, offse
     tensors.write_tensors(tmp_path / file, changed, metadata)
     with pytest.raises(UserError, match=f"{file}: damaged: name_offsets do not ascend"):
         EmbeddingTable.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("vectors", lambda tensor: tensor[:-1]),
+        ("vectors", lambda tensor: tensor[0]),
+        ("hashes", lambda tensor: tensor.astype(np.int64)),
+        ("hash_rows", lambda tensor: tensor[1:]),
+        ("mean", lambda tensor: tensor[:1]),
+        ("type_means", lambda tensor: tensor[:1]),
+    ],
+)
+def test_tensors_that_do_not_belong_together_are_a_user_error(tmp_path, name, change):
+    small_table(tmp_path)
+    found, metadata = tensors.map_tensors(tmp_path / table.TABLE_FILE)
+    changed = {key: np.array(tensor) for key, tensor in found.items()}
+    tensors.write_tensors(tmp_path / table.TABLE_FILE, changed | {name: change(changed[name])}, metadata)
+    with pytest.raises(UserError, match=f"{table.TABLE_FILE}: "):
+        EmbeddingTable.load(tmp_path)
+
+
+@pytest.mark.parametrize("row", [-1, 4, 1 << 60])
+def test_a_row_beyond_the_table_is_a_user_error_where_it_is_met(tmp_path, row):
+    small_table(tmp_path)
+    found, metadata = tensors.map_tensors(tmp_path / table.TABLE_FILE)
+    changed = {key: np.array(tensor) for key, tensor in found.items()}
+    changed["hash_rows"][:] = row
+    tensors.write_tensors(tmp_path / table.TABLE_FILE, changed, metadata)
+    with pytest.raises(UserError, match="the embedding table is damaged"):
+        EmbeddingTable.load(tmp_path).rows("user", ["bob"])
+
+
+@pytest.mark.parametrize("types", ["[", "[]", "3", '{"user": 3}', "[" * 9000])
+def test_types_that_are_none_are_a_user_error(tmp_path, types):
+    small_table(tmp_path)
+    found, metadata = tensors.map_tensors(tmp_path / table.TABLE_FILE)
+    changed = {key: np.array(tensor) for key, tensor in found.items()}
+    tensors.write_tensors(tmp_path / table.TABLE_FILE, changed, metadata | {"types": types})
+    with pytest.raises(UserError, match=f"{table.TABLE_FILE}: "):
+        EmbeddingTable.load(tmp_path)
+
+
+def test_a_header_that_nests_without_end_is_a_user_error(tmp_path):
+    header = b"[" * 9000
+    (tmp_path / table.TABLE_FILE).write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(UserError, match="not a file of tensors"):
+        EmbeddingTable.load(tmp_path)

@@ -18,6 +18,8 @@ from ntulm.yaml_file import parse_yaml, read_yaml
         (b"a: \xff\n", "not valid YAML"),
         (b"[" * 400, "not valid YAML"),
         (b"a: 2016-02-28T25:00:00Z\n", "not valid YAML"),
+        (b"a: !!bool maybe\n", "a tag"),
+        (b"a: !!int ''\n", "a tag"),
     ],
 )
 def test_what_cannot_be_read_is_one_line_with_its_place(text, message, tmp_path):

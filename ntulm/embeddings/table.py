@@ -21,6 +21,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +66,8 @@ class Part:
             open_ = open_[places[open_] < len(self)]
             open_ = open_[self.hashes[places[open_]] == hashes[open_]]
             candidates = self.hash_rows[places[open_]]
+            if len(candidates) and not 0 <= candidates.min() <= candidates.max() < len(self):
+                raise UserError("the embedding table is damaged: hash_rows beyond its rows; write or copy it again")
             same = pc.equal(self.names.take(pa.array(candidates)), wanted.take(pa.array(open_))).to_numpy(False)
             rows[open_[same]] = candidates[same]
             open_ = open_[~same.astype(bool)]
@@ -326,9 +329,25 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         if metadata.get("format") != FORMAT:
             raise ValueError("not an embedding table of this version")
         _refuse_misplaced_names(tensors["name_offsets"], tensors["name_bytes"])
-        return tensors, json.loads(metadata["types"])
-    except (ValueError, KeyError) as error:
+        types = json.loads(metadata["types"])
+        _refuse_other_shapes(tensors, types)
+        return tensors, types
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: {error}; remove it and run `dvc repro embeddings` again") from error
+
+
+def _refuse_other_shapes(tensors: Mapping[str, np.ndarray], types: Any) -> None:
+    """Refuse tensors that do not belong together."""
+    if not isinstance(types, dict) or not all(isinstance(form, str) for form in types.values()):
+        raise ValueError("damaged: its types are none")
+    count, (rows, dimension) = len(tensors["name_offsets"]) - 1, tensors["vectors"].shape
+    expected = {"vectors": (count, dimension), "hashes": (count,), "hash_rows": (count,)}
+    expected |= {"mean": (dimension,), "type_means": (len(types), dimension)}
+    dtypes = {"hashes": np.dtype("<u8"), "hash_rows": np.dtype("<i8")}
+    wrong = [name for name, shape in expected.items() if tensors[name].shape != shape]
+    wrong += [name for name, dtype in dtypes.items() if tensors[name].dtype != dtype]
+    if wrong or rows != count:
+        raise ValueError(f"damaged: {', '.join(wrong)} of another shape or type than belongs to {count} names")
 
 
 def _refuse_misplaced_names(offsets: np.ndarray, content: np.ndarray) -> None:

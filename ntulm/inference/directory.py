@@ -24,7 +24,7 @@ from typing import Any
 from ntulm.errors import UserError
 from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme
-from ntulm.text import Reading
+from ntulm.text import KEY_FORMS, Reading
 
 READING, CLASSIFIERS, MODELING, CARD = "reading.json", "classifiers", "modeling_ntulm.py", "README.md"
 FORMAT = "ntulm-model-1"
@@ -84,9 +84,27 @@ class Settings:
             if value["format"] != FORMAT:
                 raise UserError(f"{path}: format {value['format']!r}; this version of ntulm reads {FORMAT!r}")
             scheme, batches = NtuScheme.from_json(value["ntus"]), Batches(**value["batches"])
-            return cls(value["variant"], value["seed"], scheme, batches, Reading(**value["source"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            found = cls(value["variant"], value["seed"], scheme, batches, Reading(**value["source"]))
+            _refuse_other_types(found)
+            return found
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{path}: not the settings of a model directory ({error})") from error
+
+
+def _refuse_other_types(settings: Settings) -> None:
+    """Refuse values of other types than their fields have."""
+    scheme, batches, source = settings.scheme, asdict(settings.batches), asdict(settings.source)
+    longest, key = batches.pop("max_length"), source.pop("pseudonyms")
+    numbers, texts = (longest, settings.seed), [settings.variant, *scheme.types, *scheme.types.values(), *scheme.roles]
+    texts += [text for role in scheme.roles.values() for text in (role.type, role.field or "", role.engagement or "")]
+    wrong = [value for value in numbers if type(value) is not int or value < 0]
+    wrong += [value for value in texts if not isinstance(value, str)]
+    wrong += [value for value in (*batches.values(), *source.values()) if not isinstance(value, bool)]
+    wrong += [key] if not isinstance(key, str | None) else []
+    wrong += [role.type for role in scheme.roles.values() if role.type not in scheme.types]
+    wrong += [form for form in scheme.types.values() if form not in KEY_FORMS]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} cannot be")
 
 
 def find(source: str | Path) -> Path:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ntulm.embeddings.table import EmbeddingTable, Part
 from ntulm.errors import UserError
-from ntulm.inference.store import open_store
+from ntulm.inference.store import batches_of
 
 BLOCK_ROWS = 1 << 16  # vectors looked at together; changes what is found by rounding alone
 LEAST_NORM = 1e-12
@@ -130,5 +130,5 @@ def vectors_of(batch: pa.RecordBatch) -> NDArray[np.float32]:
 
 
 def _batches(store: Path, version: str | None) -> Iterator[pa.RecordBatch]:
-    for batch in open_store(store).iter_batches(BLOCK_ROWS, columns=["post_id", "model", "vector"]):
+    for batch in batches_of(store, BLOCK_ROWS, ["post_id", "model", "vector"]):
         yield batch if version is None else batch.filter(pc.equal(batch["model"], version))

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from ntulm.errors import UserError
 from ntulm.files import read_json, whole_file, write_json
+from ntulm.printable import printable
 
 FORMAT = "ntulm-vectors-1"
 DIGEST = 16  # bytes of a post's id in memory: no two ids are taken for one
@@ -43,6 +44,14 @@ GROUP_ROWS = 1 << 14  # rows of a group of the file and, about, of a part: what 
 PART_SECONDS = 30.0  # a part is written after so long: what a kill can cost
 RECENT = 1 << 20  # ids kept as Python objects before they are packed
 KEYS = ["post_id", "model", "content"]
+DAMAGED = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)  # what Arrow raises
 HOW: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["model", "known.list.element"]}  # vectors never repeat
 Ids = NDArray[np.bytes_]
 
@@ -71,11 +80,38 @@ def open_store(path: Path) -> pq.ParquetFile:
         file = pq.ParquetFile(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: not found; `ntulm embed POSTS --out {path}` writes it") from error
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: damaged, or no Parquet file ({' '.join(str(error).split())[:100]})") from error
-    if (file.schema_arrow.metadata or {}).get(b"format") != FORMAT.encode():
+    except DAMAGED as error:
+        raise _damaged(path, error) from error
+    found = file.schema_arrow
+    width = found.field("vector").type.list_size if "vector" in found.names and _is_fixed(found) else 0
+    if (found.metadata or {}).get(b"format") != FORMAT.encode() or not found.equals(schema(width)):
         raise UserError(f"{path}: a Parquet file, but no store of vectors of `ntulm embed`; name another file")
     return file
+
+
+def _is_fixed(found: pa.Schema) -> bool:
+    return pa.types.is_fixed_size_list(found.field("vector").type)
+
+
+def batches_of(path: Path, size: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of a store, so many at a time.
+
+    Raises:
+        UserError: as `open_store`, or the file is damaged.
+    """
+    file = open_store(path)
+    try:
+        for batch in file.iter_batches(size, columns=columns):
+            batch.validate(full=True)
+            if any(column.null_count for column in batch.columns):
+                raise ValueError("rows without a value")
+            yield batch
+    except DAMAGED as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: damaged, or no Parquet file ({printable(' '.join(str(error).split())[:100])})")
 
 
 def width_of(file: pq.ParquetFile) -> int:
@@ -228,7 +264,7 @@ class Adding:
         """The rows of the new file."""
         place = 0
         if self.path.exists():
-            for batch in open_store(self.path).iter_batches(GROUP_ROWS):
+            for batch in batches_of(self.path, GROUP_ROWS):
                 table = pa.Table.from_batches([batch])
                 own = pc.equal(table["model"], self.version).to_numpy(False).astype(bool)
                 kept = np.ones(len(table), bool)
@@ -317,26 +353,34 @@ def _base_keys(path: Path, version: str, width: int) -> Keys:
             f"{path}: holds vectors of length {width_of(file)}, the model's have {width}; name another file"
         )
     ids, contents = [np.empty(0, f"S{DIGEST}")], [np.empty(0, np.uint64)]
-    for batch in file.iter_batches(GROUP_ROWS, columns=KEYS):
+    for batch in batches_of(path, GROUP_ROWS, KEYS):
         own = batch.filter(pc.equal(batch["model"], version))
         ids.append(digests(own["post_id"].to_pylist()))
         contents.append(own["content"].to_numpy(zero_copy_only=False))
     return Keys(np.concatenate(ids), np.concatenate(contents))
 
 
+def _marked(marker: Path) -> object:
+    """What the parts are of; None where that is damaged."""
+    try:
+        return read_json(marker)
+    except UserError:
+        return None
+
+
 def _left_keys(parts: Path, about: dict[str, object]) -> Keys:
     """The rows of the parts that a run left, by id and content; those of another version or damaged are removed."""
     marker = parts / "about.json"
-    if marker.exists() and read_json(marker) != about:
+    if marker.exists() and _marked(marker) != about:
         for path in part_files(parts):
             path.unlink()
     write_json(marker, about)
     ids, contents = [np.empty(0, f"S{DIGEST}")], [np.empty(0, np.uint64)]
     for path in part_files(parts):
         try:
-            table = pq.read_table(path, columns=KEYS)
-        except (pa.ArrowException, OSError):
-            path.unlink()  # cut off with the machine: its posts are embedded again
+            table = pa.Table.from_batches(batches_of(path, GROUP_ROWS)).select(KEYS)
+        except (UserError, ValueError):  # the second: no row
+            path.unlink()  # cut off with the machine, or damaged: its posts are embedded again
             continue
         contents.append(table["content"].to_numpy())
         ids.append(digests_of_rows(table["post_id"].to_pylist(), contents[-1]))

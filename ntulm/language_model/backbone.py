@@ -77,6 +77,13 @@ def load_backbone(name: str, seed: int, device: torch.device) -> Backbone:
     return Backbone(model.to(device), check_tokenizer(tokenizer, name), f"{dense}.weight" in report["missing_keys"])
 
 
+# What transformers raises of a directory, depending on what is damaged in it.
+DAMAGED = (
+    *(OSError, ValueError, SafetensorError, RuntimeError, LookupError, TypeError),
+    *(AttributeError, ArithmeticError, AssertionError, ImportError),
+)
+
+
 def find_backbone(name: str) -> str:
     """The directory of `minilm` (verified), of a local model, or of the copy that the hub gives of any other name."""
     if name == PACKAGED:
@@ -202,7 +209,7 @@ def load_model(directory: Path, stage: str, device: torch.device) -> tuple[Ntulm
                 **LOCAL,
             )
             tokenizer = AutoTokenizer.from_pretrained(directory, **LOCAL)
-    except (OSError, ValueError, SafetensorError, RuntimeError, LookupError, TypeError) as error:  # whatever is damaged
+    except DAMAGED as error:
         raise UserError(f"{directory}: the language model cannot be loaded: {_first_sentence(error)}") from error
     model, report = loaded
     for problem in ("missing_keys", "mismatched_keys"):  # transformers would make such weights up

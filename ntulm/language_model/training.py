@@ -135,7 +135,7 @@ class State:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training run tells: goes into the metrics file."""
+    """What a training run tells: goes into the metrics file, but for the rate, which no two runs have in common."""
 
     steps: int
     posts_per_second: float

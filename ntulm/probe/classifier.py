@@ -132,9 +132,27 @@ def load_classifier(path: Path) -> Classifier:
         tensors = load_file(weights)
         about = json.loads(_beside(path, ".json").read_text(encoding="utf-8"))
         layers = tuple(torch.from_numpy(tensors[name]) for name in LAYERS)
-        return Classifier(layers, Scaling(tensors[MEAN], tensors[DEVIATION]), about)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        found = Classifier(layers, Scaling(tensors[MEAN], tensors[DEVIATION]), about)
+        _refuse_other_shapes(found)
+        return found
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{weights}: no classifier with its .json ({error}); run `dvc repro` anew") from error
+
+
+def _refuse_other_shapes(classifier: Classifier) -> None:
+    """Refuse parts that do not belong together."""
+    about, width = classifier.about, len(classifier.scaling.mean)
+    hidden, classes = len(classifier.layers[0]), len(about["classes"])
+    shapes = [(hidden, width), (hidden,), (classes, hidden), (classes,)]
+    if [tuple(layer.shape) for layer in classifier.layers] != shapes or classifier.scaling.deviation.shape != (width,):
+        raise ValueError("weights, scaling and classes do not belong together")
+    if any(layer.dtype != torch.float32 for layer in classifier.layers):
+        raise ValueError("weights of another type than float32")
+    names = [about["task"], about["dataset"], *about["classes"]]
+    if about["kind"] not in ("single", "multi") or about["precision"] not in ("float16", "float32"):
+        raise ValueError(f"kind {about['kind']!r}, precision {about['precision']!r}")
+    if not all(isinstance(name, str) for name in names) or not isinstance(about["threshold"], float | int | None):
+        raise ValueError("names or threshold of another type")
 
 
 def _beside(path: Path, suffix: str) -> Path:
