@@ -71,15 +71,17 @@ def one_node(*rows, relation=0, side=0, weight=1.0) -> Edges:
     return Edges(*columns, np.full(size, weight, np.float32))
 
 
-def test_a_new_author_lies_with_those_who_use_the_same_hashtags(graph):
+@pytest.mark.parametrize(("ntu_type", "side", "first"), [("user", 0, 0), ("hashtag", 1, 8)])
+def test_a_new_node_lies_on_the_side_of_its_edges(graph, ntu_type, side, first):
     table, relations = loaded(graph)
-    (left,) = solve(table, relations, SETTINGS, "user", one_node(0, 1, 2))
-    (right,) = solve(table, relations, SETTINGS, "user", one_node(4, 5, 6))
-    (hashtag,) = solve(table, relations, SETTINGS, "hashtag", one_node(12, 13, side=1))
-    for row, own, vectors in ((left, 0, table.vectors[8:]), (right, 1, table.vectors[8:]), (hashtag, 1, table.vectors)):
-        middles = vectors[:4].mean(axis=0), vectors[4:8].mean(axis=0)
-        distances = [np.linalg.norm(row - middle) for middle in middles]
-        assert distances[own] < 0.5 * distances[1 - own]
+    left, right = (
+        solve(table, relations, SETTINGS, ntu_type, one_node(start, start + 1, start + 2, side=side, weight=5.0))[0]
+        for start in (first, first + 4)
+    )
+    own = table.vectors[8 - first : 16 - first]
+    apart = own[4:].mean(axis=0) - own[:4].mean(axis=0)
+    assert (right - left) @ apart > 0.8 * np.linalg.norm(right - left) * np.linalg.norm(apart)
+    assert np.linalg.norm(right - left) > 0.3 * np.linalg.norm(apart)
 
 
 @pytest.mark.parametrize(("ntu_type", "side", "rows"), [("user", 0, (0, 1, 5)), ("hashtag", 1, (8, 9, 13))])
