@@ -60,7 +60,7 @@ def test_the_same_posts_again_change_nothing_and_more_edges_make_a_new_row(direc
     assert (again.added, again.renewed, again.kept) == ({}, {}, {"user": 1})
     np.testing.assert_array_equal(model.table.later().vectors[0], row)
     fewer = model.add(POSTS[:1])
-    assert (fewer.kept, fewer.too_few) == ({}, {})  # has a row, though not from this post
+    assert (fewer.kept, fewer.too_few) == ({"user": 1}, {})
     more = model.add([*POSTS, {"text": "#ltag2 #ltag3", "author": "new"}])
     assert (more.added, more.renewed) == ({}, {"user": 1})
     later = model.table.later()
