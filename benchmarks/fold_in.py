@@ -2,10 +2,12 @@
 
     python -m benchmarks.fold_in PROJECT
 
-PROJECT has run the stages `corpus` and `graph`. A share of its nodes is hidden: a third of the edges of each are
-questions (which known node is at the other end?), the others its support; edges between two hidden nodes are left out.
-The engine `torch` trains a table without the hidden nodes; they are then folded in from 1, 3, 10 and 30 edges. Beside
-that, whole trainings with as many edges of theirs, and with all of their support. All rank the same known nodes of a
+PROJECT has run the stages `corpus` and `graph`. A share of its nodes is hidden: the edges with a third of the
+neighbours of each are questions (which known node is at the other end?), those with the others its support, of which 1,
+3, 10 or 30 neighbours are shown; all relations between two nodes go together, and edges between two hidden nodes are
+left out.
+The engine `torch` trains a table without the hidden nodes; they are then folded in. Beside that, whole trainings with
+as many neighbours of theirs, and with all of their support. All rank the same known nodes of a
 type, other true answers aside. Several seeds draw nodes, edges and starts. One Markdown table on standard output.
 """
 
@@ -35,10 +37,10 @@ from ntulm.params import Params, load_params
 
 HIDDEN = 0.1  # of the nodes with at least LEAST edges
 LEAST = 6
-QUESTIONS = 1 / 3  # of a hidden node's edges
+QUESTIONS = 1 / 3  # of a hidden node's neighbours
 SUPPORTS = (1, 3, 10, 30)
 ALL = 1 << 30
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1)
 
 
 class Graph(NamedTuple):
@@ -74,8 +76,8 @@ class Drawn:
     node: np.ndarray  # int64 [n], the hidden one
     other: np.ndarray  # int64 [n], the known one
     side: np.ndarray  # int64 [n]
-    order: np.ndarray  # int64 [n], place in the support of the node; negative: a question
-    support: np.ndarray  # int64 [n], how many edges the support of the node has
+    order: np.ndarray  # int64 [n], which neighbour of the node's support it is; negative: a question
+    support: np.ndarray  # int64 [n], how many neighbours the support of the node has
 
 
 def main() -> None:
@@ -115,13 +117,22 @@ def draw(graph: Graph, seed: int) -> Drawn:
     edges = random.permutation(np.flatnonzero(left ^ right))
     side = np.where(left[edges], 0, 1)
     node = np.where(side == 0, graph.lhs[edges], graph.rhs[edges])
-    by_node = np.argsort(node, kind="stable")
-    edges, side, node = edges[by_node], side[by_node], node[by_node]
-    _, starts, own, counts = np.unique(node, return_index=True, return_inverse=True, return_counts=True)
-    asked = np.maximum(1, (counts * QUESTIONS).astype(np.int64))
-    order = np.arange(len(edges)) - starts[own] - asked[own]
     other = np.where(side == 0, graph.rhs[edges], graph.lhs[edges])
-    return Drawn(hidden, np.flatnonzero(~left & ~right), edges, node, other, side, order, (counts - asked)[own])
+    order, support = ordered(node, other, random)
+    by_node = np.lexsort((order, node))
+    columns = (column[by_node] for column in (edges, node, other, side, order, support))
+    return Drawn(hidden, np.flatnonzero(~left & ~right), *columns)
+
+
+def ordered(node: np.ndarray, other: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Of each edge, which of its node's neighbours it leads to, questions below 0; and how many are no questions."""
+    pairs, place = np.unique(np.stack([node, other]), axis=1, return_inverse=True)
+    by_node = np.lexsort((random.random(pairs.shape[1]), pairs[0]))
+    _, starts, own, counts = np.unique(pairs[0], return_index=True, return_inverse=True, return_counts=True)
+    asked = np.maximum(1, (counts * QUESTIONS).astype(np.int64))
+    order = np.empty(pairs.shape[1], np.int64)
+    order[by_node] = np.arange(pairs.shape[1]) - starts[own] - asked[own]
+    return order[place.ravel()], (counts - asked)[own][place.ravel()]
 
 
 def measured(graph: Graph, params: Params, seed: int) -> dict[tuple[str, int], dict[str, np.ndarray]]:
@@ -248,7 +259,7 @@ def markdown(found: Mapping[tuple[str, int], Mapping[str, np.ndarray]]) -> str:
     systems = ("mean", "fold-in", "trained", "trained on all")
     heads = [f"{name}: MRR | Hits@10" for name in ("mean row", "fold-in", "trained", "trained on all")]
     lines = [
-        f"| new | edges | questions | {' | '.join(heads)} | share of its gain |",
+        f"| new | neighbours | questions | {' | '.join(heads)} | share of its gain |",
         f"| :-- | --: | --: |{' --: | --: |' * len(systems)} --: |",
     ]
     for (ntu_type, size), own in found.items():
