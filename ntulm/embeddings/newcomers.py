@@ -109,9 +109,9 @@ class Newcomers:
             places = np.full(len(self.numbers), -1, np.int64)
             places[numbers] = np.arange(len(numbers))
             own = np.flatnonzero(places[owner] >= 0)
-            columns = places[owner[own]], relation[own], side[own], row[own]
-            order = np.lexsort(columns[::-1])  # by node, then as the table has it
-            edges = Edges(*(column[order] for column in columns), weight[own][order])
+            order = np.lexsort((row[own], side[own], relation[own], places[owner[own]]))  # the last one first
+            sides, rows = side[own][order], row[own][order]
+            edges = Edges(places[owner[own]][order], relation[own][order], sides, rows, weight[own][order])
             vectors = solve(self.table, self.operators, self.settings, ntu_type, edges)
             found[ntu_type] = Folded([key for key, _ in members], vectors, degrees[numbers])
         return found, too_few
