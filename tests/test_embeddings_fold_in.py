@@ -2,7 +2,9 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 
+import h5py
 import new_nodes
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from new_nodes import HASHTAGS, SETTINGS, USERS, loaded, write_graph
 
-from ntulm.embeddings import config, fold_in, newcomers, operators
+from ntulm.embeddings import config, fold_in, newcomers, operators, stage
 from ntulm.embeddings.fold_in import Edges, FoldIn, solve
+from ntulm.embeddings.link_prediction import Model, Relation
 from ntulm.embeddings.newcomers import Newcomers
 from ntulm.embeddings.table import OVERLAY_FILE, EmbeddingTable, Later, write_overlay
 from ntulm.errors import UserError
@@ -288,3 +291,20 @@ def test_settings_are_read_back_and_other_ways_refused():
     with pytest.raises(ValueError, match=r"fold_in\.embed: 'off'; expected one of never, batch"):
         FoldIn.from_json(value | {"embed": "off"})
     assert config.MOST_NEGATIVES == operators.SAMPLED_EDGES
+
+
+def test_the_stage_keeps_training_edges_as_rows_of_the_table(tmp_path):
+    (tmp_path / "train").mkdir()
+    with h5py.File(tmp_path / "train" / "edges_0_0.h5", "w") as file:
+        file["lhs"], file["rel"], file["rhs"] = np.array([0, 1, 2]), np.array([0, 0, 2]), np.array([1, 0, 1])
+    relations = [Relation("a", "user", "hashtag"), Relation("b", "user", "hashtag"), Relation("c", "hashtag", "user")]
+    vectors = {"user": np.zeros((3, 4), np.float32), "hashtag": np.zeros((5, 4), np.float32)}
+    about = SimpleNamespace(seed=0, batch_negatives=50, uniform_negatives=40)
+    made = stage.operators_of(about, Model(vectors, np.zeros((3, 4), np.float32)), relations, tmp_path)
+    made.write(tmp_path)
+    read = operators.Operators.load(tmp_path)
+    assert (read.nodes, read.edges, read.rows) == ({"hashtag": (0, 5), "user": (5, 3)}, [2, 0, 1], 8)
+    assert (read.batch_negatives, read.uniform_negatives) == (50, 40)
+    assert set(zip(*read.sampled[0].tolist(), strict=True)) == {(5, 1), (6, 0)}
+    assert set(zip(*read.sampled[2].tolist(), strict=True)) == {(2, 6)}
+    assert (read.sampled[1] == -1).all()
