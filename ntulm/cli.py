@@ -178,7 +178,9 @@ def model() -> None:
     from ntulm.params import check_model
 
     check_model(params)
-    stage.run(params.model, params.batches, params.ntus.scheme, params.adapt.backbone, params.run.tasks, HERE)
+    fold_in = stage.folding(params.fold_in, params.graph)
+    sections = (params.model, params.batches, params.ntus.scheme, params.adapt.backbone, params.run.tasks)
+    stage.run(*sections, HERE, fold_in=fold_in)
 
 
 @app.command(rich_help_panel=STAGE)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
+from ntulm.embeddings.fold_in import FoldIn
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
 from ntulm.files import read_json, whole_directory
@@ -34,6 +35,8 @@ from ntulm.text import Reading
 from ntulm.variants import parse_variant
 
 if TYPE_CHECKING:
+    from ntulm.embeddings.config import FoldIn as FoldInSection
+    from ntulm.graph.config import Graph
     from ntulm.language_model.config import Batches as BatchesSection
     from ntulm.params import Model
 
@@ -51,7 +54,14 @@ __all__ = ["NtulmConfig", "NtulmForMaskedLM", "NtulmModel"]
 
 
 def run(
-    model: Model, batches: BatchesSection, scheme: NtuScheme, backbone: str, tasks: list[str], layout: Layout
+    model: Model,
+    batches: BatchesSection,
+    scheme: NtuScheme,
+    backbone: str,
+    tasks: list[str],
+    layout: Layout,
+    *,
+    fold_in: FoldIn | None = None,
 ) -> None:
     """Put the directory together.
 
@@ -62,6 +72,7 @@ def run(
         backbone: what the language model was fine-tuned from, for the card.
         tasks: whose classifiers go with it.
         layout: where everything is.
+        fold_in: how new NTUs get a row, as `folding` puts it together; None: the model cannot do that.
 
     Raises:
         UserError: an earlier stage has not run, or the variant is not one for new posts.
@@ -74,6 +85,7 @@ def run(
         scheme=scheme,
         batches=Batches(batches.max_length, batches.mask_urls, batches.mask_mentions),
         source=Reading(**read_json(layout.reading)),
+        fold_in=fold_in,
     )
     with whole_directory(layout.model) as directory:
         copy_language_model(layout.pretrain(model.variant, model.seed), directory)
@@ -96,6 +108,12 @@ def run(
         (directory / CARD).write_text(card(facts), encoding="utf-8")
     size = sum(path.stat().st_size for path in layout.model.rglob("*") if path.is_file())
     print(f"model: {model.variant}, seed {model.seed}: {len(classifiers)} classifiers, {size / 1e6:.0f} MB")
+
+
+def folding(section: FoldInSection, graph: Graph) -> FoldIn:
+    """The section `fold_in`, with what of the graph it needs: roles of the relations, and how often an edge counts."""
+    relations = {name: (relation.left, relation.right) for name, relation in graph.relations.items()}
+    return FoldIn(**section.model_dump(), max_count=graph.max_count, relations=relations)
 
 
 def copy_language_model(source: Path, target: Path) -> None:

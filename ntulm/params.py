@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
 from ntulm.corpus.config import Corpus
-from ntulm.embeddings.config import Embeddings
+from ntulm.embeddings.config import Embeddings, FoldIn
 from ntulm.errors import UserError
 from ntulm.evaluate.config import Evaluate
 from ntulm.graph.config import Graph
@@ -178,6 +178,7 @@ class Params(Section):
     check: Check
     challenge: Challenge
     arrivals: Arrivals
+    fold_in: FoldIn
     tune: Tune
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from ntulm.embeddings import pbg
 from ntulm.embeddings import stage as embeddings
 from ntulm.embeddings.config import Embeddings
+from ntulm.embeddings.operators import Operators
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
 from ntulm.graph import stage as graph
@@ -151,6 +152,15 @@ def test_relations_and_table_are_whole(trained):
         assert json.loads(file.metadata()["names"]) == ["authored", "co_mentioned"]
         assert json.loads(file.metadata()["types"]) == [["user", "hashtag"]] * 2
         assert file.get_tensor("vectors").shape == (2, 16)
+    operators = Operators.load(trained / LAYOUT.embeddings)
+    assert dict(operators.nodes) == {
+        "hashtag": (0, COMMUNITIES * HASHTAGS),
+        "user": (COMMUNITIES * HASHTAGS, COMMUNITIES * USERS),
+    }
+    edges = pq.read_table(trained / LAYOUT.edges).to_pylist()
+    there = {(one["rel"], one["lhs"], one["rhs"]) for one in edges if not one["held_out"]}
+    for name, (lhs, rhs) in zip(operators.names, operators.sampled, strict=True):
+        assert {(name, *ends) for ends in zip(lhs.tolist(), rhs.tolist(), strict=True)} <= there
     assert not list((trained / "data").glob(".partial-*"))
 
 

@@ -111,7 +111,8 @@ def write_tables(params: Params, layout: Layout) -> None:
 def write_model_directory(params: Params, layout: Layout) -> None:
     """The stage model."""
     write_tables(params, layout)
-    model.run(params.model, params.batches, params.ntus.scheme, params.adapt.backbone, params.run.tasks, layout)
+    sections = (params.model, params.batches, params.ntus.scheme, params.adapt.backbone, params.run.tasks)
+    model.run(*sections, layout, fold_in=model.folding(params.fold_in, params.graph))
 
 
 _BUILT: dict[str, tempfile.TemporaryDirectory[str]] = {}  # snapshots of what was built in this session

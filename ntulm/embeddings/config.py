@@ -1,10 +1,12 @@
-"""The section `embeddings` of params.yaml."""
+"""The sections `embeddings` and `fold_in` of params.yaml."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from ntulm.section import Count, Positive, Rate, Section
+
+MOST_NEGATIVES = 2048  # as many edges of a relation are kept (operators.py)
 
 
 class Embeddings(Section):
@@ -27,3 +29,12 @@ class Embeddings(Section):
         if self.engine == "pbg" and self.partitions > 1:
             raise ValueError("partitions must be 1 with the engine pbg; `engine: torch` has them")
         return self
+
+
+class FoldIn(Section):
+    embed: Literal["never", "batch"]
+    min_edges: Positive
+    prior: Rate
+    negatives: Annotated[int, Field(gt=0, le=MOST_NEGATIVES)]
+    steps: Positive
+    seed: Count

@@ -1,8 +1,8 @@
 """Stage `embeddings`: one vector per node of the graph (§3.1, App. B), and how well they predict links.
 
 Reads data/graph/{nodes,edges}.parquet, data/graph/types.json and data/graph/pbg/.
-Writes data/embeddings/table.safetensors (table.py), data/embeddings/relations.safetensors (`vectors` float32 [R, D];
-`names` and `types`, the pairs of left and right type, as JSON in its metadata) and metrics/embeddings.json.
+Writes data/embeddings/table.safetensors (table.py), data/embeddings/relations.safetensors (operators.py) and
+metrics/embeddings.json.
 Command: `ntulm embeddings`, or `dvc repro embeddings`.
 
 The engine is PyTorch-BigGraph (pbg.py) or our own (torch_training.py): the same objective and parameters.
@@ -12,11 +12,11 @@ engine `torch` on one CPU, give the same bytes for the same input and settings.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 from ntulm import files
 from ntulm.embeddings import pbg
 from ntulm.embeddings.link_prediction import Edges, Model, Relation, link_prediction, read_relations
+from ntulm.embeddings.operators import Operators, sample_edges
 from ntulm.embeddings.table import write_table
 from ntulm.errors import UserError
 from ntulm.layout import Layout
-from ntulm.tensors import write_tensors
 
 if TYPE_CHECKING:
     from ntulm.embeddings.config import Embeddings
@@ -49,17 +49,33 @@ def run(config: Embeddings, layout: Layout) -> None:
         nodes = pq.read_table(layout.nodes, columns=["type", "key"])
         vectors = np.concatenate([model.nodes[ntu_type] for ntu_type in sorted(model.nodes)])  # nodes are so ordered
         write_table(out, nodes["type"], nodes["key"], vectors, files.read_json(layout.node_types))
-        write_tensors(out / "relations.safetensors", {"vectors": model.relations}, relations_metadata(relations))
+        operators_of(config, model, relations, layout.pbg_input).write(out)
         edges, held_out = read_edges(layout.edges, relations, model)
         asked = sample(np.flatnonzero(held_out), config.ranked_edges, config.seed)
         figures = link_prediction(model, edges, held_out, asked, relations)
     files.write_json(layout.metrics("embeddings"), summarise(figures, config, model, losses))
 
 
-def relations_metadata(relations: list[Relation]) -> dict[str, str]:
-    """What relations.safetensors says of its rows."""
-    names = [relation.name for relation in relations]
-    return {"names": json.dumps(names), "types": json.dumps([(relation.lhs, relation.rhs) for relation in relations])}
+def operators_of(config: Embeddings, model: Model, relations: list[Relation], pbg_input: Path) -> Operators:
+    """The trained relations, with what solving for later rows needs of the graph."""
+    sizes = {ntu_type: len(model.nodes[ntu_type]) for ntu_type in sorted(model.nodes)}
+    nodes, first = {}, 0
+    for ntu_type, size in sizes.items():
+        nodes[ntu_type], first = (first, size), first + size
+    with h5py.File(pbg_input / "train" / "edges_0_0.h5") as file:
+        lhs, rel, rhs = (np.asarray(file[name], dtype=np.int64) for name in ("lhs", "rel", "rhs"))
+    for side, rows in ((0, lhs), (1, rhs)):
+        rows += np.array([nodes[one.types[side]][0] for one in relations], np.int64)[rel]
+    return Operators(
+        names=[one.name for one in relations],
+        types=[one.types for one in relations],
+        vectors=model.relations,
+        sampled=sample_edges(lhs, rel, rhs, len(relations), config.seed),
+        edges=np.bincount(rel, minlength=len(relations)).tolist(),
+        nodes=nodes,
+        batch_negatives=config.batch_negatives,
+        uniform_negatives=config.uniform_negatives,
+    )
 
 
 def read_edges(path: Path, relations: list[Relation], model: Model) -> tuple[Edges, np.ndarray]:

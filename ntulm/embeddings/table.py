@@ -1,7 +1,8 @@
 """The embedding table on disk: one vector per NTU known to the graph, looked up by key, memory-mapped.
 
 Reads and writes `table.safetensors` in a directory (`data/embeddings` for the stage `embeddings`), and beside it, where
-there is one, `overlay.safetensors`: NTUs that came later, in the same format, whose means are not used. Library only;
+there is one, `overlay.safetensors`: NTUs that came later, in the same format, whose means are not used, and `edges`
+[N] int64 beside: how many edges a row was folded in from (fold_in.py), 0 for one that was trained. Library only;
 the stages `pretrain`, `encode` and `evaluate` load it. It needs numpy and pyarrow alone, so it runs on a bare GPU
 machine.
 
@@ -19,15 +20,16 @@ Metadata: `format`, and `types`: JSON of the key form of each type (ntulm/text.p
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ntulm.errors import UserError
+from ntulm.files import whole_file
 from ntulm.tensors import blocks, map_tensors, write_tensors
 
 TABLE_FILE = "table.safetensors"
@@ -43,6 +45,7 @@ class Part:
     hashes: np.ndarray  # [N] uint64, ascending
     hash_rows: np.ndarray  # [N] int64
     names: pa.LargeBinaryArray  # [N] `type NUL key`
+    edges: np.ndarray | None = None  # [N] int64, of an overlay: what a row was folded in from; 0: trained
 
     @classmethod
     def of(cls, tensors: Mapping[str, np.ndarray]) -> "Part":
@@ -50,7 +53,7 @@ class Part:
         offsets, content = tensors["name_offsets"], tensors["name_bytes"]
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(content)]
         names = pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
-        return cls(tensors["vectors"], tensors["hashes"], tensors["hash_rows"], names)
+        return cls(tensors["vectors"], tensors["hashes"], tensors["hash_rows"], names, tensors.get("edges"))
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -200,6 +203,22 @@ class EmbeddingTable:
         sums[counts == 0], shares[counts == 0] = means / np.float32(size), 1 / size
         return sums, shares
 
+    def with_overlay(self, rows: "Later") -> "EmbeddingTable":
+        """The table with other rows in the place of its overlay; nothing else changes, and nothing is written."""
+        if not len(rows.keys):
+            return replace(self, overlay=None)
+        overlay = Part.of(_tensors(rows.types, rows.keys, rows.vectors, self.types)[0] | {"edges": rows.edges})
+        return replace(self, overlay=overlay)
+
+    def later(self) -> "Later":
+        """The rows of the overlay; none where there is none."""
+        part = self.overlay
+        if part is None:
+            return Later([], [], np.empty((0, self.dimension), np.float32), np.empty(0, np.int64))
+        pairs = [name.decode("utf-8", "surrogatepass").split("\0", 1) for name in part.names.to_pylist()]
+        edges = np.zeros(len(part), np.int64) if part.edges is None else np.array(part.edges)
+        return Later([kind for kind, _ in pairs], [key for _, key in pairs], np.array(part.vectors), edges)
+
     def _find(self, names: list[bytes]) -> np.ndarray:
         """Rows int64 [n] of names, of the base first."""
         rows = self.base.find(names)
@@ -208,6 +227,15 @@ class EmbeddingTable:
             later = self.overlay.find([names[place] for place in missing])
             rows[missing] = np.where(later < 0, -1, later + len(self.base))
         return rows
+
+
+class Later(NamedTuple):
+    """The rows of an overlay: N NTUs that came after the training."""
+
+    types: list[str]
+    keys: list[str]
+    vectors: np.ndarray  # [N, D] float32
+    edges: np.ndarray  # [N] int64, what each was folded in from; 0: trained
 
 
 def _refuse_other(
@@ -246,6 +274,26 @@ def write_table(
     Raises:
         ValueError: no row, lengths that differ, or an NTU that stands twice.
     """
+    tensors, forms = _tensors(types, keys, vectors, key_forms)
+    write_tensors(directory / file, tensors, {"format": FORMAT, "types": json.dumps(forms)})
+
+
+def write_overlay(directory: Path, table: EmbeddingTable) -> None:
+    """Write the overlay of a table beside its file, or remove the one that is there where the table has none."""
+    path, rows = directory / OVERLAY_FILE, table.later()
+    if not len(rows.keys):
+        path.unlink(missing_ok=True)
+        return
+    tensors, forms = _tensors(rows.types, rows.keys, rows.vectors, table.types)
+    metadata = {"format": FORMAT, "types": json.dumps(forms)}
+    with whole_file(path) as partial:
+        write_tensors(partial, tensors | {"edges": rows.edges}, metadata)
+
+
+def _tensors(
+    types: Sequence[str], keys: Sequence[str], vectors: np.ndarray, key_forms: Mapping[str, str] | None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors of a file, and the key form of each type."""
     if not len(types) == len(keys) == len(vectors) or not len(vectors):
         raise ValueError(f"{len(types)} types, {len(keys)} keys and {len(vectors)} vectors; want the same, not zero")
     kinds, strings = (_binary(part) for part in (types, keys))
@@ -257,7 +305,7 @@ def write_table(
     _refuse_duplicates(names, hashes[order], order)
     _, offsets, content = names.buffers()
     mean = _mean(vectors)
-    tensors = {
+    return {
         "vectors": vectors,
         "mean": mean,
         "type_means": _type_means(vectors, kinds, list(forms), mean),
@@ -265,8 +313,7 @@ def write_table(
         "hash_rows": order.astype(np.int64),
         "name_offsets": np.frombuffer(offsets, np.int64, len(names) + 1),
         "name_bytes": np.frombuffer(content, np.uint8) if content else np.empty(0, np.uint8),
-    }
-    write_tensors(directory / file, tensors, {"format": FORMAT, "types": json.dumps(forms)})
+    }, forms
 
 
 def _binary(values: Sequence[str]) -> pa.LargeBinaryArray:
@@ -331,6 +378,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         _refuse_misplaced_names(tensors["name_offsets"], tensors["name_bytes"])
         types = json.loads(metadata["types"])
         _refuse_other_shapes(tensors, types)
+        _refuse_other_edges(tensors)
         return tensors, types
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: {error}; remove it and run `dvc repro embeddings` again") from error
@@ -357,3 +405,12 @@ def _refuse_misplaced_names(offsets: np.ndarray, content: np.ndarray) -> None:
         raise ValueError("damaged: name_offsets or name_bytes are of another type or shape")
     if offsets[0] != 0 or offsets[-1] != len(content) or not (offsets[1:] >= offsets[:-1]).all():
         raise ValueError("damaged: name_offsets do not ascend from 0 to the number of name_bytes")
+
+
+def _refuse_other_edges(tensors: Mapping[str, np.ndarray]) -> None:
+    """Refuse numbers of edges that are not one per row."""
+    edges = tensors.get("edges")
+    if edges is not None and (edges.dtype != np.dtype("<i8") or edges.shape != tensors["vectors"].shape[:1]):
+        raise ValueError("damaged: edges are of another type or shape")
+    if edges is not None and edges.size and edges.min() < 0:
+        raise ValueError("damaged: a row of fewer than no edges")

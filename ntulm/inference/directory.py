@@ -3,6 +3,7 @@
     config.json, model.safetensors, tokenizer files   the language model, a Hugging Face directory
     modeling_ntulm.py                                 for `trust_remote_code=True` (see `ntulm/inference/auto.py`)
     table.safetensors, overlay.safetensors            the embedding table and the rows that were added to it later
+    relations.safetensors                             the relations of the graph, from which such rows are solved
     reading.json                                      how a post becomes input: `Settings`
     classifiers/TASK.DATASET.{safetensors,json}       the classifiers (`ntulm/probe/classifier.py`)
     modules.json, config_sentence_transformers.json   for sentence-transformers (`ntulm/inference/sentence_module.py`)
@@ -21,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ntulm.embeddings.fold_in import FoldIn
 from ntulm.errors import UserError
 from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme
@@ -61,11 +63,13 @@ class Settings:
     scheme: NtuScheme
     batches: Batches
     source: Reading
+    fold_in: FoldIn | None = None  # None: of a directory that was made before there was such a thing
 
     def write(self, path: Path) -> None:
         """Write a JSON file."""
         value = {"format": FORMAT, "variant": self.variant, "seed": self.seed, "source": asdict(self.source)}
         value |= {"ntus": self.scheme.to_json(), "batches": asdict(self.batches)}
+        value |= {} if self.fold_in is None else {"fold_in": asdict(self.fold_in)}
         text = json.dumps(value, indent=2, ensure_ascii=False)  # the roles stand in their order
         path.write_text(text + "\n", encoding="utf-8")
 
@@ -84,7 +88,8 @@ class Settings:
             if value["format"] != FORMAT:
                 raise UserError(f"{path}: format {value['format']!r}; this version of ntulm reads {FORMAT!r}")
             scheme, batches = NtuScheme.from_json(value["ntus"]), Batches(**value["batches"])
-            found = cls(value["variant"], value["seed"], scheme, batches, Reading(**value["source"]))
+            folding = FoldIn.from_json(value["fold_in"]) if "fold_in" in value else None
+            found = cls(value["variant"], value["seed"], scheme, batches, Reading(**value["source"]), folding)
             _refuse_other_types(found)
             return found
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

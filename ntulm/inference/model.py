@@ -7,7 +7,8 @@ it: the same post has the same vector and the same scores in the pipeline and he
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -19,6 +20,7 @@ from ntulm.device import choose_device
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
 from ntulm.inference import auto  # noqa: F401 (registers the classes)
+from ntulm.inference.added import Added, fold_in, save
 from ntulm.inference.directory import CLASSIFIERS, Settings, find
 from ntulm.inference.reading import read_posts
 from ntulm.language_model.backbone import load_model
@@ -49,21 +51,28 @@ class Prediction:
     known: bool  # whether the table knows an NTU of the post that the model looks at
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Model:
-    """A loaded model directory; made by `load`. A pickle of it is the name of its directory, and loads it again."""
+    """A loaded model directory; made by `load`. A pickle of it is the name of its directory, and loads it again.
+
+    Only `add` changes it. Copies share what it added, and a pickle does not have it: `save` keeps it.
+    """
 
     settings: Settings
     encoder: Encoder
     table: EmbeddingTable
     classifiers: dict[str, Classifier]  # by TASK.DATASET
     directory: Path  # that it was loaded from
+    stored: EmbeddingTable = field(init=False)  # the table as it was loaded
+
+    def __post_init__(self) -> None:
+        self.stored = self.table
 
     def __repr__(self) -> str:
         return f"ntulm.load({str(self.directory)!r})"
 
     def __deepcopy__(self, memo: Any) -> Model:
-        """The model itself: it does not change, and its weights are not held twice."""
+        """The model itself: its weights are not held twice."""
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -133,6 +142,39 @@ class Model:
                 role, key = pairs[place]["role"], pairs[place]["key"]
                 found[owner].append(Ntu(role, scheme.roles[role].type, key))
         return found
+
+    def add(self, posts: Any) -> Added:
+        """Give new authors, hashtags … of posts a vector, from the known NTUs that they meet in these posts.
+
+        The rows are in memory; from now on `known`, `encode` and `predict` use them, and `save` keeps them. Nothing
+        else changes: trained rows stay as they are, the order of the posts does not count, and the same posts again
+        change nothing. An NTU that was added earlier is solved anew where these posts alone have more edges of it than
+        its row rests on; edges of earlier calls are not remembered.
+
+        Args:
+            posts: as in `encode`; copies of a post count as often as they are there.
+
+        Returns:
+            How many of each type were added, solved anew, left as they were, or had too few edges.
+
+        Raises:
+            UserError: as `encode`, or the model was made before models could do this.
+        """
+        return self.add_parts([self.read(posts)])
+
+    def add_parts(self, parts: Iterable[Posts]) -> Added:
+        """`add` for posts that were read, a part at a time; all of them count together."""
+        table, report = fold_in(self.table, self.settings, self.directory, parts)
+        self.table, self.encoder = table, replace(self.encoder, table=table)
+        return report
+
+    def save(self, directory: str | Path) -> None:
+        """Write a copy of the model directory with what `add` added; another version than the one it was loaded from.
+
+        Raises:
+            UserError: there is something at `directory` already.
+        """
+        save(self.directory, Path(directory), self.table)
 
     def push_to_hub(self, name: str, private: bool = True) -> str:
         """Upload the directory to the Hugging Face hub as `owner/name`; returns the address of the commit.

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ from ntulm.posts import Posts
 from ntulm.production.arriving import found_records, read_records
 from ntulm.production.kept import INDEX, MOMENT, Kept
 from ntulm.production.labels import label_store
-from ntulm.use.embed import add
+from ntulm.use.embed import add, folds_in
 from ntulm.use.posts import as_read
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ def run(params: Params, project: Path, exports: Path | None, layout: Layout) -> 
     make_room(kept.store, model.encoder.width)
     todo = choose(found, held, kept, version, params.arrivals.backlog_per_run)
     done = Done(version, backlog_left=todo.left, gone=todo.gone)
-    before = kept.stored(version)
+    before, plain = kept.stored(version), replace(model)  # what arriving posts are compared with stays the same
+    if folds_in(model):
+        print(f"arrivals: {model.add_parts(parts_of(pa.concat_tables([todo.arriving, todo.backlog]), model))}")
     changed = embed(model, pa.concat_tables([todo.arriving, todo.backlog]), version, kept.store).changed
     after = kept.stored(version)
     new = after.filter(pc.invert(pc.is_in(after, before)))
@@ -102,7 +105,7 @@ def run(params: Params, project: Path, exports: Path | None, layout: Layout) -> 
     done.embedded, done.stored = len(new) - done.backlog + changed, len(after)
     add_to_index(found.filter(pc.is_in(found["post_id"], after)), kept)
     done.labelled = label_store(model, kept.store, version, kept.labels)
-    done.reference = keep_reference(model, champion, version, params.arrivals.reference_posts, kept)
+    done.reference = keep_reference(plain, champion, version, params.arrivals.reference_posts, kept)
     write_json(kept.run, asdict(done) | {"nothing": done.nothing})
     print(f"arrivals: {done}")
 
@@ -138,13 +141,20 @@ def embed(model: Model, posts: pa.Table, version: str, store: Path) -> Counts:
     """Add to a store what it lacks of the posts, in one go: what a killed run left is taken up, the rest dropped."""
     progress = Progress("arrivals")
     with adding(store, version, model.encoder.width) as open_:
-        for start in range(0, len(posts), ROWS_AT_ONCE):
-            part = posts.slice(start, ROWS_AT_ONCE)
-            add(model, posts_of(part, model), open_)
-            progress.add(len(part), (start + len(part)) / len(posts))
+        done = 0
+        for part in parts_of(posts, model):
+            add(model, part, open_)
+            done += len(part)
+            progress.add(len(part), done / len(posts))
         open_.finish()
     progress.done()
     return open_.counts
+
+
+def parts_of(table: pa.Table, model: Model) -> Iterator[Posts]:
+    """`posts_of`, some at a time."""
+    for start in range(0, len(table), ROWS_AT_ONCE):
+        yield posts_of(table.slice(start, ROWS_AT_ONCE), model)
 
 
 def posts_of(table: pa.Table, model: Model) -> Posts:

@@ -31,7 +31,7 @@ from ntulm.onnx.network import GRAPH, OnnxNetwork
 from ntulm.probe.metrics import metric
 from ntulm.use.sample import LabelledSample, sample_of
 
-TABLES = ("table.safetensors", "overlay.safetensors")
+TABLES = ("table.safetensors", "overlay.safetensors", "relations.safetensors")
 
 
 @dataclass(frozen=True)
