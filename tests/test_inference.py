@@ -89,7 +89,9 @@ def test_one_author_in_any_spelling_and_posts_of_any_make(moved):
     assert (vectors == vectors[0]).all()
     assert not np.allclose(vectors[0], model.encode([{"text": "we like it #So"}])[0])
     assert model.known(spelled) == [[("author", "user", "right0")]] * 4
-    assert model.known([{"text": "@Left1 see #so", "author": "nobody"}]) == [[("mention", "user", "left1")]]
+    post = {"text": "@Left1 see #so", "author": "nobody"}
+    assert model.known([post]) == [[("mention", "user", "left1")]]
+    assert sorted(model.unknown([post])[0]) == [("author", "user", "nobody"), ("hashtag", "hashtag", "so")]
     table = {"text": ["we like it #so"] * 2, "author": ["right0", None], "hashtags": [["so"], []]}
     expected = model.encode(pa.table(table).to_pylist())
     for posts in (pa.table(table), pd.DataFrame(table)):
