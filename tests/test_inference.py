@@ -70,6 +70,26 @@ def test_vectors_and_scores_are_those_of_the_stages(moved):
     assert [one.known for one in found] == [post["author"] is not None for post in posts]
 
 
+def test_a_model_of_before_has_the_mean_row_and_one_probe_for_all(moved):
+    directory, _ = moved
+    posts = ["we like it", {"text": "we like it", "author": "left1"}]
+    model = ntulm.load(directory)
+    vectors, found = model.encode(posts), model.predict(posts, "topic")
+    for path, key in (
+        (directory / "config.json", "slot_unknown"),
+        (directory / "classifiers/topic.side.json", "unknown"),
+    ):
+        value = json.loads(path.read_text())
+        del value[key]
+        path.write_text(json.dumps(value))
+    before = ntulm.load(directory)
+    np.testing.assert_array_equal(before.encode(posts), vectors)
+    again = before.predict(posts, "topic")
+    assert again[1] == found[1]
+    assert again[0].probabilities != found[0].probabilities
+    assert (model.encoder.model.leaves_out, before.encoder.model.leaves_out) == (False, False)
+
+
 def test_labels_of_several_classes_are_those_from_the_threshold_on(lm_project, tiny_backbone):
     layout = Layout(lm_project)
     tiny_model.build(tiny_model.params_of(), str(tiny_backbone), layout, kind="multi")
