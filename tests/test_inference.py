@@ -94,8 +94,9 @@ def test_labels_of_several_classes_are_those_from_the_threshold_on(lm_project, t
     layout = Layout(lm_project)
     tiny_model.build(tiny_model.params_of(), str(tiny_backbone), layout, kind="multi")
     model = ntulm.load(layout.model)
-    threshold = model.classifiers["topic.side"].about["threshold"]
+    classifier = model.classifiers["topic.side"]
     for one in model.predict(tiny_model.corpus_posts(layout, 580, 120), "topic"):
+        threshold = (classifier if one.known else classifier.unknown).about["threshold"]
         chosen = {name for name, probability in one.probabilities.items() if probability >= threshold}
         assert set(one.labels) == chosen
         assert one.labels == sorted(one.labels, key=lambda name: -one.probabilities[name])
