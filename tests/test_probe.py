@@ -306,9 +306,10 @@ def test_posts_of_which_nothing_is_known_have_a_probe_of_their_own(kind):
     np.testing.assert_array_equal(kept.scores(vectors[test], seen), after)
     chosen = kept.chosen(after, seen)
     assert (chosen == labels[test]).mean() > 0.8
+    assert kept.unknown is not None
     if kind == "multi":
-        limits = np.where(seen, kept.about["threshold"], kept.unknown.about["threshold"])
-        np.testing.assert_array_equal(chosen, after >= limits.astype(np.float16)[:, None])
+        limits = [(kept if one else kept.unknown).about["threshold"] for one in seen]
+        np.testing.assert_array_equal(chosen, after >= np.array(limits, np.float16)[:, None])
     assert kept.unknown.about["classes"] == kept.about["classes"] == ["a", "b", "c"]
     with pytest.raises(ValueError, match="`known` is missing"):
         kept.scores(vectors[test])

@@ -176,8 +176,10 @@ def prepare(
     scaling = Scaling.of(features[split == "train"])
     scaled = torch.from_numpy(scaling(features)).to(device)
     chosen = {name: np.flatnonzero(split == name) for name in SPLITS}
-    splits = {name: Split(scaled[torch.from_numpy(rows).to(device)], labels[rows]) for name, rows in chosen.items()}
-    problem = Problem(dataset["kind"], dataset["metric"], width, scaling, **splits)
+    train, validation, test = (
+        Split(scaled[torch.from_numpy(rows).to(device)], labels[rows]) for rows in chosen.values()
+    )
+    problem = Problem(dataset["kind"], dataset["metric"], width, scaling, train, validation, test)
     if apart is None:
         return problem
     hidden = np.where((split == "test")[:, None], features, apart.hidden)  # test posts are scored as they are
