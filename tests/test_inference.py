@@ -95,6 +95,7 @@ def test_labels_of_several_classes_are_those_from_the_threshold_on(lm_project, t
     tiny_model.build(tiny_model.params_of(), str(tiny_backbone), layout, kind="multi")
     model = ntulm.load(layout.model)
     classifier = model.classifiers["topic.side"]
+    assert classifier.unknown is not None
     for one in model.predict(tiny_model.corpus_posts(layout, 580, 120), "topic"):
         threshold = (classifier if one.known else classifier.unknown).about["threshold"]
         chosen = {name for name, probability in one.probabilities.items() if probability >= threshold}
