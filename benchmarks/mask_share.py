@@ -69,7 +69,7 @@ def losses(params: Params, system: str, seed: int, share: float, layout: Layout)
     about = parse_variant(system, scheme.of_posts)
     model, tokenizer = load_model(layout.pretrain(system, seed), f"pretrain@{system}-{seed}", choose_device())
     table = EmbeddingTable.load(layout.embeddings) if about.slots else None
-    prepare = Preparation(tokenizer, params.batches, table, scheme, about)
+    prepare = Preparation(tokenizer, params.batches, table, scheme, about, model.leaves_out)
     posts = prepare.examples(sample_posts("test", params.pretrain.max_test_posts, FIXED_SEED, scheme, layout))
     job = Job(
         name=f"{system} {seed}",

@@ -47,7 +47,16 @@ def write_model(folder: Path) -> None:
 
     scheme = load_params(ROOT / "params.yaml").ntus.scheme
     slots = describe_slots(scheme, parse_variant("author", scheme.of_posts))
-    slot = Slot(layer_norm=False, scale=1.0, learning_rate_factor=1.0, weight=0.3, dropout=0.0, hide_masked=False)
+    slot = Slot(
+        layer_norm=False,
+        scale=1.0,
+        learning_rate_factor=1.0,
+        weight=0.3,
+        unknown="mean",
+        dropout=0.0,
+        hidden_posts=0.0,
+        hide_masked=False,
+    )
     network, tokenizer, _ = load_backbone("minilm", 0, torch.device("cpu"))
     network.add_slots("author", slots, DIMENSION, [1.0], slot, seed=0)
     folder.mkdir()

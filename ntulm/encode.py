@@ -4,6 +4,9 @@ Reads `data/pretrain/VARIANT/SEED/`, `data/embeddings/`, `data/tasks/TASK/`. Wri
 set into `data/encode/VARIANT/SEED/TASK/`: `vectors` [N, H] in the order of the data set's rows and, for the variant
 `text`, `ntu` [N, D], the mean NTU vector of the slot `encode.post_concat` (of several, or of several types with a
 projection each, the vectors one after the other), for the probe's `post-concat` (§5.3) and `ntu`.
+With `encode.apart` also `known` [N], 1 where the table knows an NTU that the variant looks at, and what the posts are
+where it knows none: `hidden` [N, H], of training and validation posts (0 for test posts, who are as they are), for
+`text` in its place `ntu_hidden` [1, D].
 Run: `ntulm encode --variant VARIANT --seed SEED --task TASK`.
 """
 
@@ -25,7 +28,7 @@ from ntulm.language_model.encoder import Encoder, freeze, hidden_rows
 from ntulm.language_model.model import channel_count
 from ntulm.language_model.slots import Slots, describe_slots
 from ntulm.layout import Layout
-from ntulm.ntus import NtuScheme
+from ntulm.ntus import NtuScheme, known_posts
 from ntulm.posts import COLUMNS, Posts
 from ntulm.tensors import open_tensors
 from ntulm.variants import Variant, parse_variant
@@ -70,11 +73,8 @@ def encode_file(encoder: Encoder, table: EmbeddingTable, encode: "Encode", sourc
         raise UserError(f"{source}: not found; run `dvc repro` first, which writes it")
     started, start = time.monotonic(), 0
     concat = parse_variant(encode.post_concat, encoder.scheme.of_posts)
-    widths = {"vectors": encoder.width}
-    if encoder.variant == TEXT:
-        widths["ntu"] = table.dimension * sum(map(channel_count, describe_slots(encoder.scheme, concat)))
     with pq.ParquetFile(source) as file:
-        shapes = {name: (file.metadata.num_rows, width) for name, width in widths.items()}
+        shapes = _shapes(encoder, table, encode.apart, concat, file.metadata.num_rows)
         with open_tensors(target, shapes, np.dtype(encode.dtype)) as tensors:
             for part in file.iter_batches(POSTS_AT_ONCE, columns=[*COLUMNS.names, "split"]):
                 rows = slice(start, start + len(part))
@@ -82,11 +82,43 @@ def encode_file(encoder: Encoder, table: EmbeddingTable, encode: "Encode", sourc
                 posts = Posts(pa.Table.from_batches([part])).without_ntus(hidden)
                 tensors["vectors"][rows] = _finite(encoder.encode(posts), source)
                 if "ntu" in tensors:
-                    slots = Slots.of(table, encoder.scheme, concat, posts.ntus)
-                    tensors["ntu"][rows] = slots.vectors(np.arange(len(posts)))[0].reshape(len(posts), -1)
+                    tensors["ntu"][rows] = _ntu_vectors(encoder, table, concat, posts)
+                if "known" in tensors:
+                    roles = concat.roles if "ntu" in tensors else encoder.variant.roles
+                    seen = posts.seen_by(encoder.variant)
+                    tensors["known"][rows] = known_posts(table, encoder.scheme, seen.ntus, roles)
+                if "hidden" in tensors:
+                    learnt = np.flatnonzero(np.array(part["split"].to_pylist()) != "test")
+                    tensors["hidden"][start + learnt] = _finite(encoder.encode(_bare(posts.take(learnt))), source)
+                if "ntu_hidden" in tensors and len(posts):
+                    tensors["ntu_hidden"][:] = _ntu_vectors(encoder, table, concat, _bare(posts.take(np.arange(1))))
                 start += len(part)
     rate = start / max(time.monotonic() - started, 1e-9)
     print(f"encode: {source.stem}: {start} posts, {rate:.0f} posts per second", file=sys.stderr)
+
+
+def _shapes(
+    encoder: Encoder, table: EmbeddingTable, apart: bool, concat: Variant, posts: int
+) -> dict[str, tuple[int, ...]]:
+    """The tensors of a file of N posts."""
+    shapes: dict[str, tuple[int, ...]] = {"vectors": (posts, encoder.width)}
+    if encoder.variant == TEXT:
+        width = table.dimension * sum(map(channel_count, describe_slots(encoder.scheme, concat)))
+        shapes["ntu"] = (posts, width)
+        return shapes | ({"known": (posts,), "ntu_hidden": (1, width)} if apart else {})
+    if apart and encoder.variant.slots:
+        shapes |= {"known": (posts,), "hidden": (posts, encoder.width)}
+    return shapes
+
+
+def _bare(posts: Posts) -> Posts:
+    return posts.without_ntus(np.arange(len(posts)))
+
+
+def _ntu_vectors(encoder: Encoder, table: EmbeddingTable, concat: Variant, posts: Posts) -> np.ndarray:
+    """The mean NTU vectors of posts, float32 [B, D]."""
+    slots = Slots.of(table, encoder.scheme, concat, posts.ntus)
+    return slots.vectors(np.arange(len(posts)))[0].reshape(len(posts), -1)
 
 
 def _finite(vectors: np.ndarray, source: Path) -> np.ndarray:

@@ -22,6 +22,7 @@ from ntulm.files import whole_directory, write_json
 from ntulm.language_model.backbone import load_backbone, load_model, save_model
 from ntulm.language_model.batches import Masking, tokenise
 from ntulm.language_model.checkpoint import Checkpoint
+from ntulm.language_model.model import LEFT_OUT
 from ntulm.language_model.samples import FIXED_SEED, sample_posts
 from ntulm.language_model.slots import Slots, describe_slots, ntus_of_tokens
 from ntulm.language_model.training import Examples, Job, Outcome, TokenLosses, evaluate, train_model
@@ -45,6 +46,7 @@ class Preparation:
     table: EmbeddingTable | None  # None for a variant without slots
     scheme: NtuScheme
     variant: Variant
+    leave_out: bool  # see `NtulmConfig.leaves_out`
 
     def examples(self, posts: Posts, hide_masked: bool = False) -> Examples:
         """Tokenise the texts and look up the NTUs; `hide_masked`: and which of them each masked token hides."""
@@ -52,7 +54,7 @@ class Preparation:
         tokens = tokenise(seen.texts, self.tokenizer, self.batches)
         if self.table is None:
             return Examples(tokens)
-        slots = Slots.of(self.table, self.scheme, self.variant, seen.ntus)
+        slots = Slots.of(self.table, self.scheme, self.variant, seen.ntus, self.leave_out)
         if not hide_masked or self.variant.shuffled:
             return Examples(tokens, slots)
         return Examples(tokens, slots, ntus_of_tokens(slots, tokens, self.scheme, self.variant, seen.ntus))
@@ -107,7 +109,8 @@ def make_job(
     about = parse_variant(variant, scheme.of_posts)
     model, tokenizer = load_model(layout.adapt, "adapt", choose_device())
     table = EmbeddingTable.load(layout.embeddings) if about.slots else None
-    prepare = Preparation(tokenizer, batches, table, scheme, about)
+    leave_out = bool(about.slots) and pretrain.slot.unknown == LEFT_OUT
+    prepare = Preparation(tokenizer, batches, table, scheme, about, leave_out)
     train = prepare.examples(sample_posts("train", pretrain.max_posts, seed, scheme, layout), pretrain.slot.hide_masked)
     if train.slots is not None:
         model.add_slots(

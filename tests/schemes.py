@@ -23,7 +23,9 @@ SLOT = {
     "scale": 1.0,
     "learning_rate_factor": 2.0,
     "weight": None,
+    "unknown": "mean",
     "dropout": 0.0,
+    "hidden_posts": 0.0,
     "hide_masked": False,
 }
 

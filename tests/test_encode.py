@@ -13,6 +13,7 @@ from schemes import SCHEME, slot_settings
 from ntulm import adapt, encode
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
+from ntulm.language_model import encoder as encoder_module
 from ntulm.language_model.backbone import load_backbone, load_model, save_model
 from ntulm.language_model.batches import normalise_text
 from ntulm.language_model.config import Batches, Encode
@@ -25,7 +26,7 @@ from ntulm.variants import parse_variant
 
 CPU = torch.device("cpu")
 BATCHES = Batches(max_length=24, mask_urls=True, mask_mentions=True)
-ENCODE = Encode(batch_size=8, dtype="float32", hidden_share=0.0, post_concat="author+hashtag")
+ENCODE = Encode(batch_size=8, dtype="float32", hidden_share=0.0, apart=False, post_concat="author+hashtag")
 LAYOUT = Layout()
 
 
@@ -42,11 +43,11 @@ def task(lm_project):
     return posts.to_pylist()
 
 
-def write_model(backbone, variant, directory=None):
+def write_model(backbone, variant, **slot):
     model, tokenizer, _ = load_backbone(str(backbone), 0, CPU)
     about = describe_slots(SCHEME, parse_variant(variant, SCHEME.of_posts))
     if about:
-        model.add_slots(variant, about, 4, [1.0] * len(about), slot_settings(), 0)
+        model.add_slots(variant, about, 4, [1.0] * len(about), slot_settings(**slot), 0)
     save_model(model, tokenizer, LAYOUT.pretrain(variant, 0))
     return load_model(LAYOUT.pretrain(variant, 0), "pretrain", CPU)
 
@@ -144,6 +145,61 @@ def test_some_training_posts_lose_their_ntus_the_same_for_every_variant(task, ti
     assert (changed[hidden]).all()
     assert not changed[50:].any()
     np.testing.assert_array_equal(found["text", 0.0]["vectors"], found["text", 0.5]["vectors"])
+
+
+@pytest.mark.parametrize("variant", ["author+hashtag", "author.hashtag", "author++hashtag"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_slot_of_which_nothing_is_known_is_left_out(lm_project, tiny_backbone, monkeypatch, variant, packed):
+    if not packed:
+        monkeypatch.setattr(encoder_module, "has_bf16", lambda device: False)
+    tolerance = {"rtol": 2e-2, "atol": 2e-2} if packed else {"rtol": 1e-4, "atol": 1e-5}
+    fields = {
+        "text": ["we like it", "see it again and again", "so", "we like it so much", "no author here", "like it"],
+        "author": ["left1", "nobody", "nobody", None, None, "right2"],
+        "hashtags": [[], ["unheard"], [], [], ["unheard", "of"], ["unheard"]],
+    }
+    posts = Posts.of(SCHEME, fields | {"post_id": [str(number) for number in range(6)]})
+    table, about = EmbeddingTable.load(LAYOUT.embeddings), parse_variant(variant, SCHEME.of_posts)
+    vectors = {}
+    for unknown in ("mean", "left_out"):
+        model, tokenizer = write_model(tiny_backbone, variant, unknown=unknown, weight=0.3)
+        encoder = Encoder(freeze(model), tokenizer, table, SCHEME, about, BATCHES, 4)
+        vectors[unknown] = encoder.encode(posts)
+        alone = [encoder.encode(posts.take(np.array([row])))[0] for row in range(6)]
+        np.testing.assert_allclose(vectors[unknown], np.stack(alone), **tolerance)
+        assert encoder.known(posts).tolist() == [True, False, False, False, False, True]
+    bare = Encoder(encoder.model, tokenizer, None, SCHEME, parse_variant("text", {}), BATCHES, 4).encode(posts)
+    np.testing.assert_allclose(vectors["left_out"][1:5], bare[1:5], **tolerance)
+    assert (np.abs(vectors["mean"] - vectors["left_out"])[1:5].max(1) > 0.05).all()
+    if variant != "author.hashtag":  # one slot: a post of which something is known has it as ever
+        np.testing.assert_allclose(vectors["left_out"][[0, 5]], vectors["mean"][[0, 5]], **tolerance)
+
+
+def test_apart_the_file_holds_what_posts_are_with_nothing_known(task, tiny_backbone, monkeypatch):
+    monkeypatch.setattr(encode, "POSTS_AT_ONCE", 32)
+    apart, found = ENCODE.model_copy(update={"apart": True}), {}
+    for variant in ("text", "author"):
+        write_model(tiny_backbone, variant)
+        for settings in (ENCODE, apart):
+            encode.run(settings, BATCHES, SCHEME, variant, 0, "words", LAYOUT)
+            found[variant, settings.apart] = load_file(LAYOUT.vectors(variant, 0, "words") / "some.safetensors")
+    LAYOUT.pretrain("text", 0).parent.rename(LAYOUT.pretrain("words", 0).parent)
+    encode.run(apart, BATCHES, SCHEME, "words", 0, "words", LAYOUT)
+    words = load_file(LAYOUT.vectors("words", 0, "words") / "some.safetensors")
+    assert set(words) == {"vectors"}  # there is no slot of which something could be known
+    assert set(found["text", True]) == {"vectors", "ntu", "known", "ntu_hidden"}
+    table = EmbeddingTable.load(LAYOUT.embeddings)
+    np.testing.assert_allclose(found["text", True]["ntu_hidden"], table.mean[None], rtol=1e-6)
+    own = found["author", True]
+    assert set(own) == {"vectors", "known", "hidden"}
+    np.testing.assert_array_equal(own["vectors"], found["author", False]["vectors"])
+    expected = table.rows("user", [post["author"] for post in task]) >= 0
+    np.testing.assert_array_equal(own["known"] > 0, expected)
+    hidden = ENCODE.model_copy(update={"hidden_share": 0.999999})
+    encode.run(hidden, BATCHES, SCHEME, "author", 0, "words", LAYOUT)
+    bare = load_file(LAYOUT.vectors("author", 0, "words") / "some.safetensors")["vectors"]
+    np.testing.assert_allclose(own["hidden"][:50], bare[:50], rtol=2e-2, atol=2e-2)
+    assert (own["hidden"][50:] == 0).all()
 
 
 @pytest.mark.slow

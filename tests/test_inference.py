@@ -70,12 +70,34 @@ def test_vectors_and_scores_are_those_of_the_stages(moved):
     assert [one.known for one in found] == [post["author"] is not None for post in posts]
 
 
+def test_a_model_of_before_has_the_mean_row_and_one_probe_for_all(moved):
+    directory, _ = moved
+    posts = ["we like it", {"text": "we like it", "author": "left1"}]
+    model = ntulm.load(directory)
+    vectors, found = model.encode(posts), model.predict(posts, "topic")
+    for path, key in (
+        (directory / "config.json", "slot_unknown"),
+        (directory / "classifiers/topic.side.json", "unknown"),
+    ):
+        value = json.loads(path.read_text())
+        del value[key]
+        path.write_text(json.dumps(value))
+    before = ntulm.load(directory)
+    np.testing.assert_array_equal(before.encode(posts), vectors)
+    again = before.predict(posts, "topic")
+    assert again[1] == found[1]
+    assert again[0].probabilities != found[0].probabilities
+    assert (model.encoder.model.leaves_out, before.encoder.model.leaves_out) == (False, False)
+
+
 def test_labels_of_several_classes_are_those_from_the_threshold_on(lm_project, tiny_backbone):
     layout = Layout(lm_project)
     tiny_model.build(tiny_model.params_of(), str(tiny_backbone), layout, kind="multi")
     model = ntulm.load(layout.model)
-    threshold = model.classifiers["topic.side"].about["threshold"]
+    classifier = model.classifiers["topic.side"]
+    assert classifier.unknown is not None
     for one in model.predict(tiny_model.corpus_posts(layout, 580, 120), "topic"):
+        threshold = (classifier if one.known else classifier.unknown).about["threshold"]
         chosen = {name for name, probability in one.probabilities.items() if probability >= threshold}
         assert set(one.labels) == chosen
         assert one.labels == sorted(one.labels, key=lambda name: -one.probabilities[name])
@@ -89,7 +111,9 @@ def test_one_author_in_any_spelling_and_posts_of_any_make(moved):
     assert (vectors == vectors[0]).all()
     assert not np.allclose(vectors[0], model.encode([{"text": "we like it #So"}])[0])
     assert model.known(spelled) == [[("author", "user", "right0")]] * 4
-    assert model.known([{"text": "@Left1 see #so", "author": "nobody"}]) == [[("mention", "user", "left1")]]
+    post = {"text": "@Left1 see #so", "author": "nobody"}
+    assert model.known([post]) == [[("mention", "user", "left1")]]
+    assert sorted(model.unknown([post])[0]) == [("author", "user", "nobody"), ("hashtag", "hashtag", "so")]
     table = {"text": ["we like it #so"] * 2, "author": ["right0", None], "hashtags": [["so"], []]}
     expected = model.encode(pa.table(table).to_pylist())
     for posts in (pa.table(table), pd.DataFrame(table)):

@@ -37,7 +37,7 @@ PRETRAIN = Pretrain(
     mask_share=0.3,
     slot=slot_settings(scale=3.0, weight=0.5),
 )
-ENCODE = Encode(batch_size=64, dtype="float32", hidden_share=0.0, post_concat="author+hashtag")
+ENCODE = Encode(batch_size=64, dtype="float32", hidden_share=0.0, apart=False, post_concat="author+hashtag")
 PROBE = Probe.model_validate(
     {
         "search": False,

@@ -38,9 +38,9 @@ def export(*words):
     assert app(["export", *map(str, words)], standalone_mode=False) in (None, 0)
 
 
-def build(root, backbone, variant="author+hashtag", kind="single") -> Path:
+def build(root, backbone, variant="author+hashtag", kind="single", *changes) -> Path:
     layout = Layout(root)
-    tiny_model.build(tiny_model.params_of(variant=variant), str(backbone), layout, kind)
+    tiny_model.build(tiny_model.params_of(*changes, variant=variant), str(backbone), layout, kind)
     return layout.model
 
 
@@ -52,7 +52,7 @@ def once(monkeypatch):
     """A graph is made once for all tests of a variant."""
 
     def export(network, file):
-        key = (network.config.variant, network.config.slot_width)
+        key = (network.config.variant, network.config.slot_width, network.config.slot_unknown)
         if key not in _GRAPHS:
             graph.export(network, file)
             _GRAPHS[key] = file.read_bytes()
@@ -84,6 +84,22 @@ def test_vectors_are_those_of_encode(lm_project, tiny_backbone, once, monkeypatc
     assert exported.encode([]).shape == (0, 32)
     labels = [[one.labels for one in each.predict(posts, "topic")] for each in (model, exported)]
     assert np.mean([a == b for a, b in zip(*labels, strict=True)]) > 0.97  # float16 scores may tie otherwise
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["author+hashtag", "author.hashtag"])
+def test_the_graph_leaves_slots_out_as_the_model_does(lm_project, tiny_backbone, once, monkeypatch, variant):
+    monkeypatch.setattr(encoder_module, "has_bf16", lambda device: False)
+    directory = build(lm_project, tiny_backbone, variant, "single", "pretrain.slot.unknown=left_out")
+    export(directory, "--out", "exported")
+    model, exported = ntulm.load(directory), ntulm.load("exported")
+    posts = [*POSTS, *tiny_model.corpus_posts(Layout(lm_project), 580, 40)]
+    vectors = exported.encode(posts)
+    np.testing.assert_allclose(vectors, model.encode(posts), atol=ATOL)
+    unknown = [{"text": "we like it", "author": "nobody"}, "we like it"]
+    np.testing.assert_allclose(*exported.encode(unknown), atol=ATOL)
+    model.encoder.model.config.slot_unknown = "mean"
+    assert np.abs(model.encode(unknown) - exported.encode(unknown)).max() > 10 * ATOL
 
 
 def test_beside_weights_in_bfloat16_the_graph_points_the_same_way(directory):

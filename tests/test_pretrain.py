@@ -148,9 +148,9 @@ def test_a_masked_hashtag_and_dropped_ntus_are_hidden():
     batch = MaskedBatch(nothing, nothing, nothing, nothing, places=np.array([2, 5]))
 
     def hidden(examples, dropout=0.0, epoch=0):
-        return examples.hide(batch, dropout, 0, epoch)(np.arange(4000))
+        return examples.hide(batch, slot_settings(dropout=dropout), 0, epoch)(np.arange(4000))
 
-    assert Examples(no_tokens).hide(batch, 0.0, 0, 0) is None
+    assert Examples(no_tokens).hide(batch, slot_settings(), 0, 0) is None
     of_tokens = np.array([[-1, -1, 7, 8, 8, 9], [-1, -1, 30, 31, 31, -1]])  # two roles with hashtags
     assert np.flatnonzero(hidden(Examples(no_tokens, None, of_tokens))).tolist() == [7, 9, 30]
     dropped = [hidden(Examples(no_tokens), 0.25, epoch) for epoch in (0, 0, 1)]
@@ -161,13 +161,33 @@ def test_a_masked_hashtag_and_dropped_ntus_are_hidden():
     assert np.flatnonzero(together != dropped[0]).tolist() == [n for n in (7, 9, 30) if not dropped[0][n]]
 
 
+def test_a_share_of_the_posts_loses_all_its_ntus(adapted):
+    slot = slot_settings(hidden_posts=0.4)
+    made = pretrain.make_job(settings(slot=slot), BATCHES, SCHEME, "author.hashtag", 0, LAYOUT.root / "unused", LAYOUT)
+    train = made[0].train
+    nothing = torch.zeros(0)
+    batch = MaskedBatch(nothing, nothing, nothing, nothing, places=np.zeros(0, np.int64))
+    numbers = np.arange(sum(len(one.rows) for one in train.slots.slots))
+    hidden = [train.hide(batch, slot, 0, epoch)(numbers) for epoch in (0, 0, 1)]
+    assert (hidden[0] == hidden[1]).all()
+    assert (hidden[0] != hidden[2]).any()
+    owners = train.slots.owners(numbers)
+    of_post = [set(hidden[0][owners == post].tolist()) for post in np.unique(owners)]
+    assert all(len(one) == 1 for one in of_post)  # all of a post's NTUs in all slots, or none
+    assert np.mean([True in one for one in of_post]) == pytest.approx(0.4, abs=0.08)
+
+
 @pytest.mark.parametrize("variant", ["author+hashtag", "author.hashtag", "author++hashtag"])
 def test_any_slots_train_with_dropout_and_hiding(adapted, variant):
-    slot = slot_settings(dropout=0.3, hide_masked=True, layer_norm=True, weight=0.3)
+    hiding = {"dropout": 0.3, "hide_masked": True, "hidden_posts": 0.2}
+    # The table knows no hashtag: a slot for hashtags alone would be left out of every post, and learn nothing.
+    unknown = "mean" if variant == "author.hashtag" else "left_out"
+    slot = slot_settings(layer_norm=True, weight=0.3, unknown=unknown, **hiding)
     pretrain.run(settings(epochs=1, slot=slot), BATCHES, SCHEME, BACKBONE, variant, 0, LAYOUT)
     model, _ = load_model(LAYOUT.pretrain(variant, 0), "pretrain", torch.device("cpu"))
     config = model.config
     assert (config.variant, config.slot_width, config.slot_weight, config.slot_layer_norm) == (variant, 4, 0.3, True)
+    assert model.leaves_out == (unknown == "left_out")
     assert [(slot["types"], slot["per_type"]) for slot in config.slots] == {
         "author+hashtag": [(["user", "hashtag"], False)],
         "author.hashtag": [(["user"], False), (["hashtag"], False)],

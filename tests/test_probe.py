@@ -317,6 +317,69 @@ def test_vectors_are_read_in_the_precision_that_the_probe_learnt_from():
         kept.scores(unrounded[:, :7])
 
 
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_posts_of_which_nothing_is_known_have_a_probe_of_their_own(kind):
+    write_task(kind=kind, variant="author")
+    path = layout.vectors("author", 0, "toy") / "toy.safetensors"
+    split, labels = probe.read_labels(layout.task("toy") / "toy.parquet", CLASSES)
+    plain = load_file(path)["vectors"]
+    test = np.flatnonzero(split == "test")
+    known = np.ones(len(split), bool)
+    known[test[::3]] = False
+    # With nothing known, the label stands in other features, and the usual ones say something else.
+    hidden = np.zeros_like(plain)
+    hidden[:, 3:6], hidden[:, :3] = plain[:, :3], np.roll(plain[:, :3], 1, axis=1)
+    vectors = np.where(known[:, None], plain, hidden)
+    save_file({"vectors": vectors}, path)
+    probe.run(section(), "author", 0, "toy", layout)
+    together, alike = outcome("author")
+    hidden[test] = 0  # nobody looks at these
+    save_file({"vectors": vectors, "hidden": hidden, "known": known.astype(np.float16)}, path)
+    probe.run(section(), "author", 0, "toy", layout)
+    apart, own = outcome("author")
+    before, after = alike["author.toy.safetensors"], own["author.toy.safetensors"]
+    seen = known[test]
+    np.testing.assert_array_equal(before[seen], after[seen])  # what is known changes nothing
+    main = "map" if kind == "multi" else "macro_f1"
+    assert metric(main, labels[test][~seen], after[~seen]) > 0.9 > metric(main, labels[test][~seen], before[~seen])
+    assert apart["author"]["toy"][main] > together["author"]["toy"][main]
+    kept = load_classifier(layout.scores("author", 0, "toy") / "classifiers/author.toy")
+    np.testing.assert_array_equal(kept.scores(vectors[test], seen), after)
+    chosen = kept.chosen(after, seen)
+    assert (chosen == labels[test]).mean() > 0.8
+    assert kept.unknown is not None
+    if kind == "multi":
+        limits = [(kept if one else kept.unknown).about["threshold"] for one in seen]
+        np.testing.assert_array_equal(chosen, after >= np.array(limits, np.float16)[:, None])
+    assert kept.unknown.about["classes"] == kept.about["classes"] == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="`known` is missing"):
+        kept.scores(vectors[test])
+    with pytest.raises(ValueError, match="`known` is missing"):
+        kept.chosen(after)
+
+
+def test_post_concat_keeps_to_the_text_where_nothing_is_known():
+    write_task(ntu=True)
+    path = layout.vectors("text", 0, "toy") / "toy.safetensors"
+    tensors = load_file(path)
+    split, labels = probe.read_labels(layout.task("toy") / "toy.parquet", CLASSES)
+    test = np.flatnonzero(split == "test")
+    nothing = tensors["ntu"].mean(0, keepdims=True)
+    known = np.ones(len(split), np.float16)
+    known[test[::2]], tensors["ntu"][test[::2]] = 0, nothing
+    accuracy = {}
+    for more in ({}, {"known": known, "ntu_hidden": nothing}):
+        save_file({**tensors, **more}, path)
+        probe.run(section(), "text", 0, "toy", layout)
+        _, scores = outcome()
+        for system in ("text", "post-concat", "ntu"):
+            own = scores[f"{system}.toy.safetensors"][::2]
+            accuracy[system, bool(more)] = metric("accuracy", labels[test[::2]], own)
+    assert accuracy["text", True] == accuracy["text", False] > 0.9
+    assert accuracy["post-concat", True] > 0.9 > accuracy["post-concat", False]
+    assert (own == own[0]).all()  # `ntu` has nothing to go by: the classes' frequencies
+
+
 def test_the_threshold_is_where_f1_is_highest():
     scores = np.array([[0.9, 0.1], [0.8, 0.6], [0.6, 0.3]], np.float16)
     labels = np.array([[1, 0], [1, 0], [1, 1]], bool)

@@ -109,6 +109,33 @@ def test_hidden_ntus_count_as_if_the_post_had_not_used_them(table, variant):
     np.testing.assert_allclose(1 if shares is None else shares, [one for _, one in expected], atol=1e-6)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+@settings(max_examples=20, deadline=None)
+@given(posts=posts_of, hidden=st.sets(st.sampled_from(["ada", "bob", "so"])))
+def test_a_slot_is_left_out_where_none_of_its_ntus_is_known(table, variant, posts, hidden):
+    shown, ntus = make(table, variant, posts)
+    slots = Slots(table, shown.slots, leave_out=True)
+    flat = [(post, ntu["role"], ntu["key"]) for post, own in enumerate(ntus.to_pylist()) for ntu in own]
+    names = [flat[place] for slot in slots.slots for place in slot.places]
+
+    def hide(numbers):
+        return np.array([names[number][2] in hidden for number in numbers], bool)
+
+    order = np.arange(len(posts))[::-1].copy()
+    kept = {key for _, key in NAMES} - hidden
+    about = describe_slots(MORE, parse_variant(variant, MORE.of_posts))
+    expected = [
+        [any(p == post and role in slot["roles"] and key in kept for p, role, key in flat) for slot in about]
+        for post in order
+    ]
+    tensors, whole = slots.tensors(order, torch.device("cpu"), hide), shown.tensors(order, torch.device("cpu"), hide)
+    assert tensors.pop("slot_mask").tolist() == [[int(one) for one in own] for own in expected]
+    assert tensors.keys() == whole.keys()  # what a slot holds is the same
+    assert all(torch.equal(tensors[name], whole[name]) for name in whole)
+    assert slots.owners(np.arange(len(names))).tolist() == [post for post, *_ in names]
+    assert slots.fingerprint() != shown.fingerprint()
+
+
 def test_the_papers_slot_is_the_tables_mean_of_rows(table):
     slots, _ = make(table, "author+hashtag", [("ada", [], ["so"]), (None, [], []), ("nobody", [], [])])
     vectors, _ = slots.vectors(np.arange(3))

@@ -26,7 +26,16 @@ from ntulm.probe import stage as probe
 from ntulm.variants import parse_variant
 
 SOURCE: dict[str, Any] = {"casefold_users": True, "mention_hosts": False, "html": False, "mentions_in_text": True}
-SLOT = Slot(layer_norm=False, scale=1.0, learning_rate_factor=1.0, weight=0.3, dropout=0.0, hide_masked=False)
+SLOT = Slot(
+    layer_norm=False,
+    scale=1.0,
+    learning_rate_factor=1.0,
+    weight=0.3,
+    unknown="mean",
+    dropout=0.0,
+    hidden_posts=0.0,
+    hide_masked=False,
+)
 SETTINGS = ["run.tasks=[topic]", "challenge.tasks=[topic]", "probe.trials=2", "evaluate.resamples=200"]
 CLASSES = ["left", "right"]
 SECRETS = ("apple", "stone")  # of the fixture `lm_project`
@@ -81,7 +90,8 @@ def write_language_model(params: Params, backbone: str, layout: Layout) -> None:
     variant = parse_variant(name, scheme.of_posts)
     network, tokenizer, _ = load_backbone(backbone, 0, torch.device("cpu"))
     if variant.slots:
-        network.add_slots(name, describe_slots(scheme, variant), 4, [1.0] * len(variant.slots), SLOT, seed=0)
+        slot = SLOT.model_copy(update={"unknown": params.pretrain.slot.unknown})
+        network.add_slots(name, describe_slots(scheme, variant), 4, [1.0] * len(variant.slots), slot, seed=0)
     directory = layout.pretrain(name, 0)
     directory.mkdir(parents=True, exist_ok=True)
     save_model(network, tokenizer, directory)

@@ -25,7 +25,7 @@ from ntulm.inference.directory import CLASSIFIERS, Settings, find
 from ntulm.inference.reading import read_posts
 from ntulm.language_model.backbone import load_model
 from ntulm.language_model.encoder import Encoder, freeze
-from ntulm.ntus import known_posts, rows_of
+from ntulm.ntus import rows_of
 from ntulm.onnx.network import GRAPH, load_graph
 from ntulm.posts import Posts
 from ntulm.probe.classifier import Classifier, load_classifier
@@ -127,18 +127,25 @@ class Model:
 
     def label(self, read: Posts, vectors: np.ndarray, task: str) -> list[Prediction]:
         """`predict` for posts that were read and encoded: `vectors` float32 [N, H]."""
-        known = known_posts(self.table, self.settings.scheme, read.ntus, self.encoder.variant.roles)
+        known = self.encoder.known(read)
         return predictions(self._classifier(task), vectors, known)
 
     def known(self, posts: Any) -> list[list[Ntu]]:
         """The NTUs of each of N posts that the table knows, whichever of them the variant looks at."""
+        return self._ntus(posts, known=True)
+
+    def unknown(self, posts: Any) -> list[list[Ntu]]:
+        """The NTUs of each of N posts that the table does not know; beside `known`: how much it knows of a post."""
+        return self._ntus(posts, known=False)
+
+    def _ntus(self, posts: Any, known: bool) -> list[list[Ntu]]:
         read, scheme = self.read(posts), self.settings.scheme
         found: list[list[Ntu]] = [[] for _ in range(len(read))]
         rows, offsets, places = rows_of(self.table, scheme, read.ntus, list(scheme.of_posts))
         owners = np.repeat(np.arange(len(read)), np.diff(offsets))
         pairs = read.ntus.flatten().to_pylist()
         for row, owner, place in zip(rows, owners, places, strict=True):
-            if row >= 0:
+            if (row >= 0) == known:
                 role, key = pairs[place]["role"], pairs[place]["key"]
                 found[owner].append(Ntu(role, scheme.roles[role].type, key))
         return found
@@ -194,8 +201,8 @@ class Model:
 
 def predictions(classifier: Classifier, vectors: np.ndarray, known: np.ndarray) -> list[Prediction]:
     """What a classifier says of N posts by their vectors float32 [N, H]; `known` bool [N]: whose NTUs were known."""
-    scores = classifier.scores(vectors)
-    chosen, classes = classifier.chosen(scores), classifier.classes
+    scores = classifier.scores(vectors, known)
+    chosen, classes = classifier.chosen(scores, known), classifier.classes
     return [
         Prediction(
             labels=[classes[place] for place in np.argsort(-row, kind="stable") if own[place]],

@@ -101,7 +101,8 @@ class NtulmPosts(nn.Module):
         ids, real, _positions = pad(tokens, rows, int(self.tokenizer.pad_token_id or 0), self.batches.max_length)
         features = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(real.astype(np.int64))}
         if self.variant.slots:
-            slots = Slots.of(self.table, self.settings.scheme, self.variant, posts.ntus)
+            leave_out = self.network.leaves_out
+            slots = Slots.of(self.table, self.settings.scheme, self.variant, posts.ntus, leave_out)
             features |= slots.tensors(rows, torch.device("cpu"))
         return features
 

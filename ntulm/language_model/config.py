@@ -40,7 +40,9 @@ class Slot(Section):
     scale: Rate
     learning_rate_factor: Rate
     weight: Annotated[float, Field(ge=0, lt=1)] | None
+    unknown: Literal["mean", "left_out"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    hidden_posts: Annotated[float, Field(ge=0, lt=1)]
     hide_masked: bool
 
 
@@ -53,4 +55,5 @@ class Encode(Section):
     batch_size: Positive
     dtype: Literal["float16", "float32"]
     hidden_share: Annotated[float, Field(ge=0, lt=1)]
+    apart: bool
     post_concat: str

@@ -14,7 +14,7 @@ from ntulm.language_model.batches import FIXED, Batch, TextSettings, padded_batc
 from ntulm.language_model.model import NtulmForMaskedLM
 from ntulm.language_model.packed import speed_up
 from ntulm.language_model.slots import Slots
-from ntulm.ntus import NtuScheme
+from ntulm.ntus import NtuScheme, known_posts
 from ntulm.posts import Posts
 from ntulm.variants import Variant
 
@@ -38,6 +38,12 @@ class Encoder:
         """H, the length of a vector."""
         return int(self.model.encoder.config.hidden_size)
 
+    def known(self, posts: Posts) -> np.ndarray:
+        """Whether the table knows an NTU that the variant looks at, of each of N posts: bool [N]."""
+        if self.table is None:
+            return np.zeros(len(posts), bool)
+        return known_posts(self.table, self.scheme, posts.seen_by(self.variant).ntus, self.variant.roles)
+
     def encode(self, posts: Posts) -> np.ndarray:
         """The post embeddings of N posts as the variant sees them: float32 [N, H]."""
         device = self.model.device
@@ -46,7 +52,7 @@ class Encoder:
         slots = None
         if self.variant.slots:
             assert self.table is not None
-            slots = Slots.of(self.table, self.scheme, self.variant, seen.ntus)
+            slots = Slots.of(self.table, self.scheme, self.variant, seen.ntus, self.model.leaves_out)
         vectors = torch.empty(len(posts), self.width, device=device)
 
         @torch.inference_mode()  # belongs to a thread

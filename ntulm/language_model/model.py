@@ -44,6 +44,7 @@ HEADS = {
     "roberta": ("lm_head.dense", "lm_head.decoder"),
     "xlm-roberta": ("lm_head.dense", "lm_head.decoder"),
 }
+LEFT_OUT = "left_out"  # of `NtulmConfig.slot_unknown`
 IGNORED = -100  # the target of a padded place in `positions`
 
 
@@ -65,6 +66,8 @@ class NtulmConfig(PreTrainedConfig):
         slot_layer_norm: whether the embedding module's LayerNorm is applied to the projected slots.
         slot_weight: the slots' share of the post embedding, all together; None: each has that of any other position, as
             in the paper (§3.3).
+        slot_unknown: what a slot of whose NTUs none is known holds: `mean`, the mean row (§3.2; so do configurations
+            that do not say it), or `left_out`, nothing: the slot is not attended to and has no share of the embedding.
     """
 
     model_type = "ntulm"
@@ -78,6 +81,7 @@ class NtulmConfig(PreTrainedConfig):
         slot_norms: list[float] | None = None,
         slot_layer_norm: bool = False,
         slot_weight: float | None = None,
+        slot_unknown: str = "mean",
         **settings: Any,
     ) -> None:
         self.backbone = backbone or {"model_type": "bert"}
@@ -87,12 +91,18 @@ class NtulmConfig(PreTrainedConfig):
         self.slot_norms = slot_norms or []
         self.slot_layer_norm = slot_layer_norm
         self.slot_weight = slot_weight
+        self.slot_unknown = slot_unknown
         super().__init__(**settings)
 
     @property
     def channels(self) -> list[int]:
         """Per slot, how many channels it has."""
         return [channel_count(slot) for slot in self.slots]
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether a slot of whose NTUs none is known is left out: then the model is to be given a `slot_mask`."""
+        return self.slot_unknown == LEFT_OUT
 
 
 class NtulmForMaskedLM(PreTrainedModel):
@@ -137,6 +147,11 @@ class NtulmForMaskedLM(PreTrainedModel):
         return self.backbone.base_model
 
     @property
+    def leaves_out(self) -> bool:
+        """See `NtulmConfig.leaves_out`."""
+        return self.config.leaves_out
+
+    @property
     def embedded_width(self) -> int:
         """E, the width of an embedded token."""
         return int(self.encoder.embeddings.word_embeddings.embedding_dim)
@@ -162,13 +177,14 @@ class NtulmForMaskedLM(PreTrainedModel):
             width: D, the length of an NTU vector.
             norms: per slot the typical norm of its vectors.
             settings: `scale`: the projected slots start with this many times the typical norm of an embedded token;
-                `layer_norm`: apply the embedding module's LayerNorm, which then sets the norm; `weight` as in
-                `NtulmConfig`.
+                `layer_norm`: apply the embedding module's LayerNorm, which then sets the norm; `weight` and `unknown`
+                as in `NtulmConfig`.
             seed: draws the projections.
         """
         config = self.config
         config.variant, config.slots, config.slot_width, config.slot_norms = variant, slots, width, norms
         config.slot_layer_norm, config.slot_weight = settings.layer_norm, settings.weight
+        config.slot_unknown = settings.unknown
         self._add_projections()
         self.projections.to(self.device)
         start_projections(self, settings.scale, seed)

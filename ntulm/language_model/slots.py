@@ -9,6 +9,9 @@ the whole table stands for an unknown NTU and for a post without any: the paper'
 takes, per type, the sum of the vectors of that type over m, and the share of the NTUs that have it; the mean of a type
 stands for an unknown NTU of it, and a post without any has 1 / K of each type's mean.
 
+Where a model leaves slots out (`NtulmConfig.slot_unknown`), one is shown only to posts of which it knows an NTU; what
+it holds is the same as ever.
+
 The NTUs of all slots are numbered one after the other, slot by slot; draws and hiding go by these numbers.
 """
 
@@ -61,15 +64,26 @@ class SlotNtus:
         self, table: EmbeddingTable, posts: np.ndarray, hide: Hide | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """float32 [B, C, D] of `posts` int64 [B], and float32 [B, C], the share of the NTUs that each channel has."""
-        starts, counts = self.offsets[posts], np.diff(self.offsets)[posts]
-        offsets = np.concatenate([[0], np.cumsum(counts)])
-        chosen = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts) + np.repeat(starts, counts)
-        if hide is not None:
-            shown = ~hide(chosen + self.first)
-            chosen, offsets = chosen[shown], np.concatenate([[0], np.cumsum(shown)])[offsets]
+        chosen, offsets = self._chosen(posts, hide)
         if self.channels is None:
             return table.slot_vectors(self.rows[chosen], offsets)[:, None], None
         return table.slot_vectors_by_type(self.rows[chosen], offsets, self.channels[chosen], self.types)
+
+    def known(self, posts: np.ndarray, hide: Hide | None) -> np.ndarray:
+        """Whether the table knows one of the NTUs that count, bool [B] of `posts` int64 [B]."""
+        chosen, offsets = self._chosen(posts, hide)
+        counted = np.concatenate([[0], np.cumsum(self.rows[chosen] >= 0)])
+        return np.diff(counted[offsets]) > 0
+
+    def _chosen(self, posts: np.ndarray, hide: Hide | None) -> tuple[np.ndarray, np.ndarray]:
+        """The places int64 [m] of the NTUs that count, post by post, and where each post's begin, int64 [B + 1]."""
+        starts, counts = self.offsets[posts], np.diff(self.offsets)[posts]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        chosen = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts) + np.repeat(starts, counts)
+        if hide is None:
+            return chosen, offsets
+        shown = ~hide(chosen + self.first)
+        return chosen[shown], np.concatenate([[0], np.cumsum(shown)])[offsets]
 
 
 @dataclass(frozen=True)
@@ -78,10 +92,13 @@ class Slots:
 
     table: EmbeddingTable
     slots: tuple[SlotNtus, ...]
+    leave_out: bool = False  # slots of which nothing is known
 
     @classmethod
-    def of(cls, table: EmbeddingTable, scheme: NtuScheme, variant: Variant, ntus: pa.ListArray) -> "Slots":
-        """Look up the NTUs of N posts, N lists of type `ntulm.ntus.NTUS`."""
+    def of(
+        cls, table: EmbeddingTable, scheme: NtuScheme, variant: Variant, ntus: pa.ListArray, leave_out: bool = False
+    ) -> "Slots":
+        """Look up the NTUs of N posts, N lists of type `ntulm.ntus.NTUS`; `leave_out`: see `NtulmConfig.leaves_out`."""
         slots: list[SlotNtus] = []
         first = 0
         for slot in variant.slots:
@@ -94,7 +111,7 @@ class Slots:
                 channels = np.fromiter((channel_of[role] for role in roles), np.int64, len(roles))
             slots.append(SlotNtus(first, rows, offsets, places, types, channels))
             first += len(rows)
-        return cls(table, tuple(slots))
+        return cls(table, tuple(slots), leave_out)
 
     def vectors(self, posts: np.ndarray, hide: Hide | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """The NTU vectors of `posts` int64 [B] by channel.
@@ -113,12 +130,27 @@ class Slots:
         ones = np.ones((len(posts), 1), np.float32)
         return vectors, np.concatenate([ones if shares is None else shares for _, shares in found], axis=1)
 
+    def known(self, posts: np.ndarray, hide: Hide | None = None) -> np.ndarray:
+        """Whether the table knows an NTU of each slot: bool [B, S] of `posts` int64 [B]; `hide` as in `vectors`."""
+        return np.stack([slot.known(posts, hide) for slot in self.slots], axis=1)
+
+    def owners(self, numbers: np.ndarray) -> np.ndarray:
+        """The post of each NTU by its number: int64 [m]."""
+        owners = np.zeros(len(numbers), np.int64)
+        for slot in self.slots:
+            own = (numbers >= slot.first) & (numbers < slot.first + len(slot.rows))
+            owners[own] = np.searchsorted(slot.offsets, numbers[own] - slot.first, side="right") - 1
+        return owners
+
     def tensors(self, posts: np.ndarray, device: torch.device, hide: Hide | None = None) -> dict[str, Tensor]:
         """What `vectors` gives as the arguments of the model that it stands for, on the device."""
         vectors, shares = self.vectors(posts, hide)
         tensors = {"slot": to_device(torch.from_numpy(vectors), device)}
         if shares is not None:
             tensors["slot_shares"] = to_device(torch.from_numpy(shares), device)
+        if self.leave_out:
+            known = self.known(posts, hide).astype(np.int64)
+            tensors["slot_mask"] = to_device(torch.from_numpy(known), device)
         return tensors
 
     def typical_norms(self) -> list[float]:
@@ -138,6 +170,7 @@ class Slots:
         for slot in self.slots:
             digest.update(repr((slot.types, len(slot.rows))).encode() + slot.rows.tobytes() + slot.offsets.tobytes())
             digest.update(b"" if slot.channels is None else slot.channels.tobytes())
+        digest.update(b"left out" if self.leave_out else b"")
         return digest.hexdigest()
 
 

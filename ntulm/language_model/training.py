@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 MAX_GRADIENT_NORM = 1.0  # the Hugging Face Trainer's default, which the paper used
 CHECKPOINT_SECONDS = 300  # beside the checkpoint at each evaluation
 PROGRESS_SECONDS = 15
-SLOT_STREAM = 3  # of draws; the masks have 0 to 2
+SLOT_STREAM, POST_STREAM = 3, 5  # of draws; the masks have 0 to 2, the posts that probes see without NTUs 4
 NO_STEP = 2**62  # "no step went wrong"
 
 
@@ -60,19 +60,28 @@ class Examples:
         """What the model wants beside tokens, by argument; nothing without slots. `hide` as in `Slots.vectors`."""
         return {} if self.slots is None else self.slots.tensors(posts, device, hide)
 
-    def hide(self, batch: MaskedBatch, dropout: float, seed: int, epoch: int) -> Hide | None:
+    def hide(self, batch: MaskedBatch, slot: "Slot", seed: int, epoch: int) -> Hide | None:
         """Which NTUs do not count for a batch; None: all do.
 
         Args:
             batch: of these posts.
-            dropout: share of the NTUs that are left out, drawn anew in every epoch.
-            seed: of the draw.
-            epoch: of the draw.
+            slot: `dropout`, the share of the NTUs that are left out, and `hidden_posts`, the share of the posts that
+                lose all of theirs, drawn anew in every epoch.
+            seed: of the draws.
+            epoch: of the draws.
         """
-        if not dropout and self.ntus_of_tokens is None:
+        if not slot.dropout and not slot.hidden_posts and self.ntus_of_tokens is None:
             return None
         own = np.zeros(0, np.int64) if self.ntus_of_tokens is None else self.ntus_of_tokens[:, batch.places]
-        return lambda numbers: (uniform(numbers, seed, epoch, SLOT_STREAM) < dropout) | np.isin(numbers, own)
+
+        def hidden(numbers: np.ndarray) -> np.ndarray:
+            dropped = (uniform(numbers, seed, epoch, SLOT_STREAM) < slot.dropout) | np.isin(numbers, own)
+            if self.slots is not None and slot.hidden_posts:
+                owners = self.slots.owners(numbers)
+                dropped |= uniform(owners, seed, epoch, POST_STREAM) < slot.hidden_posts
+            return dropped
+
+        return hidden
 
 
 @dataclass
@@ -201,7 +210,7 @@ def train_step(
     torch.manual_seed(job.seed * 1_000_003 + step)  # dropout follows from the step: a resumed run draws the same
     for group in optimizer.param_groups:
         group["lr"] = group["full_lr"] * factor
-    hide = job.train.hide(batch, job.slot.dropout, job.seed, epoch) if job.slot else None
+    hide = job.train.hide(batch, job.slot, job.seed, epoch) if job.slot else None
     slots = job.train.slot_tensors(posts, model.device, hide)
     loss = masked_losses(model, batch, slots).sum() / max(len(batch.places), 1)
     loss.backward()

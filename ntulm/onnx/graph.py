@@ -2,11 +2,13 @@
 
 Library of `ntulm export`. Needs onnx, onnxscript and onnxruntime (`ntulm[onnx]`).
 
-    input_ids, attention_mask int64 [B, L]   slot float32 [B, C, D]   slot_shares float32 [B, C]
+    input_ids, attention_mask int64 [B, L]
+    slot float32 [B, C, D]   slot_shares float32 [B, C]   slot_mask int64 [B, S]
     -> vectors float32 [B, H]
 
-B posts, L tokens, C channels, D NTU vector, H hidden (`ntulm/language_model/model.py`). A model without slots has no
-`slot`; `slot_shares` is there where a slot has a projection per type. B and L are free.
+B posts, L tokens, S slots, C channels, D NTU vector, H hidden (`ntulm/language_model/model.py`). A model without slots
+has no `slot`; `slot_shares` is there where a slot has a projection per type, `slot_mask` where the model leaves a slot
+out of whose NTUs none is known. B and L are free.
 """
 
 from __future__ import annotations
@@ -45,13 +47,15 @@ class PostEmbedding(nn.Module):
         attention_mask: Tensor,
         slot: Tensor | None = None,
         slot_shares: Tensor | None = None,
+        slot_mask: Tensor | None = None,
     ) -> Tensor:
         """See the head of this file."""
         if slot is None:
             return self.model.post_embedding(input_ids, attention_mask)
-        # All slots are shown. The model would say so with `len`, which the exporter takes for a fixed number of posts.
-        shown = attention_mask.new_ones((attention_mask.shape[0], len(self.model.config.slots)))
-        return self.model.post_embedding(input_ids, attention_mask, slot, slot_shares, shown)
+        # Else all are shown. The model would say so with `len`, which the exporter takes for a fixed number of posts.
+        if slot_mask is None:
+            slot_mask = attention_mask.new_ones((attention_mask.shape[0], len(self.model.config.slots)))
+        return self.model.post_embedding(input_ids, attention_mask, slot, slot_shares, slot_mask)
 
 
 def export(model: NtulmForMaskedLM, file: Path) -> None:
@@ -111,6 +115,8 @@ def inputs(model: NtulmForMaskedLM, posts: int, tokens: int, random: np.random.G
         made["slot"] = torch.from_numpy(vectors.astype(np.float32))
     if any(slot["per_type"] for slot in config.slots):
         made["slot_shares"] = torch.from_numpy(random.random((posts, channels)).astype(np.float32))
+    if config.leaves_out and channels:
+        made["slot_mask"] = torch.from_numpy(random.integers(0, 2, (posts, len(config.slots))))
     return made
 
 

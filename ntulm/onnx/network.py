@@ -17,11 +17,11 @@ from ntulm.errors import UserError
 from ntulm.language_model.backbone import LOCAL, TOKENIZER
 
 GRAPH = "model.onnx"  # in a directory that `ntulm export` wrote
-INPUTS, OUTPUT = ("input_ids", "attention_mask", "slot", "slot_shares"), "vectors"
+INPUTS, OUTPUT = ("input_ids", "attention_mask", "slot", "slot_shares", "slot_mask"), "vectors"
 
 
 class OnnxNetwork:
-    """What an `Encoder` asks of a frozen model: `device`, the length of a vector, `post_embedding`."""
+    """What an `Encoder` asks of a frozen model: `device`, the length of a vector, `leaves_out`, `post_embedding`."""
 
     device = torch.device("cpu")
 
@@ -42,6 +42,7 @@ class OnnxNetwork:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{file}: the graph cannot be read ({reason}); export it again") from error
         self.taken = [one.name for one in self.session.get_inputs()]
+        self.leaves_out = "slot_mask" in self.taken  # as `NtulmForMaskedLM` says it
         width = self.session.get_outputs()[0].shape[-1]
         self.encoder = SimpleNamespace(config=SimpleNamespace(hidden_size=width))  # as a torch network says it
 
@@ -51,9 +52,10 @@ class OnnxNetwork:
         attention_mask: Tensor,
         slot: Tensor | None = None,
         slot_shares: Tensor | None = None,
+        slot_mask: Tensor | None = None,
     ) -> Tensor:
         """As `NtulmForMaskedLM.post_embedding`: float32 [B, H]."""
-        given = dict(zip(INPUTS, (input_ids, attention_mask, slot, slot_shares), strict=True))
+        given = dict(zip(INPUTS, (input_ids, attention_mask, slot, slot_shares, slot_mask), strict=True))
         arrays = {name: given[name].numpy() for name in self.taken}  # type: ignore[union-attr]
         (vectors,) = self.session.run([OUTPUT], arrays)
         return torch.from_numpy(vectors)

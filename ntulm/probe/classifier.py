@@ -1,8 +1,9 @@
 """A trained probe as files, and its scores of new vectors: what `ntulm probe` keeps and the model directory carries.
 
 A classifier is two files beside each other, SYSTEM.DATASET or TASK.DATASET: `.safetensors` with the weights of the two
-layers and the scaling of the features, and `.json` with what it is about (see `Classifier`). Library only; it needs
-numpy, torch and safetensors alone.
+layers and the scaling of the features, and `.json` with what it is about (see `Classifier`). Where posts of which
+nothing is known have a probe of their own (`encode.apart`), the first holds it as well, under `unknown.`, and the
+second what is its own, under `unknown`. Library only; it needs numpy, torch and safetensors alone.
 
 N posts, F features, H hidden, C classes.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ntulm.errors import UserError
 # Names of the file: of the layers, in the order in which `nn.Sequential` has their weights, and of the scaling.
 LAYERS = ("hidden.weight", "hidden.bias", "output.weight", "output.bias")
 MEAN, DEVIATION = "mean", "deviation"
+UNKNOWN, OWN = "unknown", ("threshold", "validation")  # of the probe for posts of which nothing is known
 
 
 @dataclass(frozen=True)
@@ -63,22 +65,35 @@ class Classifier:
     layers: tuple[Tensor, ...]  # weight [H, F], bias [H], weight [C, H], bias [C], all float32
     scaling: Scaling
     about: Mapping[str, Any]
+    unknown: Classifier | None = None  # for posts of which nothing is known; None: this one is for all
 
     @property
     def classes(self) -> list[str]:
         """The C classes."""
         return list(self.about["classes"])
 
-    def scores(self, features: NDArray) -> NDArray[np.float16]:
-        """Probabilities float16 [N, C] of vectors [N, F], read in the precision of those that it learnt from."""
+    def scores(self, features: NDArray, known: NDArray[np.bool_] | None = None) -> NDArray[np.float16]:
+        """Probabilities float16 [N, C] of vectors [N, F], read in the precision of those that it learnt from.
+
+        Args:
+            features: the vectors.
+            known: bool [N], whether the table knows an NTU of the post that the model looks at; needed where there is
+                `unknown`.
+        """
+        if self.unknown is not None:
+            own = replace(self, unknown=None).scores(features)
+            return np.where(_column(known), own, self.unknown.scores(features))
         if features.shape[1] != len(self.scaling.mean):
             raise ValueError(f"{features.shape[1]} features; the classifier takes {len(self.scaling.mean)}")
         stored = features.astype(self.about["precision"]).astype(np.float32)
         scaled = torch.from_numpy(self.scaling(stored)).to(self.layers[0].device)
         return probabilities(self.layers, scaled, self.about["kind"])
 
-    def chosen(self, scores: NDArray[np.float16]) -> NDArray[np.bool_]:
+    def chosen(self, scores: NDArray[np.float16], known: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
         """Which classes are labels of each post, bool [N, C]: the likeliest one, or all from the threshold on."""
+        if self.unknown is not None:
+            own = replace(self, unknown=None).chosen(scores)
+            return np.where(_column(known), own, self.unknown.chosen(scores))
         if self.about["kind"] == "multi":
             return scores >= np.float16(self.about["threshold"])
         return np.arange(scores.shape[1]) == scores.argmax(1)[:, None]
@@ -114,10 +129,12 @@ def best_threshold(scores: NDArray[np.float16], labels: NDArray[np.bool_]) -> fl
 
 def save_classifier(classifier: Classifier, path: Path) -> None:
     """Write `path`.safetensors and `path`.json into a folder that is there."""
-    tensors = {name: layer.cpu().numpy() for name, layer in zip(LAYERS, classifier.layers, strict=True)}
-    tensors |= {MEAN: classifier.scaling.mean, DEVIATION: classifier.scaling.deviation}
+    tensors, about, unknown = _tensors(classifier), dict(classifier.about), classifier.unknown
+    if unknown is not None:
+        tensors |= {f"{UNKNOWN}.{name}": tensor for name, tensor in _tensors(unknown).items()}
+        about[UNKNOWN] = {key: unknown.about[key] for key in OWN}
     save_file(tensors, _beside(path, ".safetensors"))
-    text = json.dumps(dict(classifier.about), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(about, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     _beside(path, ".json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -131,10 +148,11 @@ def load_classifier(path: Path) -> Classifier:
     try:
         tensors = load_file(weights)
         about = json.loads(_beside(path, ".json").read_text(encoding="utf-8"))
-        layers = tuple(torch.from_numpy(tensors[name]) for name in LAYERS)
-        found = Classifier(layers, Scaling(tensors[MEAN], tensors[DEVIATION]), about)
-        _refuse_other_shapes(found)
-        return found
+        about_unknown = about.pop(UNKNOWN, None)
+        found = _classifier(tensors, about, "")
+        if about_unknown is None:
+            return found
+        return replace(found, unknown=_classifier(tensors, about | about_unknown, f"{UNKNOWN}."))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{weights}: no classifier with its .json ({error}); run `dvc repro` anew") from error
 
@@ -153,6 +171,26 @@ def _refuse_other_shapes(classifier: Classifier) -> None:
         raise ValueError(f"kind {about['kind']!r}, precision {about['precision']!r}")
     if not all(isinstance(name, str) for name in names) or not isinstance(about["threshold"], float | int | None):
         raise ValueError("names or threshold of another type")
+
+
+def _column(known: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    if known is None:
+        raise ValueError(
+            "`known` is missing; the classifier has a probe of its own for posts of which nothing is known"
+        )
+    return known[:, None]
+
+
+def _tensors(classifier: Classifier) -> dict[str, NDArray]:
+    tensors = {name: layer.cpu().numpy() for name, layer in zip(LAYERS, classifier.layers, strict=True)}
+    return tensors | {MEAN: classifier.scaling.mean, DEVIATION: classifier.scaling.deviation}
+
+
+def _classifier(tensors: Mapping[str, NDArray], about: Mapping[str, Any], prefix: str) -> Classifier:
+    layers = tuple(torch.from_numpy(tensors[prefix + name]) for name in LAYERS)
+    found = Classifier(layers, Scaling(tensors[prefix + MEAN], tensors[prefix + DEVIATION]), about)
+    _refuse_other_shapes(found)
+    return found
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -52,6 +52,8 @@ class Problem:
     train: Split
     validation: Split
     test: Split
+    bare: Problem | None = None  # with nothing known of the posts to learn from; None: one probe for all posts
+    known: NDArray[np.bool_] | None = None  # [T], where there is `bare`: the test posts that its probe does not score
 
 
 @dataclass

@@ -13,17 +13,16 @@ N posts, F features, H hidden (the backbone's width), C classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from ntulm.errors import UserError
 from ntulm.files import read_json, whole_directory, write_json
@@ -33,11 +32,11 @@ from ntulm.probe.classifier import Classifier, Scaling, best_threshold, probabil
 from ntulm.probe.metrics import metric
 from ntulm.probe.search import Fit, Problem, Split, fit, search
 from ntulm.probe.studies import keep_study, study_name
+from ntulm.probe.systems import NTU, Apart, System, systems
 
 if TYPE_CHECKING:
     from ntulm.probe.config import Probe
 
-POST_CONCAT, NTU = "post-concat", "ntu"
 SPLITS = ("train", "validation", "test")
 CLASSIFIERS = "classifiers"  # the folder beside the scores
 
@@ -50,6 +49,7 @@ class Solution:
     figures: dict[str, Any]  # its entry in the metrics file
     trials: list[dict[str, Any]]
     best: Fit
+    bare: Fit | None  # of posts of which nothing is known, where they have a probe of their own
     study: optuna.Study | None = None  # of a search
 
 
@@ -81,7 +81,7 @@ def run(probe: Probe, variant: str, seed: int, task: str, layout: Layout) -> Non
                 for baseline, figures in _linear(probe, seen, dataset, labels, name, directory):
                     results.setdefault(baseline, {})[name] = figures
             for system in found:
-                problem = prepare(dataset, system.width, system.features, labels, split)
+                problem = prepare(dataset, system.width, system.features, labels, split, system.apart)
                 solution = solve(probe, problem, dataset["metrics"], seed, f"{system.name} on {name}")
                 _keep(problem, solution, system, dataset["classes"], about, directory, layout)
                 results.setdefault(system.name, {})[name] = solution.figures
@@ -124,47 +124,33 @@ def read_labels(path: Path, classes: int) -> tuple[NDArray, NDArray[np.bool_]]:
     return np.asarray(table["split"].to_pylist()), labels
 
 
-class System(NamedTuple):
-    """What probes are trained on under one name."""
-
-    name: str
-    features: NDArray[np.float32]  # [N, F]
-    width: int  # of the backbone
-    precision: str  # in which the vectors are stored
-
-
-def systems(path: Path, variant: str) -> list[System]:
-    """The systems in a file of vectors."""
-    if not path.is_file():
-        raise UserError(f"{path}: not found; run `ntulm encode` first")
-    try:
-        stored = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); run `ntulm encode` again") from error
-    tensors = {name: tensor.astype(np.float32) for name, tensor in stored.items()}
-    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-        raise UserError(f"{path}: not every value is finite; use encode.dtype: float32, or look for a diverged model")
-    vectors, precision = tensors["vectors"], str(stored["vectors"].dtype)
-    width = vectors.shape[1]
-    found = [System(variant, vectors, width, precision)]
-    if "ntu" in tensors:
-        found.append(System(POST_CONCAT, np.hstack([vectors, tensors["ntu"]]), width, precision))
-        found.append(System(NTU, tensors["ntu"], width, precision))
-    return found
-
-
-def prepare(dataset: dict[str, Any], width: int, features: NDArray, labels: NDArray, split: NDArray) -> Problem:
+def prepare(
+    dataset: dict[str, Any],
+    width: int,
+    features: NDArray,
+    labels: NDArray,
+    split: NDArray,
+    apart: Apart | None = None,
+) -> Problem:
     """Standardise each feature by its mean and deviation on train posts, and put the splits on the device.
 
     A departure from the paper, the same for every system: post-concat joins two spaces of different scale, and what
-    one learning rate makes of them must not depend on that.
+    one learning rate makes of them must not depend on that. With `apart`, posts of which nothing is known get a problem
+    of their own: all posts to learn from as if nothing were known of them.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scaling = Scaling.of(features[split == "train"])
     scaled = torch.from_numpy(scaling(features)).to(device)
     chosen = {name: np.flatnonzero(split == name) for name in SPLITS}
-    splits = {name: Split(scaled[torch.from_numpy(rows).to(device)], labels[rows]) for name, rows in chosen.items()}
-    return Problem(dataset["kind"], dataset["metric"], width, scaling, **splits)
+    train, validation, test = (
+        Split(scaled[torch.from_numpy(rows).to(device)], labels[rows]) for rows in chosen.values()
+    )
+    problem = Problem(dataset["kind"], dataset["metric"], width, scaling, train, validation, test)
+    if apart is None:
+        return problem
+    hidden = np.where((split == "test")[:, None], features, apart.hidden)  # test posts are scored as they are
+    bare = prepare(dataset, width, hidden, labels, split)
+    return replace(problem, bare=bare, known=apart.known[chosen["test"]])
 
 
 def solve(probe: Probe, problem: Problem, metrics: list[str], seed: int, where: str) -> Solution:
@@ -183,27 +169,42 @@ def solve(probe: Probe, problem: Problem, metrics: list[str], seed: int, where: 
     if not np.isfinite(best.value):
         raise UserError(f"probe: {where}: {problem.metric} is undefined on the validation posts; give them more posts")
     scores = probabilities(best.layers, problem.test.features, problem.kind)
+    bare = None
+    if problem.bare is not None:  # the settings that were found, so that the search costs nothing more
+        bare = fit(problem.bare, probe, settings, seed)
+        if not np.isfinite(bare.value):
+            raise UserError(f"probe: {where}: with nothing known, {problem.metric} is undefined on validation posts")
+        unknown = probabilities(bare.layers, problem.bare.test.features, problem.kind)
+        assert problem.known is not None
+        scores = np.where(problem.known[:, None], scores, unknown)
     result = _figures(metrics, problem.test.labels, scores)
     result |= {"validation": best.value, "trials": len(trials)}
     result["best"] = {**settings.model_dump(), "epochs": best.epoch}
-    return Solution(scores, result, trials, best, study)
+    return Solution(scores, result, trials, best, bare, study)
 
 
 def classifier_of(problem: Problem, solution: Solution, about: dict[str, Any]) -> Classifier:
     """The best probe as what is kept of it; its threshold is chosen on validation posts."""
-    threshold = None
-    if problem.kind == "multi":
-        scores = probabilities(solution.best.layers, problem.validation.features, problem.kind)
-        threshold = best_threshold(scores, problem.validation.labels)
     measured = {
         "kind": problem.kind,
-        "threshold": threshold,
+        "threshold": _threshold(problem, solution.best),
         "metric": problem.metric,
         "validation": solution.best.value,
         "test": solution.figures[problem.metric],
         "posts": {name: len(getattr(problem, name).labels) for name in SPLITS},
     }
-    return Classifier(solution.best.layers, problem.scaling, about | measured)
+    bare = None
+    if problem.bare is not None and solution.bare is not None:
+        of_bare = {"threshold": _threshold(problem.bare, solution.bare), "validation": solution.bare.value}
+        bare = Classifier(solution.bare.layers, problem.bare.scaling, about | measured | of_bare)
+    return Classifier(solution.best.layers, problem.scaling, about | measured, bare)
+
+
+def _threshold(problem: Problem, best: Fit) -> float | None:
+    if problem.kind != "multi":
+        return None
+    scores = probabilities(best.layers, problem.validation.features, problem.kind)
+    return best_threshold(scores, problem.validation.labels)
 
 
 def _seen(path: Path, split: NDArray, found: list[System]) -> Posts:

@@ -28,6 +28,7 @@ from ntulm.ntus import NtuScheme
 from ntulm.params import check_challenge
 from ntulm.posts import COLUMNS, Posts
 from ntulm.probe.stage import prepare, read_labels, solve
+from ntulm.probe.systems import Apart
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,11 +91,17 @@ def champion_scores(params: Params, champion: Model, dataset: ScoredDataset, lay
     path = layout.task(dataset.task) / f"{dataset.name}.parquet"
     about = read_json(layout.task(dataset.task) / "datasets.json")[dataset.name]
     split, labels = read_labels(path, len(about["classes"]))
-    posts = Posts(pq.read_table(path, columns=COLUMNS.names))
+    posts, encoder = Posts(pq.read_table(path, columns=COLUMNS.names)), champion.encoder
+
+    def vectors_of(posts: Posts) -> NDArray[np.float32]:
+        return encoder.encode(posts).astype(params.encode.dtype).astype(np.float32)
+
     # The same training posts lose their NTUs as in the stage `encode`.
-    posts = posts.without_ntus(hidden_rows(split.tolist(), 0, params.encode.hidden_share))
-    vectors = champion.encoder.encode(posts).astype(params.encode.dtype).astype(np.float32)
-    problem = prepare(about, champion.encoder.width, vectors, labels, split)
+    shown = posts.without_ntus(hidden_rows(split.tolist(), 0, params.encode.hidden_share))
+    apart = None
+    if params.encode.apart and encoder.variant.slots:
+        apart = Apart(vectors_of(posts.without_ntus(np.arange(len(posts)))), encoder.known(posts))
+    problem = prepare(about, encoder.width, vectors_of(shown), labels, split, apart)
     where = f"{CHAMPION} on {dataset.name}"
     return solve(params.probe, problem, about["metrics"], params.model.seed, where).scores
 

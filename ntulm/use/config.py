@@ -13,6 +13,7 @@ class TrainClassifier(Section):
     validation_share: Annotated[float, Field(gt=0, le=0.5)]
     least_posts: Annotated[int, Field(ge=4)]
     hidden_share: Share
+    apart: bool
     resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     min_posts: Positive

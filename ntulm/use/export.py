@@ -115,7 +115,8 @@ def measure(model: Model, plain: OnnxNetwork, small: OnnxNetwork, sample: Labell
     if sample.task is not None and sample.labels is not None:
         classifier = dict(zip(model.tasks, model.classifiers.values(), strict=True))[sample.task]
         name = classifier.about["metric"]
-        scores = [metric(name, sample.labels, classifier.scores(vectors)) for vectors in (before, after)]
+        known = model.encoder.known(sample.posts)
+        scores = [metric(name, sample.labels, classifier.scores(vectors, known)) for vectors in (before, after)]
         found |= {"metric": name, "before": scores[0], "after": scores[1]}
     return Measured(
         source=source,

@@ -29,6 +29,7 @@ from ntulm.printable import printable
 from ntulm.probe.classifier import Classifier
 from ntulm.probe.metrics import metric, resampled
 from ntulm.probe.stage import classifier_of, prepare, solve
+from ntulm.probe.systems import Apart
 from ntulm.use.add_classifier import check_name, place_in, place_of
 from ntulm.use.config import TrainClassifier
 from ntulm.use.folds import Folds, divide, validation_rows
@@ -45,6 +46,7 @@ class Vectors(NamedTuple):
 
     whole: NDArray[np.float32]
     hidden: NDArray[np.float32] | None  # with no NTU; None where the model looks at none
+    known: NDArray[np.bool_] | None = None  # [N], of which the model knows an NTU; None: looked at by no probe
 
 
 class Validated(NamedTuple):
@@ -121,7 +123,8 @@ def vectors_of(model: Model, posts: Posts) -> Vectors:
     whole, variant = model.encode(posts), model.encoder.variant
     if not variant.slots and not variant.words:
         return Vectors(whole, None)
-    return Vectors(whole, model.encode(posts.without_ntus(np.arange(len(posts)))))
+    known = model.encoder.known(posts) if variant.slots else None
+    return Vectors(whole, model.encode(posts.without_ntus(np.arange(len(posts)))), known)
 
 
 def validate(vectors: Vectors, labels: NDArray[np.int64], folds: Folds, settings: TrainClassifier) -> Validated:
@@ -160,7 +163,8 @@ def tested(
         chosen = validation_rows(labels[outside], folds.groups[outside], settings.validation_share, settings.seed)
         split = np.full(len(labels), "test", object)
         split[outside] = np.where(chosen, "validation", "train")
-        problem = prepare(_ABOUT, vectors.whole.shape[1], training(vectors, split, settings), truth, split)
+        features, apart = training(vectors, split, settings), apart_of(vectors, settings)
+        problem = prepare(_ABOUT, features.shape[1], features, truth, split, apart)
         where = f"{system}, fold {fold + 1} of {settings.folds}"
         print(f"train-classifier: {where}", file=sys.stderr)
         scores[folds.folds == fold] = solve(settings.probe, problem, METRICS, settings.seed, where).scores
@@ -179,6 +183,13 @@ def training(vectors: Vectors, split: NDArray, settings: TrainClassifier) -> NDA
     return features
 
 
+def apart_of(vectors: Vectors, settings: TrainClassifier) -> Apart | None:
+    """What the probe for rows of which nothing is known learns from; None: there is none."""
+    if not settings.apart or vectors.hidden is None or vectors.known is None:
+        return None
+    return Apart(vectors.hidden, vectors.known)
+
+
 def final(
     vectors: Vectors, labels: NDArray[np.int64], folds: Folds, settings: TrainClassifier, about: dict[str, Any]
 ) -> Classifier:
@@ -186,12 +197,18 @@ def final(
     chosen = validation_rows(labels, folds.groups, settings.validation_share, settings.seed)
     split = np.where(chosen, "validation", "train").astype(object)
     features = training(vectors, split, settings)
-    problem = prepare(_ABOUT, vectors.whole.shape[1], features, one_hot(labels), split)
-    problem = replace(problem, test=problem.validation)  # all are in use: what it reaches was measured in the folds
+    problem = prepare(_ABOUT, vectors.whole.shape[1], features, one_hot(labels), split, apart_of(vectors, settings))
+    # All are in use: what it reaches was measured in the folds.
+    problem = replace(problem, test=problem.validation)
+    if problem.bare is not None and vectors.known is not None:
+        bare = replace(problem.bare, test=problem.bare.validation)
+        problem = replace(problem, bare=bare, known=vectors.known[split == "validation"])
     print("train-classifier: the classifier to keep", file=sys.stderr)
     solution = solve(settings.probe, problem, METRICS, settings.seed, "the classifier to keep")
     found = classifier_of(problem, solution, {})
-    return Classifier(found.layers, found.scaling, {**found.about, **about, "posts": _sizes(chosen)})
+    more = {**about, "posts": _sizes(chosen)}
+    unknown = found.unknown and replace(found.unknown, about={**found.unknown.about, **more})
+    return replace(found, about={**found.about, **more}, unknown=unknown)
 
 
 def _sizes(chosen: NDArray[np.bool_]) -> dict[str, int]:
