@@ -96,6 +96,7 @@ def test_a_saved_copy_is_another_version_and_reads_posts_the_same(directory, tmp
 
 def test_a_model_of_an_earlier_version_says_so(directory):
     settings = Settings.read(directory)
+    assert settings.fold_in is not None
     assert settings.fold_in.relations["authored"] == ("author", "hashtag")
     replace(settings, fold_in=None).write(directory / READING)
     with pytest.raises(UserError, match="made before new NTUs could be folded in"):
@@ -124,7 +125,8 @@ def test_embed_folds_in_the_new_ones_of_its_posts(directory, capsys):
     plain = stored()
     assert plain["1"]["known"] == ["hashtag:ltag0"]
     settings = Settings.read(directory)
-    (value,) = [replace(settings, fold_in=replace(settings.fold_in, embed="batch"))]
+    assert settings.fold_in is not None
+    value = replace(settings, fold_in=replace(settings.fold_in, embed="batch"))
     value.write(directory / READING)
     out.unlink()
     embed.run("p.jsonl", str(directory), out)

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import new_nodes
@@ -127,7 +128,7 @@ def test_scores_are_those_of_an_edge(graph):
 def test_more_steps_change_nothing(graph):
     table, relations = loaded(graph)
     rows = [solve(table, relations, replace(SETTINGS, steps=n), "user", one_node(0, 1, 6)) for n in (100, 400)]
-    np.testing.assert_allclose(*rows, atol=1e-4)
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-4)
 
 
 def test_blocks_change_rounding_alone(graph, monkeypatch):
@@ -198,8 +199,7 @@ POST = st.tuples(st.none() | NAMES, st.lists(NAMES, max_size=3), TAGS)
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(POST, min_size=1, max_size=12), st.randoms(use_true_random=False))
-def test_the_order_of_posts_does_not_count_and_nothing_else_changes(given, random):
-    graph = _GRAPH
+def test_the_order_of_posts_does_not_count_and_nothing_else_changes(graph, given, random):
     before = {path.name: path.read_bytes() for path in graph.iterdir()}
     shuffled = list(given)
     random.shuffle(shuffled)
@@ -219,12 +219,6 @@ def test_the_order_of_posts_does_not_count_and_nothing_else_changes(given, rando
     known = {*USERS, *HASHTAGS}
     assert not known & {key for folded in found.values() for key in folded.keys}
     assert {path.name: path.read_bytes() for path in graph.iterdir()} == before
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _graph_of_the_properties(graph):
-    global _GRAPH
-    _GRAPH = graph
 
 
 def test_who_has_a_row_needs_more_edges_than_it_rests_on(graph):
@@ -299,7 +293,7 @@ def test_the_stage_keeps_training_edges_as_rows_of_the_table(tmp_path):
         file["lhs"], file["rel"], file["rhs"] = np.array([0, 1, 2]), np.array([0, 0, 2]), np.array([1, 0, 1])
     relations = [Relation("a", "user", "hashtag"), Relation("b", "user", "hashtag"), Relation("c", "hashtag", "user")]
     vectors = {"user": np.zeros((3, 4), np.float32), "hashtag": np.zeros((5, 4), np.float32)}
-    about = SimpleNamespace(seed=0, batch_negatives=50, uniform_negatives=40)
+    about: Any = SimpleNamespace(seed=0, batch_negatives=50, uniform_negatives=40)
     made = stage.operators_of(about, Model(vectors, np.zeros((3, 4), np.float32)), relations, tmp_path)
     made.write(tmp_path)
     read = operators.Operators.load(tmp_path)

@@ -1,6 +1,7 @@
 """ntulm/encode.py: vectors in row order, equal to the plain computation up to rounding."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -152,8 +153,8 @@ def test_some_training_posts_lose_their_ntus_the_same_for_every_variant(task, ti
 def test_a_slot_of_which_nothing_is_known_is_left_out(lm_project, tiny_backbone, monkeypatch, variant, packed):
     if not packed:
         monkeypatch.setattr(encoder_module, "has_bf16", lambda device: False)
-    tolerance = {"rtol": 2e-2, "atol": 2e-2} if packed else {"rtol": 1e-4, "atol": 1e-5}
-    fields = {
+    tolerance: dict[str, Any] = {"rtol": 2e-2, "atol": 2e-2} if packed else {"rtol": 1e-4, "atol": 1e-5}
+    fields: dict[str, list[Any]] = {
         "text": ["we like it", "see it again and again", "so", "we like it so much", "no author here", "like it"],
         "author": ["left1", "nobody", "nobody", None, None, "right2"],
         "hashtags": [[], ["unheard"], [], [], ["unheard", "of"], ["unheard"]],
