@@ -70,7 +70,7 @@ def written(monkeypatch: Any, layout: Layout, rows: list[dict[str, Any]], **chan
     """Run the stage corpus on raw records, as a format would read them."""
     export = layout.root / "export.jsonl"
     export.write_text("{}\n", encoding="utf-8")
-    monkeypatch.setattr(formats, "read", lambda detection, mapping: iter([batch(rows)]))
+    monkeypatch.setattr(formats, "read", lambda detection, mapping, labels: iter([batch(rows)]))
     monkeypatch.setattr(formats.source("twitter_v1"), "facts", lambda mapping: READING)
     values = YAML(typ="safe", pure=True).load(configured("quickstart", []))["corpus"]
     values |= {"path": str(export), "format": "twitter_v1", "duplicates": "id", **changes}

@@ -28,7 +28,7 @@ def mapping(column):
     """A mapping whose text is a column of that name."""
     values = dict.fromkeys(TableMapping.model_fields) | {
         "created_at": "Created At", "text": column, "author": "who", "html": False, "casefold_users": True,
-        "mention_hosts": False, "labels": [column],
+        "mention_hosts": False, "hashtags": column,
     }  # fmt: skip
     return TableMapping.model_validate(values)
 
@@ -49,7 +49,7 @@ def test_a_shell_hands_every_name_on_as_it_is(shell):
         assert words[2] == f"data=/data/{name}", (name, words)
         key, _, value = words[3].partition("=")
         read = YAML(typ="safe", pure=True).load(value)
-        assert (key, read["text"], read["labels"]) == ("corpus.table", name, [name])
+        assert (key, read["text"], read["hashtags"]) == ("corpus.table", name, name)
 
 
 @pytest.mark.parametrize("name", AWKWARD)

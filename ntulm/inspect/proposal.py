@@ -35,7 +35,7 @@ def used(mapping: TableMapping) -> dict[str, Any]:
     return {
         key: value
         for key, value in mapping.model_dump().items()
-        if fields[key].is_required() or value != fields[key].get_default(call_default_factory=True)
+        if fields[key].is_required() or value != fields[key].default
     }
 
 
