@@ -39,26 +39,16 @@ def write_model(folder: Path) -> None:
     from ntulm.embeddings.table import write_table
     from ntulm.inference.directory import READING, Batches, Settings
     from ntulm.language_model.backbone import load_backbone, save_model
-    from ntulm.language_model.config import Slot
     from ntulm.language_model.slots import describe_slots
     from ntulm.params import load_params
     from ntulm.text import Reading
     from ntulm.variants import parse_variant
 
-    scheme = load_params(ROOT / "params.yaml").ntus.scheme
+    params = load_params(ROOT / "params.yaml")
+    scheme = params.ntus.scheme
     slots = describe_slots(scheme, parse_variant("author", scheme.of_posts))
-    slot = Slot(
-        layer_norm=False,
-        scale=1.0,
-        learning_rate_factor=1.0,
-        weight=0.3,
-        unknown="mean",
-        dropout=0.0,
-        hidden_posts=0.0,
-        hide_masked=False,
-    )
     network, tokenizer, _ = load_backbone("minilm", 0, torch.device("cpu"))
-    network.add_slots("author", slots, DIMENSION, [1.0], slot, seed=0)
+    network.add_slots("author", slots, DIMENSION, [1.0], params.pretrain.slot, seed=0)
     folder.mkdir()
     save_model(network, tokenizer, folder)
     vectors = np.random.default_rng(0).standard_normal((AUTHORS, DIMENSION)).astype(np.float32)

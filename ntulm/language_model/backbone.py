@@ -35,6 +35,11 @@ PACKAGED_SHA256 = {
     "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
+# What transformers raises of a directory, depending on what is damaged in it.
+DAMAGED = (
+    *(OSError, ValueError, SafetensorError, RuntimeError, LookupError, TypeError),
+    *(AttributeError, ArithmeticError, AssertionError, ImportError),
+)
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 # Code in a model's directory is never run, and nobody is asked whether it may.
@@ -75,13 +80,6 @@ def load_backbone(name: str, seed: int, device: torch.device) -> Backbone:
     model: Any = NtulmForMaskedLM.around(backbone, attention_kernel(device))
     dense, _ = HEADS[model.config.backbone["model_type"]]
     return Backbone(model.to(device), check_tokenizer(tokenizer, name), f"{dense}.weight" in report["missing_keys"])
-
-
-# What transformers raises of a directory, depending on what is damaged in it.
-DAMAGED = (
-    *(OSError, ValueError, SafetensorError, RuntimeError, LookupError, TypeError),
-    *(AttributeError, ArithmeticError, AssertionError, ImportError),
-)
 
 
 def find_backbone(name: str) -> str:

@@ -26,6 +26,7 @@ MACROS = r"""
 CREATE MACRO scalar(value) AS json_extract_string(value, '$');
 CREATE MACRO members(list) AS json_extract(list, '$[*]')::VARCHAR[];
 CREATE MACRO is_nested(value) AS starts_with(value, '{') OR starts_with(value, '[');
+CREATE MACRO one_item(value) AS CASE WHEN value IS NOT NULL THEN [value] END;
 -- One step further from each value: into an object, or into every object of a list.
 CREATE MACRO step(found, pointer, inner_path) AS flatten(list_transform(found, lambda one: CASE
     WHEN starts_with(one, '[') THEN json_extract(one, inner_path)::VARCHAR[]

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from ntulm.corpus.sources import json_paths, label_paths
+from ntulm.corpus.sources import json_paths
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import conformed
 from ntulm.corpus.sources.label_paths import LabelPaths
@@ -88,6 +88,6 @@ def query_json(
         for name, table in (tables or {}).items():
             connection.register("given", table)
             connection.execute(f'CREATE TABLE "{name}" AS FROM given')  # of the database, so that all cursors see it
-        connection.execute(macros + label_paths.MACROS + json_paths.MACROS)
+        connection.execute(macros + json_paths.MACROS)
         yield from side_by_side(connection, parsed, record_lines(files, items))
     paths.judge()

@@ -15,8 +15,6 @@ import pyarrow as pa
 from ntulm.corpus.sources.json_paths import Extraction
 from ntulm.errors import UserError
 
-SPLITTER = "single_label"  # a text is one label, whatever stands in it
-MACROS = f"CREATE MACRO {SPLITTER}(value) AS CASE WHEN value IS NOT NULL THEN [value] END;"
 Connection = duckdb.DuckDBPyConnection
 Place = tuple[str, int]  # file, line
 
@@ -26,14 +24,14 @@ class LabelPaths:
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = {f"label_{place}": path for place, path in enumerate(paths)}
-        self._extraction = Extraction({}, self._paths, {}, dict.fromkeys(self._paths, SPLITTER))
+        self._extraction = Extraction({}, self._paths, {}, dict.fromkeys(self._paths, "one_item"))
         self._first: str | None = None
 
     def added(self, connection: Connection, lines: pa.Table, rows: pa.Table) -> pa.Table:
         """The rows of RAW_SCHEMA with the labels of their records behind those that they have.
 
         Args:
-            connection: with the macros of `json_paths` and of here, and one thread.
+            connection: with the macros of `json_paths`, and one thread.
             lines: `file`, `line`, `content`, `reject`; a record each.
             rows: that a format made of them.
 

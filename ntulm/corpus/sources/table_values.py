@@ -65,7 +65,6 @@ CREATE MACRO place_items(value) AS CASE
 END;
 CREATE MACRO present(list) AS
     list_filter(list_transform(list, lambda item: trim(item)), lambda item: item IS NOT NULL AND item <> '');
-CREATE MACRO one_item(value) AS CASE WHEN value IS NOT NULL THEN [value] END;
 CREATE MACRO unix_time(number) AS CASE
     WHEN number >= 1e8 AND number < 1e10 THEN to_timestamp(number)
     WHEN number >= 1e11 AND number < 1e13 THEN to_timestamp(number / 1e3)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from ntulm.corpus.sources import json_paths, label_paths, twitter_texts
+from ntulm.corpus.sources import json_paths, twitter_texts
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import Sample, conformed
 from ntulm.corpus.sources.label_paths import LabelPaths
@@ -319,7 +319,7 @@ def read(files: Sequence[File], mapping: TableMapping | None, labels: Sequence[s
     paths = LabelPaths(labels)
     with references_of(files) as references, duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(_MACROS + label_paths.MACROS + json_paths.MACROS)
+        connection.execute(_MACROS + json_paths.MACROS)
 
         def rows(cursor: Connection, lines: pa.Table) -> pa.Table:
             cursor.register("lines", lines)
