@@ -4,7 +4,7 @@
 
 Each execution is a number: the seed of what is damaged and how, so that `--only TARGET --seed N --executions 1` repeats
 it. What may come out: a result whose counts add up, or a UserError. All else is a fault: another exception, a signal,
-no answer within SECONDS, more than MEGABYTES in memory. Targets run in processes of their own. Prints a Markdown table.
+no answer within SECONDS, more than MEGABYTES of memory on top of what the process had. Targets run in processes of their own. Prints a Markdown table.
 `tests/test_fuzz.py` runs a sample.
 """
 
@@ -29,7 +29,7 @@ from fuzz_targets import TARGETS
 from ntulm.errors import UserError
 
 SECONDS = 25
-MEGABYTES = 1500  # of a process, libraries and the data of the examples included
+MEGABYTES = 1500  # more than the process had before its target: libraries and the data of the examples
 MOST_DAMAGES = 4
 TOKENS = [
     b"\x00", b"\xff\xfe", b"\x1b[2J", b'"', b"'", b"{", b"}", b"[", b"]", b"[" * 3000, b'{"a":' * 2000, b",", b"\n",
@@ -128,6 +128,7 @@ def run(target: str, folder: Path, seed: int, executions: int, until: float, say
     examples(kept)
     folders = sorted(path for path in kept.iterdir() if path.is_dir())
     tally, work, last = Tally(target), folder / "work", folder / "last"
+    most = megabytes() + MEGABYTES
     signal.signal(signal.SIGALRM, _too_slow)
     for number in range(seed, seed + executions):
         if time.monotonic() > until:
@@ -136,7 +137,7 @@ def run(target: str, folder: Path, seed: int, executions: int, until: float, say
         tally.executions += 1
         try:
             tally.read += execute(read, folders[number % len(folders)], work, number)
-            if megabytes() > MEGABYTES:
+            if megabytes() > most:
                 raise FaultError(f"{megabytes():.0f} MB in memory")
         except FaultError as fault:
             tally.faults += 1
