@@ -19,10 +19,10 @@ from benchmarks.pretrain import layer_flops
 from benchmarks.texts import write_texts
 from ntulm.device import choose_device
 from ntulm.language_model.backbone import load_backbone, packaged_directory
-from ntulm.language_model.batches import tokenise
 from ntulm.language_model.config import Batches
 from ntulm.language_model.encoder import Encoder, freeze
 from ntulm.language_model.samples import NO_NTUS
+from ntulm.language_model.tokens import tokenise
 from ntulm.posts import Posts
 from ntulm.variants import Variant
 

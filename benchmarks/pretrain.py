@@ -21,9 +21,10 @@ from benchmarks.harness import Benchmark, Outcome, run
 from benchmarks.texts import write_texts
 from ntulm.device import choose_device
 from ntulm.language_model.backbone import load_backbone
-from ntulm.language_model.batches import Masking, Tokens, tokenise
+from ntulm.language_model.batches import Masking
 from ntulm.language_model.config import Adapt, Batches
 from ntulm.language_model.model import NtulmForMaskedLM
+from ntulm.language_model.tokens import Tokens, tokenise
 from ntulm.language_model.training import Examples, Job, evaluate, train_model
 
 VALIDATION = 400

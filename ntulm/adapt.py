@@ -19,10 +19,11 @@ from ntulm.device import choose_device
 from ntulm.errors import UserError
 from ntulm.files import whole_directory, write_json
 from ntulm.language_model.backbone import load_backbone, save_model
-from ntulm.language_model.batches import Masking, Tokens, tokenise
+from ntulm.language_model.batches import Masking
 from ntulm.language_model.checkpoint import Checkpoint
 from ntulm.language_model.model import NtulmForMaskedLM
 from ntulm.language_model.samples import FIXED_SEED, NO_NTUS, sample_posts
+from ntulm.language_model.tokens import Tokens, cores, tokenise
 from ntulm.language_model.training import Examples, Job, Outcome, train_model
 from ntulm.layout import Layout
 
@@ -44,7 +45,7 @@ def run(adapt: "Adapt", batches: "Batches", layout: Layout) -> None:
     if adapt.max_posts:
         train = sample_posts("train", adapt.max_posts, adapt.seed, NO_NTUS, layout).texts
         validation = sample_posts("validation", adapt.max_validation_posts, FIXED_SEED, NO_NTUS, layout).texts
-        train_posts, train_tokens = len(train), tokenise(train, tokenizer, batches)
+        train_posts, train_tokens = len(train), tokenise(train, tokenizer, batches, cores())
         if fresh_head:
             model.start_head(_token_counts(train_tokens, model))
         job = Job(

@@ -20,11 +20,12 @@ from ntulm.device import choose_device
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.files import whole_directory, write_json
 from ntulm.language_model.backbone import load_backbone, load_model, save_model
-from ntulm.language_model.batches import Masking, tokenise
+from ntulm.language_model.batches import Masking
 from ntulm.language_model.checkpoint import Checkpoint
 from ntulm.language_model.model import LEFT_OUT
 from ntulm.language_model.samples import FIXED_SEED, sample_posts
 from ntulm.language_model.slots import Slots, describe_slots, ntus_of_tokens
+from ntulm.language_model.tokens import cores, tokenise
 from ntulm.language_model.training import Examples, Job, Outcome, TokenLosses, evaluate, train_model
 from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme
@@ -51,7 +52,7 @@ class Preparation:
     def examples(self, posts: Posts, hide_masked: bool = False) -> Examples:
         """Tokenise the texts and look up the NTUs; `hide_masked`: and which of them each masked token hides."""
         seen = posts.seen_by(self.variant)
-        tokens = tokenise(seen.texts, self.tokenizer, self.batches)
+        tokens = tokenise(seen.texts, self.tokenizer, self.batches, cores())
         if self.table is None:
             return Examples(tokens)
         slots = Slots.of(self.table, self.scheme, self.variant, seen.ntus, self.leave_out)

@@ -4,7 +4,8 @@
 
 Each execution is a number: the seed of what is damaged and how, so that `--only TARGET --seed N --executions 1` repeats
 it. What may come out: a result whose counts add up, or a UserError. All else is a fault: another exception, a signal,
-no answer within SECONDS, more than MEGABYTES of memory on top of what the process had. Targets run in processes of their own. Prints a Markdown table.
+no answer within SECONDS, more than MEGABYTES of memory on top of what the process had. Targets run in processes of
+their own. Prints a Markdown table.
 `tests/test_fuzz.py` runs a sample.
 """
 

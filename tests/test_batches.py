@@ -1,4 +1,4 @@
-"""batches.py: texts to tokens, posts to batches, and masks that depend on nothing but seed, epoch and place."""
+"""batches.py: posts to batches, and masks that depend on nothing but seed, epoch and place."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,12 @@ from ntulm.language_model.batches import (
     MASKED_STEP,
     Masking,
     length_order,
-    normalise_text,
     pad,
-    tokenise,
     training_order,
 )
 from ntulm.language_model.config import Batches
 from ntulm.language_model.model import IGNORED
+from ntulm.language_model.tokens import tokenise
 
 BATCHES = Batches(max_length=24, mask_urls=True, mask_mentions=True)
 
@@ -33,44 +32,6 @@ def tokens(tokenizer):
     random = np.random.default_rng(0)
     texts = [" ".join(["like", "it", "so"] * int(random.integers(0, 9))) for _ in range(400)]
     return tokenise(texts, tokenizer, BATCHES)
-
-
-def test_links_and_mentions_are_masked_as_in_tweeteval():
-    text = "see https://t.co/x?y=1 @bob! me@home.org www.a.b @eve.bsky.social @al@b.example."
-    assert normalise_text(text, BATCHES) == "see http @user! me@home.org http @user @user."
-    plain = Batches(max_length=24, mask_urls=False, mask_mentions=False)
-    assert normalise_text(text, plain) == text
-
-
-def test_a_hashtag_of_any_script_is_whole_and_in_its_place_after_masking(tokenizer):
-    tokens = tokenise(["https://t.co/long/link @somebody@b.example #so #हिन्दी http://x"], tokenizer, BATCHES)
-    words = tokenizer.convert_ids_to_tokens(tokens.ids.tolist())
-    assert tokens.hashtags == ["so", "हिन्दी"]
-    assert "".join(word for word, tag in zip(words, tokens.hashtag, strict=True) if tag == 0).replace("##", "") == "#so"
-    assert tokens.in_hashtag.sum() > (tokens.hashtag == 0).sum()
-
-
-def test_tokens_know_whether_they_stand_in_a_hashtag(tokenizer):
-    tokens = tokenise(["i #likeit so # 1", "", "#so"], tokenizer, BATCHES)
-    first = slice(tokens.offsets[0], tokens.offsets[1])
-    words = tokenizer.convert_ids_to_tokens(tokens.ids[first].tolist())
-    inside = [word for word, flag in zip(words, tokens.in_hashtag[first], strict=True) if flag]
-    assert "".join(inside).replace("##", "") == "#likeit"
-    assert tokens.lengths.tolist()[1:] == [2, 4]
-    assert tokens.ids.dtype == np.int32
-    assert tokenizer.convert_ids_to_tokens(tokens.ids[tokens.offsets[1] : tokens.offsets[2]].tolist()) == [
-        "[CLS]",
-        "[SEP]",
-    ]
-
-
-@given(st.lists(st.text(max_size=60), max_size=4))
-def test_hostile_texts_become_bounded_posts(tiny_backbone, texts):
-    tokenizer = AutoTokenizer.from_pretrained(tiny_backbone)
-    tokens = tokenise(texts, tokenizer, BATCHES)
-    assert len(tokens) == len(texts)
-    assert len(tokens.ids) == len(tokens.in_hashtag) == tokens.offsets[-1]
-    assert ((tokens.lengths >= 2) & (tokens.lengths <= BATCHES.max_length)).all()
 
 
 def test_training_order_sees_every_post_once_and_follows_from_the_seed(tokens):

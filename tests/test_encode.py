@@ -16,13 +16,13 @@ from ntulm.embeddings.table import EmbeddingTable
 from ntulm.errors import UserError
 from ntulm.language_model import encoder as encoder_module
 from ntulm.language_model.backbone import load_backbone, load_model, save_model
-from ntulm.language_model.batches import normalise_text
 from ntulm.language_model.config import Batches, Encode
 from ntulm.language_model.encoder import Encoder, freeze
 from ntulm.language_model.slots import Slots, describe_slots
 from ntulm.layout import Layout
 from ntulm.ntus import ntus_of
 from ntulm.posts import Posts
+from ntulm.text import masked
 from ntulm.variants import parse_variant
 
 CPU = torch.device("cpu")
@@ -58,9 +58,8 @@ def expected_vectors(model, tokenizer, posts, slots):
     model.eval()
     vectors = []
     for post, slot in zip(posts, slots, strict=True):
-        encoded = tokenizer(
-            [normalise_text(post["text"], BATCHES)], truncation=True, max_length=24, return_tensors="pt"
-        )
+        text, _ = masked(post["text"], BATCHES.mask_urls, BATCHES.mask_mentions)
+        encoded = tokenizer([text], truncation=True, max_length=24, return_tensors="pt")
         with torch.no_grad():
             vectors.append(model.post_embedding(encoded["input_ids"], encoded["attention_mask"], **slot)[0].numpy())
     return np.stack(vectors)

@@ -31,8 +31,9 @@ def train_and_watch(folder: str) -> list[float]:
     from ntulm.device import choose_device
     from ntulm.language_model import training
     from ntulm.language_model.backbone import load_backbone
-    from ntulm.language_model.batches import Masking, Tokens, training_order
+    from ntulm.language_model.batches import Masking, training_order
     from ntulm.language_model.dropout import replace_dropout
+    from ntulm.language_model.tokens import Tokens
 
     random = np.random.default_rng(0)
     lengths = random.integers(5, 100, 600)

@@ -13,8 +13,9 @@ from ntulm import adapt, pretrain
 from ntulm.errors import UserError
 from ntulm.language_model import training
 from ntulm.language_model.backbone import load_model
-from ntulm.language_model.batches import MaskedBatch, Tokens
+from ntulm.language_model.batches import MaskedBatch
 from ntulm.language_model.config import Batches, Pretrain
+from ntulm.language_model.tokens import Tokens
 from ntulm.language_model.training import Examples
 from ntulm.layout import Layout
 

@@ -9,9 +9,9 @@ from schemes import MORE
 from transformers import AutoTokenizer
 
 from ntulm.embeddings.table import EmbeddingTable, write_table
-from ntulm.language_model.batches import tokenise
 from ntulm.language_model.config import Batches
 from ntulm.language_model.slots import Slots, describe_slots, ntus_of_tokens
+from ntulm.language_model.tokens import tokenise
 from ntulm.ntus import NtuScheme, Role, ntus_of
 from ntulm.variants import parse_variant
 

@@ -21,8 +21,8 @@ from ntulm.corpus.config import TableMapping
 from ntulm.corpus.records import read_export
 from ntulm.corpus.sources import formats
 from ntulm.corpus.sources.table_values import MACROS
-from ntulm.language_model.batches import tokenise
 from ntulm.language_model.config import Batches
+from ntulm.language_model.tokens import tokenise
 from ntulm.text import (
     SPACES,
     SQL_PATTERNS,
@@ -222,6 +222,7 @@ def test_mentions(text, hosts, names):
         ("@eve.bsky.social, @bob@b.example. @al.", "@user, @user. @user."),
         ("@foo.bar@b.example! @nytimes.com", "@user! @user"),
         ("@bob.Thanks @bob... @3.3$ @Coca-Cola me@mail.org", "@user.Thanks @user... @user.3$ @user-Cola me@mail.org"),
+        ("@eve.bsky.social/@amy/@bob a.example/@bob", "@user/@user/@user a.example/@bob"),
         ("@bobの本 https://a.b/@eve medium.com/@eve w/@eve", "@userの本 https://a.b/@eve medium.com/@eve w/@user"),
     ],
 )

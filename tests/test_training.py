@@ -7,9 +7,10 @@ import torch
 from ntulm.errors import UserError
 from ntulm.language_model import training
 from ntulm.language_model.backbone import load_backbone
-from ntulm.language_model.batches import Masking, tokenise
+from ntulm.language_model.batches import Masking
 from ntulm.language_model.checkpoint import Checkpoint
 from ntulm.language_model.config import Adapt, Batches
+from ntulm.language_model.tokens import tokenise
 from ntulm.language_model.training import (
     EarlyStopping,
     Examples,

@@ -22,8 +22,9 @@ from ntulm.embeddings.table import EmbeddingTable
 from ntulm.inference.directory import SENTENCE_MODULES, Settings
 from ntulm.inference.reading import read_posts
 from ntulm.language_model.backbone import load_model
-from ntulm.language_model.batches import pad, tokenise
+from ntulm.language_model.batches import pad
 from ntulm.language_model.slots import Slots
+from ntulm.language_model.tokens import tokenise
 from ntulm.variants import parse_variant
 
 

@@ -1,4 +1,4 @@
-"""From texts to batches: normalise, tokenise once, group posts of like length, mask tokens (§3.2, §4.2).
+"""From tokens to batches: group posts of like length, mask tokens (§3.2, §4.2).
 
 Library only; the stages `adapt`, `pretrain` and `encode` use it. Which posts share a batch, in which order, and
 which tokens are masked follow from seeds and from the posts alone, so that every variant sees the same ones.
@@ -7,9 +7,8 @@ Shapes: N posts, T tokens of all posts, B posts of a batch, L tokens of a post, 
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,97 +16,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ntulm.language_model.model import IGNORED
-from ntulm.text import Span, masked
+from ntulm.language_model.tokens import Tokens
 
 LENGTH_STEP = 4  # lengths are padded to multiples of it: few shapes, so that memory stays bounded on a CPU
 MASKED_STEP = 16  # numbers of masked tokens likewise
 POSTS_STEP = 4  # numbers of posts likewise
 WINDOW_BATCHES = 64  # batches among whose posts those of like length are grouped
-TOKENISED_AT_ONCE = 8192  # posts; bounds the memory of the tokenizer's own objects
 FIXED = 2**32 - 1  # the "epoch" of masks that never change: those of validation and test posts
-
-
-class TextSettings(Protocol):
-    """How a text becomes tokens: the section `batches` of params.yaml, or the same of a model directory."""
-
-    @property
-    def max_length(self) -> int: ...
-    @property
-    def mask_urls(self) -> bool: ...
-    @property
-    def mask_mentions(self) -> bool: ...
-
-
-def normalise_text(text: str, batches: "TextSettings") -> str:
-    """Mask links as `http` and mentions as `@user`, as TweetEval does, where the config asks for it."""
-    return masked(text, batches.mask_urls, batches.mask_mentions)[0]
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """N tokenised posts, one after the other."""
-
-    ids: np.ndarray  # int32 [T], special tokens included
-    offsets: np.ndarray  # int64 [N + 1]; post n owns ids[offsets[n] : offsets[n + 1]]
-    hashtag: np.ndarray  # int32 [T], which of `hashtags` the token lies in (its `#` included), -1 for none
-    hashtags: list[str]  # of the texts, in normal form, in order of appearance
-
-    @property
-    def in_hashtag(self) -> np.ndarray:
-        """bool [T]."""
-        return self.hashtag >= 0
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """int64 [N]."""
-        return np.diff(self.offsets)
-
-    def fingerprint(self) -> str:
-        """A hash of the content."""
-        return _hash(self.ids, self.offsets)
-
-
-def tokenise(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, batches: "TextSettings") -> Tokens:
-    """Normalise and tokenise N texts, each cut to `batches.max_length` tokens."""
-    ids: list[np.ndarray] = []
-    lengths: list[int] = []
-    inside: list[np.ndarray] = []
-    hashtags: list[str] = []
-    for start in range(0, len(texts), TOKENISED_AT_ONCE):
-        part = [
-            masked(text, batches.mask_urls, batches.mask_mentions) for text in texts[start : start + TOKENISED_AT_ONCE]
-        ]
-        encoded = tokenizer(
-            [text for text, _ in part], truncation=True, max_length=batches.max_length, return_offsets_mapping=True
-        )
-        for (_, found), post_ids, spans in zip(part, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            ids.append(np.array(post_ids, np.int32))
-            lengths.append(len(post_ids))
-            inside.append(_hashtags_at(found, spans, hashtags))
-    offsets = np.zeros(len(texts) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    none = np.zeros(0, np.int32)
-    return Tokens(np.concatenate([*ids, none]), offsets, np.concatenate([*inside, none]), hashtags)
-
-
-def _hashtags_at(found: Sequence[Span], spans: Sequence[tuple[int, int]], hashtags: list[str]) -> np.ndarray:
-    """Which hashtag each token lies in: int32 [L], -1 for none; the text's hashtags are added to `hashtags`.
-
-    Args:
-        found: the hashtags of the text.
-        spans: of its tokens in the text.
-        hashtags: of the texts before.
-    """
-    inside = np.full(len(spans), -1, np.int32)
-    for first, last, tag in found:
-        for place, (start, end) in enumerate(spans):  # special tokens have the empty span (0, 0)
-            if start < end and start < last and end > first:
-                inside[place] = len(hashtags)
-        hashtags.append(tag)
-    return inside
 
 
 def training_order(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -226,13 +141,6 @@ def padded_batches(
     for posts in length_order(tokens.lengths, batch_size):
         ids, real, _ = pad(tokens, posts, padding, max_length)
         yield posts, Batch(torch.from_numpy(ids), torch.from_numpy(real.astype(np.int64)))
-
-
-def _hash(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def uniform(places: np.ndarray, seed: int, epoch: int, stream: int) -> np.ndarray:

@@ -10,10 +10,11 @@ from transformers import PreTrainedTokenizerBase
 
 from ntulm.device import has_bf16, to_device
 from ntulm.embeddings.table import EmbeddingTable
-from ntulm.language_model.batches import FIXED, Batch, TextSettings, padded_batches, tokenise, uniform
+from ntulm.language_model.batches import FIXED, Batch, padded_batches, uniform
 from ntulm.language_model.model import NtulmForMaskedLM
 from ntulm.language_model.packed import speed_up
 from ntulm.language_model.slots import Slots
+from ntulm.language_model.tokens import TextSettings, tokenise
 from ntulm.ntus import NtuScheme, known_posts
 from ntulm.posts import Posts
 from ntulm.variants import Variant

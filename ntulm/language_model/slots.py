@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ntulm.device import to_device
 from ntulm.embeddings.table import EmbeddingTable
-from ntulm.language_model.batches import Tokens
+from ntulm.language_model.tokens import Tokens
 from ntulm.ntus import NtuScheme, rows_of
 from ntulm.variants import Variant
 

@@ -20,7 +20,7 @@ from starlette.requests import Request as HttpRequest
 import ntulm
 from ntulm.errors import UserError
 from ntulm.inference.model import Model
-from ntulm.language_model.batches import tokenise
+from ntulm.language_model.tokens import tokenise
 from ntulm.posts import Posts
 from ntulm.serving import neighbours
 from ntulm.serving.batcher import Batcher
