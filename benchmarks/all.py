@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.harness import ROOT, machine_peaks
 
-MODULES = ["extraction", "pbg_input", "graph_embedding", "pretrain", "encode", "probe", "start_up", "serve"]
+MODULES = ["extraction", "pbg_input", "graph_embedding", "tokenise", "pretrain", "encode", "probe", "start_up", "serve"]
 GROWTH = {"extraction", "pbg_input", "graph_embedding"}
 TARGET = ROOT / "docs/benchmarks.md"
 
@@ -47,6 +47,8 @@ def _header() -> str:
             "turn by turn. *Share of peak* is the work that the task needs, over what a plain loop reaches here:",
             f"matrix product {peaks['float32'] / 1e9:,.0f} GFLOP/s in float32 and {peaks['bfloat16'] / 1e9:,.0f} in",
             f"bfloat16, memory copy {peaks['copy'] / 1e9:.1f} GB/s.",
+            "",
+            "On a GPU: [benchmarks-gpu.md](benchmarks-gpu.md).",
             "",
         ]
     )

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.flops import layer_flops
 from benchmarks.harness import Benchmark, Outcome, run
-from benchmarks.pretrain import layer_flops
 from benchmarks.texts import write_texts
 from ntulm.device import choose_device
 from ntulm.language_model.backbone import load_backbone, packaged_directory

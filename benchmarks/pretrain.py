@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.flops import needed_flops
 from benchmarks.harness import Benchmark, Outcome, run
 from benchmarks.texts import write_texts
 from ntulm.device import choose_device
 from ntulm.language_model.backbone import load_backbone
 from ntulm.language_model.batches import Masking
 from ntulm.language_model.config import Adapt, Batches
-from ntulm.language_model.model import NtulmForMaskedLM
-from ntulm.language_model.tokens import Tokens, tokenise
+from ntulm.language_model.tokens import tokenise
 from ntulm.language_model.training import Examples, Job, evaluate, train_model
 
 VALIDATION = 400
@@ -127,21 +127,6 @@ def _outcome(job: Job, seconds: float) -> Outcome:
     bits = float(np.mean(evaluate(job, job.validation).bits))
     flops = needed_flops(job.model, job.train.tokens, job.settings.mask_share)
     return Outcome(seconds, len(job.train.tokens), bits, flops)
-
-
-def needed_flops(model: NtulmForMaskedLM, tokens: Tokens, mask_share: float) -> float:
-    """Products of one pass forward and backward over the real tokens, and of the head over the masked ones."""
-    width, vocabulary = model.encoder.config.hidden_size, model.encoder.config.vocab_size
-    head = 2 * float(tokens.lengths.sum()) * mask_share * (width**2 + width * vocabulary)
-    return 3 * (layer_flops(model, tokens) + head)
-
-
-def layer_flops(model: NtulmForMaskedLM, tokens: Tokens) -> float:
-    """Products of one pass forward of the layers over the real tokens."""
-    config = model.encoder.config
-    width, lengths = config.hidden_size, tokens.lengths.astype(float)
-    layer = 2 * lengths * (4 * width**2 + 2 * width * config.intermediate_size) + 4 * lengths**2 * width
-    return config.num_hidden_layers * float(layer.sum())
 
 
 def same(evidence: Any) -> str:

@@ -5,6 +5,7 @@ Library of `benchmarks/pretrain.py` and `benchmarks/encode.py`.
 
 import json
 from collections.abc import Iterator
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +27,13 @@ def write_texts(path: Path, **sizes: int) -> None:
 def _texts() -> Iterator[str]:
     """Posts without end: words of the world's posts, one after the other, cut at drawn lengths."""
     random = np.random.default_rng(0)
-    words = _words()
+    words = cycle(_words())
     while True:
         drawn = WORDS["median"] * np.exp(WORDS["spread"] * random.standard_normal())
-        yield " ".join(next(words) for _ in range(int(np.clip(drawn, 3, WORDS["longest"]))))
+        yield " ".join(islice(words, int(np.clip(drawn, 3, WORDS["longest"]))))
 
 
-def _words() -> Iterator[str]:
-    while True:
-        for batch in read([File.of(WORLD)], None):
-            for text in batch["text"].to_pylist():
-                yield from text.split()
+def _words() -> list[str]:
+    """Of all posts of the world, in order."""
+    texts = (text for batch in read([File.of(WORLD)], None) for text in batch["text"].to_pylist())
+    return [word for text in texts for word in text.split()]

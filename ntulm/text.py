@@ -260,7 +260,9 @@ def _mentions(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
         return found
     kept: list[re.Match[str]] = []
     for one in found:
-        named = kept and kept[-1].end() == one.start() - 1  # `@eve.example/@bob`: the host is of a handle, not of a path
+        named = (
+            kept and kept[-1].end() == one.start() - 1
+        )  # `@eve.example/@bob`: the host is of a handle, not of a path
         if named or not _HOST_BEFORE.search(text, max(0, one.start() - _LONGEST_ENDING), one.start()):
             kept.append(one)
     return kept

@@ -90,8 +90,10 @@ def test_what_was_asked_of_the_tokenizer_before_does_not_matter(tiny_backbone):
 def test_ranks_of_a_machine_share_its_cores(monkeypatch):
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(12)))
     assert cores() == 12
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert cores() == 6
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert cores() == 3
+    assert cores() == 1  # three of them gain nothing on the tokenizer's own threads
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
     assert cores() == 1
 

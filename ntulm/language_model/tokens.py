@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 AT_ONCE = 8192  # posts; bounds the memory of the tokenizer's own objects
 WORTH_PROCESSES = 8 * AT_ONCE  # with fewer posts, starting them takes longer than they save
 MOST_PROCESSES = 16
+FEWEST_CORES = 4
 
 
 class TextSettings(Protocol):
@@ -109,9 +110,13 @@ def tokenise(
 
 
 def cores() -> int:
-    """How many processes of a stage may share texts: one per core, of those that each of several ranks has."""
+    """How many processes of a stage may share texts: one per core, of those that each of several ranks has.
+
+    On few cores one: the tokenizer has threads of its own.
+    """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MOST_PROCESSES, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    share = usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(MOST_PROCESSES, share) if share >= FEWEST_CORES else 1
 
 
 def _backend(tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Tokenizer:
