@@ -284,6 +284,20 @@ def export(
     run(model, out, int8, posts, task)
 
 
+@app.command(rich_help_panel=USE)
+def refresh(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As `--model` of `embed`.")],
+    table: Annotated[Path, typer.Option(help="The folder of the newer table: data/embeddings, or a model directory.")],
+    out: Annotated[Path, typer.Option(help="A new directory, which all commands take as --model.")],
+    posts: Annotated[str | None, typer.Option(help="POSTS to measure on, or data/tasks/TASK/DATASET.parquet.")] = None,
+    task: Annotated[str | None, typer.Option(help="A task of the model, of which --posts has labels.")] = None,
+) -> None:
+    """Give a model the embedding table of a newer graph; nothing is trained."""
+    from ntulm.use.refresh import run
+
+    run(model, table, out, posts, task)
+
+
 @app.command(rich_help_panel=PRODUCTION)
 def check(
     project: Project = None,

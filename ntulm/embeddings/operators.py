@@ -13,7 +13,7 @@ edges of each relation an epoch has), `nodes` (type -> first row and number of r
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +71,10 @@ class Operators:
     def rows(self) -> int:
         """The rows of the table that they were trained with."""
         return sum(count for _, count in self.nodes.values())
+
+    def turned(self, matrix: np.ndarray) -> "Operators":
+        """The relations of the same table with all rows turned by an orthogonal matrix float32 [D, D]."""
+        return replace(self, vectors=self.vectors @ matrix)
 
     def check(self) -> None:
         """Refuse what does not belong together.
