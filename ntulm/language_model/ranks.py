@@ -29,9 +29,10 @@ from ntulm.errors import UserError
 ENVIRONMENT = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # what torchrun tells each process
 AGENT = "TORCHELASTIC_RUN_ID"  # torchrun watches over this process, and ends it when another one fails
 PATIENCE = timedelta(minutes=30)  # for the slowest rank: one may still fetch the backbone, or write to a slow disk
-GRACE_SECONDS = 5.0  # in which the agent ends a rank that did not fail first
+GRACE_SECONDS = 30.0  # in which the agent ends a rank that did not fail first
 BUCKET = 2**23  # numbers that are added up at once: while some travel, the next are copied together
-FAILED = "ntulm/failed"  # how many ranks have failed
+FAILED = "ntulm/failed"  # how many ranks of a machine have failed
+MACHINE = "GROUP_RANK"  # torchrun's number of this machine
 PR_SET_PDEATHSIG = 1  # Linux's prctl.h
 
 Shared = TypeVar("Shared", bound="Sequence[Any]")
@@ -172,8 +173,8 @@ def _buckets(parts: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 def joined() -> Iterator[Ranks]:
     """This process among those that train together, until all are done; alone where nobody started several.
 
-    A fault ends all: the rank that fails first raises its error; the others wait to be ended by torchrun, so that one
-    line is told, and raise theirs where it does not come, as on another machine.
+    A fault ends all: the rank of a machine that fails first raises its error; others wait to be ended by torchrun, so
+    that one line is told. A rank that only lost the others tells so where torchrun does not end it in time.
 
     Raises:
         UserError: the others cannot be reached.
@@ -190,8 +191,8 @@ def joined() -> Iterator[Ranks]:
         with _together():
             dist.barrier()  # what the first writes is written
     except Exception as error:
-        if AGENT in os.environ and (isinstance(error, LostError) or not _fails_first(store)):
-            time.sleep(GRACE_SECONDS)
+        if AGENT in os.environ:
+            _wait_for_the_end(error, store)
         raise
     dist.destroy_process_group()
 
@@ -222,11 +223,20 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
+def _wait_for_the_end(error: Exception, store: dist.Store) -> None:
+    """Return where this rank has something to tell; else wait for torchrun, which ends it."""
+    if isinstance(error, LostError):
+        time.sleep(GRACE_SECONDS)
+    elif not _fails_first(store):
+        time.sleep(GRACE_SECONDS)
+        raise SystemExit(1) from error
+
+
 def _fails_first(store: dist.Store) -> bool:
     try:
-        return store.add(FAILED, 1) == 1
-    except RuntimeError:  # the store went with the rank that failed before
-        return False
+        return store.add(f"{FAILED}/{os.environ.get(MACHINE)}", 1) == 1
+    except RuntimeError:  # the store went with the machine that failed before
+        return True
 
 
 def _end_with_the_agent() -> None:

@@ -117,7 +117,7 @@ def train_model(job: Job) -> Outcome:
     """Train `job.model` in place, up to the weights with the best validation loss; these are the same on all ranks.
 
     Raises:
-        UserError: a loss or a gradient is not a number; names the step. Or a rank has other posts or settings, or ended.
+        UserError: a loss or a gradient is not a number; names the step. Or ranks differ in posts or settings, or ended.
     """
     settings, model, ranks = job.settings, job.model, job.ranks
     plan = Plan(len(job.train.tokens), settings.batch_size, settings.epochs, settings.evaluations_per_epoch)
