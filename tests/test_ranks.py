@@ -90,12 +90,14 @@ def steady_backbone(tmp_path_factory):
 
 
 def train(backbone, folder, changes, killed_at=None):
-    """History, weights and held-out losses of a run by the processes there are; None if it is killed before a step."""
+    """History, weights, held-out losses and first step of a run by the processes there are; None if it is killed."""
     plain = training.train_step
+    steps = []
 
     def watched(job, optimizer, posts, epoch, step, factor):
         if step == killed_at:
             raise InterruptedError
+        steps.append(step)
         return plain(job, optimizer, posts, epoch, step, factor)
 
     training.train_step = watched
@@ -109,12 +111,12 @@ def train(backbone, folder, changes, killed_at=None):
         return None
     finally:
         training.train_step = plain
-    return outcome.history, weights(job.model), losses.places, losses.bits
+    return outcome.history, weights(job.model), losses.places, losses.bits, steps[0]
 
 
 def assert_as_one(found, expected):
     """Two ranks agree bit by bit, and with one process within rounding."""
-    (history, tensors, places, bits), other = found
+    (history, tensors, places, bits, _), other = found
     assert history == other[0]
     assert [entry["step"] for entry in history] == [entry["step"] for entry in expected[0]]
     for entry, wanted in zip(history, expected[0], strict=True):
@@ -144,17 +146,17 @@ def test_batches_of_fewer_posts_than_processes(pair, steady_backbone, tmp_path):
 
 
 @pytest.mark.parametrize("first", [1, 2])
-def test_a_run_goes_on_with_another_number_of_processes(pair, steady_backbone, tmp_path, undisturbed, capfd, first):
+def test_a_run_goes_on_with_another_number_of_processes(pair, steady_backbone, tmp_path, undisturbed, first):
     folder = tmp_path / "shared"
     killed = (steady_backbone, folder, {}, 9)
     assert (train(*killed) if first == 1 else pair.run(train, *killed)[0]) is None
     assert (folder / "checkpoint").exists()
     if first == 1:
-        assert_as_one(pair.run(train, steady_backbone, folder, {}), undisturbed)
+        found = pair.run(train, steady_backbone, folder, {})
     else:
-        found = train(steady_backbone, folder, {})
-        assert_as_one([found, found], undisturbed)
-    assert capfd.readouterr().err.count("resumes after step 7") == 1
+        found = [train(steady_backbone, folder, {})] * 2
+    assert_as_one(found, undisturbed)
+    assert [one[-1] for one in found] == [7, 7]  # where the last checkpoint was written
 
 
 def test_dropout_is_drawn_by_each_process_and_ends_near(pair, tiny_backbone, tmp_path):
@@ -166,9 +168,8 @@ def test_dropout_is_drawn_by_each_process_and_ends_near(pair, tiny_backbone, tmp
 
 
 def run_stage(stage, root, *sections):
-    """A stage in the project at `root`, whose metrics and losses are given back by the process that wrote them."""
-    layout = Layout(root)
-    stage.run(*sections, layout)
+    """A stage by its name, in the project at `root`."""
+    {"adapt": adapt, "pretrain": pretrain}[stage].run(*sections, Layout(root))
 
 
 def test_stages_write_once_what_one_process_writes(pair, steady_backbone, adapt_settings, tmp_path):
@@ -179,9 +180,9 @@ def test_stages_write_once_what_one_process_writes(pair, steady_backbone, adapt_
     for count, run in {1: lambda *given: given[0](*given[1:]), 2: pair.run}.items():
         layout = Layout(tmp_path / str(count))
         write_lm_project(layout.root)
-        run(run_stage, adapt, layout.root, adapting, BATCHES)
-        run(run_stage, pretrain, layout.root, *sections, "author+hashtag", 0)
-        run(run_stage, pretrain, layout.root, *sections, "unadapted", 0)
+        run(run_stage, "adapt", layout.root, adapting, BATCHES)
+        run(run_stage, "pretrain", layout.root, *sections, "author+hashtag", 0)
+        run(run_stage, "pretrain", layout.root, *sections, "unadapted", 0)
         metrics = [json.loads(path.read_text()) for path in sorted((layout.root / "metrics").rglob("*.json"))]
         found[count] = metrics, load_file(layout.pretrain("author+hashtag", 0) / pretrain.TEST_LOSSES)
         assert not list((layout.root / "data/checkpoints").rglob("*.json"))
@@ -285,7 +286,7 @@ def test_a_fault_of_one_process_ends_all_with_one_line(kind, told):
 def test_a_bug_is_told_once():
     process = command("bug")
     _, error = process.communicate(timeout=PATIENCE)
-    assert error.splitlines()[-1] == "ValueError: a bug"
+    assert error.splitlines()[-1].endswith("ValueError: a bug")
     assert error.count("Traceback") == 1
     assert process.returncode == 1
 

@@ -20,6 +20,7 @@ RANKS = "NTULM_RANKS"
 EACH_GPU = "all"
 NODES = "PET_NNODES"  # torchrun's --nnodes
 STARTED = "TORCHELASTIC_RUN_ID"  # torchrun sets it for the processes that it starts
+RANK = "RANK"  # it and others; so does what starts one process per machine, which has said how many by that
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # else each process warns of host names that do not resolve
 
 
@@ -31,7 +32,7 @@ def launched() -> bool:
         SystemExit: one of them failed, and has told why.
     """
     wanted = os.environ.get(RANKS)
-    if wanted is None or STARTED in os.environ:
+    if wanted is None or STARTED in os.environ or (RANK in os.environ and NODES not in os.environ):
         return False
     count = processes(wanted, _gpus())
     if count == 1 and NODES not in os.environ:

@@ -91,6 +91,8 @@ class Ranks:
         with _together():
             dist.all_gather(sizes, own)
         lengths = [int(size) for size in sizes]
+        if not any(lengths):
+            return part
         padded = torch.zeros(max(lengths), dtype=part.dtype, device=self.device)
         padded[: len(part)] = part.to(self.device)
         parts = [torch.zeros_like(padded) for _ in range(self.count)]
