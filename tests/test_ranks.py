@@ -107,7 +107,8 @@ def train(backbone, folder, changes, killed_at=None):
             outcome = train_model(job)
             losses = evaluate(job, job.validation)
     except InterruptedError:
-        torch.distributed.destroy_process_group() if torch.distributed.is_initialized() else None
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
         return None
     finally:
         training.train_step = plain
@@ -151,10 +152,8 @@ def test_a_run_goes_on_with_another_number_of_processes(pair, steady_backbone, t
     killed = (steady_backbone, folder, {}, 9)
     assert (train(*killed) if first == 1 else pair.run(train, *killed)[0]) is None
     assert (folder / "checkpoint").exists()
-    if first == 1:
-        found = pair.run(train, steady_backbone, folder, {})
-    else:
-        found = [train(steady_backbone, folder, {})] * 2
+    again = (steady_backbone, folder, {})
+    found = pair.run(train, *again) if first == 1 else [train(*again)] * 2
     assert_as_one(found, undisturbed)
     assert [one[-1] for one in found] == [7, 7]  # where the last checkpoint was written
 
@@ -272,7 +271,7 @@ def command(kind, **environment):
     ("kind", "told"),
     [
         ("mistake", ["error: a mistake; expected none"]),
-        ("same mistake", ["error: a mistake; expected none"]),
+        pytest.param("same mistake", ["error: a mistake; expected none"], marks=pytest.mark.slow),
         ("killed", ["error: the process of rank 1 was ended by SIGKILL; the machine may have run out of memory"]),
     ],
 )
@@ -283,6 +282,7 @@ def test_a_fault_of_one_process_ends_all_with_one_line(kind, told):
     assert process.returncode == 1
 
 
+@pytest.mark.slow
 def test_a_bug_is_told_once():
     process = command("bug")
     _, error = process.communicate(timeout=PATIENCE)
@@ -291,7 +291,7 @@ def test_a_bug_is_told_once():
     assert process.returncode == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_no_process_outlives_the_command(number):
     process = command("endless")
     assert process.stdout is not None
