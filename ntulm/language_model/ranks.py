@@ -201,11 +201,17 @@ def joined() -> Iterator[Ranks]:
 
 def _join(device: torch.device) -> dist.Store:
     """Meet the other processes; returns the store that all of them reach."""
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    own_gpu = {"device_id": device} if device.type == "cuda" else {}
+    own_gpu = device if device.type == "cuda" else None
     try:
         store, rank, count = next(dist.rendezvous("env://", timeout=PATIENCE))
-        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE, **own_gpu)
+        dist.init_process_group(
+            "gloo" if own_gpu is None else "nccl",
+            store=store,
+            rank=rank,
+            world_size=count,
+            timeout=PATIENCE,
+            device_id=own_gpu,
+        )
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(f"the other processes cannot be met at {where}: {_first_line(error)}") from error
