@@ -22,6 +22,7 @@ from ntulm.language_model.backbone import load_backbone, save_model
 from ntulm.language_model.batches import Masking
 from ntulm.language_model.checkpoint import Checkpoint
 from ntulm.language_model.model import NtulmForMaskedLM
+from ntulm.language_model.ranks import Ranks, joined
 from ntulm.language_model.samples import FIXED_SEED, NO_NTUS, sample_posts
 from ntulm.language_model.tokens import Tokens, cores, tokenise
 from ntulm.language_model.training import Examples, Job, Outcome, train_model
@@ -32,11 +33,16 @@ if TYPE_CHECKING:
 
 
 def run(adapt: "Adapt", batches: "Batches", layout: Layout) -> None:
-    """Adapt the backbone; `max_posts: 0` keeps it as it is.
+    """Adapt the backbone; `max_posts: 0` keeps it as it is. One of several processes takes part, and the first writes.
 
     Raises:
         UserError: no corpus, no such backbone, or posts longer than it can read.
     """
+    with joined() as ranks:
+        _adapt(adapt, batches, layout, ranks)
+
+
+def _adapt(adapt: "Adapt", batches: "Batches", layout: Layout, ranks: Ranks) -> None:
     model, tokenizer, fresh_head = load_backbone(adapt.backbone, adapt.seed, choose_device())
     check_length(model, batches.max_length)
     trained = Outcome(0, 0.0, [])
@@ -58,10 +64,12 @@ def run(adapt: "Adapt", batches: "Batches", layout: Layout) -> None:
             seed=adapt.seed,
             slot=None,
             checkpoint=checkpoint,
+            ranks=ranks,
         )
         trained = train_model(job)
-    _write(model, tokenizer, trained, train_posts, layout)
-    Checkpoint(checkpoint, "").remove()
+    if ranks.leads:
+        _write(model, tokenizer, trained, train_posts, layout)
+        Checkpoint(checkpoint, "").remove()
 
 
 def check_length(model: NtulmForMaskedLM, max_length: int) -> None:

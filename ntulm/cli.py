@@ -113,6 +113,10 @@ def embeddings() -> None:
 def adapt() -> None:
     """Fine-tune the backbone on text alone: where every variant starts."""
     params = _params()
+    from ntulm.language_model.launch import launched
+
+    if launched():  # in several processes, which are done
+        return
     from ntulm import adapt as stage
 
     stage.run(params.adapt, params.batches, HERE)
@@ -123,6 +127,10 @@ def pretrain(variant: Variant, seed: Seed) -> None:
     """Fine-tune one variant with its NTU slots."""
     params = _params()
     _known(params, variant)
+    from ntulm.language_model.launch import launched
+
+    if launched():
+        return
     from ntulm import pretrain as stage
 
     stage.run(params.pretrain, params.batches, params.ntus.scheme, params.adapt.backbone, variant, seed, HERE)

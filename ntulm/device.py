@@ -4,26 +4,42 @@ Library only; nothing here changes what is computed beyond rounding.
 """
 
 import ctypes
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
+from ntulm.errors import UserError
+
+PROCESS = "LOCAL_RANK"  # torchrun's number of this process on this machine
 # glibc's malloc.h: parameters of mallopt.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 def choose_device() -> torch.device:
-    """The GPU if there is one, else the CPU, whose freed memory is then kept.
+    """The GPU if there is one, else the CPU, whose freed memory is then kept; each process of torchrun has its own GPU.
 
     On a GPU, cuDNN's attention is switched off: it makes a plan for every new shape of a batch, which took a fifth of
     the time of fine-tuning on an H200 (docs/benchmarks-gpu.md).
+
+    Raises:
+        UserError: there are fewer GPUs than processes.
     """
     if torch.cuda.is_available():
         torch.backends.cuda.enable_cudnn_sdp(False)
-        return torch.device("cuda")
+        return _own_gpu(os.environ[PROCESS]) if PROCESS in os.environ else torch.device("cuda")
     keep_freed_memory()
     return torch.device("cpu")
+
+
+def _own_gpu(process: str) -> torch.device:
+    """The GPU of one of several processes, from now on the one that is meant where none is named."""
+    number, there = int(process), torch.cuda.device_count()
+    if number >= there:
+        raise UserError(f"process {number + 1} of this machine finds {there} GPUs; start at most {there} processes")
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 def keep_freed_memory() -> None:

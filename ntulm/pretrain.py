@@ -23,6 +23,7 @@ from ntulm.language_model.backbone import load_backbone, load_model, save_model
 from ntulm.language_model.batches import Masking
 from ntulm.language_model.checkpoint import Checkpoint
 from ntulm.language_model.model import LEFT_OUT
+from ntulm.language_model.ranks import ALONE, Ranks, joined
 from ntulm.language_model.samples import FIXED_SEED, sample_posts
 from ntulm.language_model.slots import Slots, describe_slots, ntus_of_tokens
 from ntulm.language_model.tokens import cores, tokenise
@@ -61,6 +62,15 @@ class Preparation:
         return Examples(tokens, slots, ntus_of_tokens(slots, tokens, self.scheme, self.variant, seen.ntus))
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Test posts and their losses."""
+
+    posts: Posts
+    examples: Examples
+    losses: TokenLosses
+
+
 def run(
     pretrain: "Pretrain",
     batches: "Batches",
@@ -72,24 +82,34 @@ def run(
 ) -> None:
     """Fine-tune `variant` with `seed` and measure its perplexity on test posts; `unadapted` is only copied.
 
+    One of several processes takes part, and the first writes.
+
     Raises:
         UserError: an unknown variant, or an earlier stage has not run.
     """
     about = parse_variant(variant, scheme.of_posts)
-    if not about.trained:
-        _copy_backbone(backbone, variant, seed, layout)
-        return
-    checkpoint = layout.checkpoint("pretrain", variant, seed)
-    job, prepare = make_job(pretrain, batches, scheme, variant, seed, checkpoint, layout)
-    trained = train_model(job)
-    posts = sample_posts("test", pretrain.max_test_posts, FIXED_SEED, scheme, layout)
-    test = prepare.examples(posts)
-    losses = evaluate(job, test)
+    with joined() as ranks:
+        if not about.trained and ranks.leads:
+            _copy_backbone(backbone, variant, seed, layout)
+        if not about.trained:
+            return
+        checkpoint = layout.checkpoint("pretrain", variant, seed)
+        job, prepare = make_job(pretrain, batches, scheme, variant, seed, checkpoint, layout, ranks)
+        trained = train_model(job)
+        posts = sample_posts("test", pretrain.max_test_posts, FIXED_SEED, scheme, layout)
+        examples = prepare.examples(posts)
+        measured = Measured(posts, examples, evaluate(job, examples))
+        if ranks.leads:
+            _write(variant, job, prepare, trained, measured, layout)
+
+
+def _write(variant: str, job: Job, prepare: Preparation, trained: Outcome, measured: Measured, layout: Layout) -> None:
+    posts, losses, seed = measured.posts, measured.losses, job.seed
     with whole_directory(layout.pretrain(variant, seed)) as directory:
         save_model(job.model, prepare.tokenizer, directory)
-        if not about.words:  # other tokens, other masks: no comparison
+        if not prepare.variant.words:  # other tokens, other masks: no comparison
             counts = np.bincount(job.train.tokens.ids, minlength=len(prepare.tokenizer))
-            save_losses(directory / TEST_LOSSES, posts, test, losses, counts)
+            save_losses(directory / TEST_LOSSES, posts, measured.examples, losses, counts)
     write_json(
         layout.metrics("pretrain", variant, seed),
         _metrics(variant, seed, trained, losses, len(posts), len(job.train.tokens)),
@@ -105,6 +125,7 @@ def make_job(
     seed: int,
     checkpoint: Path,
     layout: Layout,
+    ranks: Ranks = ALONE,
 ) -> tuple[Job, Preparation]:
     """The training of one variant, ready to start from the adapted model."""
     about = parse_variant(variant, scheme.of_posts)
@@ -133,6 +154,7 @@ def make_job(
         seed=seed,
         slot=pretrain.slot if about.slots else None,
         checkpoint=checkpoint,
+        ranks=ranks,
     )
     return job, prepare
 

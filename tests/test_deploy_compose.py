@@ -79,7 +79,8 @@ def test_each_pool_has_a_worker_and_that_of_the_gpu_gets_one():
     pools = {service["command"][4] for service in SERVICES.values() if "worker" in service.get("command", [])}
     assert pools == set(POOLS)
     devices = SERVICES["gpu-worker"]["deploy"]["resources"]["reservations"]["devices"]
-    assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+    assert devices == [{"driver": "nvidia", "count": "${NTULM_GPUS:-1}", "capabilities": ["gpu"]}]
+    assert SERVICES["gpu-worker"]["environment"]["NTULM_RANKS"] == "all"
     shared = {SERVICES[f"{kind}-worker"]["volumes"][0] for kind in ("cpu", "gpu")}
     assert len(shared) == 2  # two workspaces: a build waits for a stage that would wait for the build's lock
 

@@ -68,10 +68,12 @@ def test_an_unknown_type_of_pool_is_named():
 
 
 def test_docker_accepts_what_the_gpu_template_asks_for():
-    asked = pool_template(ROOT, "gpu-pool", "docker")["job_configuration"]["container_create_kwargs"]
+    template = pool_template(ROOT, "gpu-pool", "docker")
+    asked = filled(template["job_configuration"]["container_create_kwargs"], {"gpus": 4})
     client = docker.APIClient(base_url="tcp://127.0.0.1:9", version="1.45")
     settings = client.create_host_config(**asked)
     assert settings["DeviceRequests"][0]["Driver"] == "nvidia"
+    assert settings["DeviceRequests"][0]["Count"] == 4
     assert settings["DeviceRequests"][0]["Capabilities"] == [["gpu"]]
     assert (
         "device_requests"
@@ -84,6 +86,14 @@ def test_only_the_pool_of_the_gpu_asks_for_one():
     assert pods["gpu-pool"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert pods["gpu-pool"]["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert "nvidia.com/gpu" not in json.dumps(pods["cpu-pool"])
+
+
+@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
+def test_a_job_trains_on_all_the_gpus_that_it_gets(kind):
+    variables = pool_template(ROOT, "gpu-pool", kind)["variables"]["properties"]
+    assert str(variables["gpus"]["default"]) == "1"
+    assert variables["env"]["default"]["NTULM_RANKS"] == "all"
+    assert "gpus" not in pool_template(ROOT, "cpu-pool", kind)["variables"]["properties"]
 
 
 def test_no_template_holds_a_secret():

@@ -115,8 +115,7 @@ class Masking:
     def batch(self, tokens: Tokens, posts: np.ndarray, seed: int, epoch: int) -> MaskedBatch:
         """Mask `posts` int64 [B] of `tokens`."""
         ids, real, places = pad(tokens, posts, self.padding, self.max_length)
-        chosen = real & self.maskable[ids] & (uniform(places, seed, epoch, 0) < self.share)
-        flat = np.flatnonzero(chosen)
+        flat = np.flatnonzero(self._chosen(ids, real, places, seed, epoch))
         targets, chosen_places = ids.reshape(-1)[flat], places.reshape(-1)[flat]
         ids.reshape(-1)[flat] = self._replaced(targets, chosen_places, seed, epoch)
         padded = max(1, -(-len(flat) // MASKED_STEP)) * MASKED_STEP - len(flat)
@@ -127,6 +126,14 @@ class Masking:
             targets=torch.from_numpy(np.pad(targets, (0, padded), constant_values=IGNORED)),
             places=chosen_places,
         )
+
+    def count(self, tokens: Tokens, posts: np.ndarray, seed: int, epoch: int) -> int:
+        """How many tokens `batch` masks in `posts` int64 [B]."""
+        return int(self._chosen(*pad(tokens, posts, self.padding, self.max_length), seed, epoch).sum())
+
+    def _chosen(self, ids: np.ndarray, real: np.ndarray, places: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+        """Which tokens are masked: bool [B, L]."""
+        return real & self.maskable[ids] & (uniform(places, seed, epoch, 0) < self.share)
 
     def _replaced(self, targets: np.ndarray, places: np.ndarray, seed: int, epoch: int) -> np.ndarray:
         kind = uniform(places, seed, epoch, 1)

@@ -2,12 +2,16 @@
 
 Library only. It resumes after a kill from a checkpoint under `data/checkpoints/` and then gives the same result as an
 undisturbed run: order, masks and dropout depend on (seed, epoch, step), never on how often the process was started.
+
+Several processes (`ranks.py`) train one model: each takes its share of the posts of every batch, the loss is divided by
+the masked tokens of all shares, and gradients are added up before they are clipped, so that the steps are those of one
+process within rounding. The same run may go on with another number of processes. Dropout alone is drawn by each process
+for itself: with it, the loss of two processes differs from that of one as that of another seed of dropout would.
 """
 
 import math
 import sys
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +39,8 @@ from ntulm.language_model.checkpoint import (
 )
 from ntulm.language_model.dropout import replace_dropout
 from ntulm.language_model.model import NtulmForMaskedLM, token_losses
+from ntulm.language_model.progress import EarlyStopping, Meter, Plan, State, plan_posts
+from ntulm.language_model.ranks import ALONE, Ranks
 from ntulm.language_model.slots import Hide, Slots
 
 if TYPE_CHECKING:
@@ -42,9 +48,7 @@ if TYPE_CHECKING:
 
 MAX_GRADIENT_NORM = 1.0  # the Hugging Face Trainer's default, which the paper used
 CHECKPOINT_SECONDS = 300  # beside the checkpoint at each evaluation
-PROGRESS_SECONDS = 15
 SLOT_STREAM, POST_STREAM = 3, 5  # of draws; the masks have 0 to 2, the posts that probes see without NTUs 4
-NO_STEP = 2**62  # "no step went wrong"
 
 
 @dataclass(frozen=True)
@@ -84,64 +88,6 @@ class Examples:
         return hidden
 
 
-@dataclass
-class EarlyStopping:
-    """Stop after `patience` evaluations in a row without a better loss."""
-
-    patience: int
-    best: float = math.inf
-    since_best: int = 0
-
-    def better(self, loss: float) -> bool:
-        """Take note of an evaluation; True if it is the best so far."""
-        improved = loss < self.best
-        self.best = min(self.best, loss)
-        self.since_best = 0 if improved else self.since_best + 1
-        return improved
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the training should end."""
-        return self.since_best >= self.patience
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which step is in which epoch, and after which steps the validation loss is taken."""
-
-    posts: int
-    batch_size: int
-    epochs: int
-    evaluations_per_epoch: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps that see every post once."""
-        return -(-self.posts // self.batch_size)
-
-    @property
-    def steps(self) -> int:
-        """All steps."""
-        return self.epochs * self.steps_per_epoch
-
-    def evaluates_after(self, step: int) -> bool:
-        """Whether an evaluation follows when `step` steps are done; the last of an epoch always has one."""
-        done, before = (count * self.evaluations_per_epoch // self.steps_per_epoch for count in (step, step - 1))
-        return done > before
-
-
-@dataclass
-class State:
-    """Where a run stands: what its checkpoint holds beside the tensors."""
-
-    stopping: EarlyStopping
-    step: int = 0
-    seconds: float = 0.0  # spent on training steps
-    nats: float = 0.0  # since the last evaluation
-    masked: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What a training run tells: goes into the metrics file, but for the rate, which no two runs have in common."""
@@ -164,22 +110,25 @@ class Job:
     seed: int
     slot: "Slot | None"  # how slots are trained; None for a model without any
     checkpoint: Path
+    ranks: Ranks = ALONE  # the processes that train it together
 
 
 def train_model(job: Job) -> Outcome:
-    """Train `job.model` in place, up to the weights with the best validation loss.
+    """Train `job.model` in place, up to the weights with the best validation loss; these are the same on all ranks.
 
     Raises:
-        UserError: a loss or a gradient is not a number; names the step.
+        UserError: a loss or a gradient is not a number; names the step. Or ranks differ in posts or settings, or ended.
     """
-    settings, model = job.settings, job.model
+    settings, model, ranks = job.settings, job.model, job.ranks
     plan = Plan(len(job.train.tokens), settings.batch_size, settings.epochs, settings.evaluations_per_epoch)
     if model.device.type == "cpu":
         replace_dropout(model)  # a GPU has a kernel for it
+    ranks.share_weights(model)
     optimizer = make_optimizer(model, settings, job.slot)
     checkpoint = Checkpoint(job.checkpoint, _fingerprint(job))
+    ranks.check_same(checkpoint.fingerprint, f"{job.name}: posts, settings, torch or kind of device")
     state, best = _resume(job, optimizer, checkpoint)
-    meter = Meter(job.name, model.device, plan, state)
+    meter = Meter(job.name, model.device, plan, state, speaks=ranks.leads)
     order: list[np.ndarray] = []
     while state.step < plan.steps and not state.stopping.stopped:
         epoch, place = divmod(state.step, plan.steps_per_epoch)
@@ -194,7 +143,8 @@ def train_model(job: Job) -> Outcome:
             if state.stopping.better(validation_bits):
                 best = {name: weight.detach().clone() for name, weight in model.named_parameters()}
             meter.evaluated(validation_bits)
-        if plan.evaluates_after(state.step) or meter.checkpoint_due():
+        # By the clock, which ranks do not have in common: nothing in here may wait for the others.
+        if ranks.leads and (plan.evaluates_after(state.step) or meter.checkpoint_due(CHECKPOINT_SECONDS)):
             meter.flush()
             _write(checkpoint, job, optimizer, state, best)
     _load_weights(model, best)
@@ -204,20 +154,31 @@ def train_model(job: Job) -> Outcome:
 def train_step(
     job: Job, optimizer: torch.optim.Optimizer, posts: np.ndarray, epoch: int, step: int, factor: float
 ) -> tuple[Tensor, int, Tensor]:
-    """One update; returns the loss, the number of masked tokens and the gradient's norm, without waiting for them."""
-    model = job.model.train()
-    batch = job.masking.batch(job.train.tokens, posts, job.seed, epoch)
-    torch.manual_seed(job.seed * 1_000_003 + step)  # dropout follows from the step: a resumed run draws the same
+    """One update by `posts` int64 [B], of which each rank takes its share.
+
+    Returns:
+        The loss, the number of masked tokens and the gradient's norm, those of all ranks, without waiting for them.
+    """
+    model, ranks = job.model.train(), job.ranks
+    share = ranks.share(posts)
+    own = share if len(share) else posts[:1]  # fewer posts than ranks: this one counts nothing
+    batch = job.masking.batch(job.train.tokens, own, job.seed, epoch)
+    masked = job.masking.count(job.train.tokens, posts, job.seed, epoch) if ranks.several else len(batch.places)
+    # Dropout follows from the step, so that a resumed run draws the same; each rank draws its own.
+    torch.manual_seed((job.seed * 1_000_003 + step) * ranks.count + ranks.own)
     for group in optimizer.param_groups:
         group["lr"] = group["full_lr"] * factor
     hide = job.train.hide(batch, job.slot, job.seed, epoch) if job.slot else None
-    slots = job.train.slot_tensors(posts, model.device, hide)
-    loss = masked_losses(model, batch, slots).sum() / max(len(batch.places), 1)
+    slots = job.train.slot_tensors(own, model.device, hide)
+    loss = masked_losses(model, batch, slots).sum() / max(masked, 1)
+    if not len(share):
+        loss = loss * 0.0
     loss.backward()
+    loss = ranks.add_up(loss.detach(), model.parameters())
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
     optimizer.step()
     optimizer.zero_grad()
-    return loss.detach(), len(batch.places), norm
+    return loss, masked, norm
 
 
 def masked_losses(model: NtulmForMaskedLM, batch: MaskedBatch, slots: dict[str, Tensor]) -> Tensor:
@@ -243,23 +204,26 @@ class TokenLosses:
 def evaluate(job: Job, posts: Examples) -> TokenLosses:
     """Measure the model on posts; their masks are the same for every variant, seed and evaluation.
 
+    Each rank measures its share of the batches; all get the losses of all posts, those of one process.
+
     Raises:
         UserError: a loss is not a number, or no token is masked.
     """
     job.model.eval()
-    places, nats = [], []
-    for group in length_order(posts.tokens.lengths, job.settings.batch_size):
+    places, nats = [np.zeros(0, np.int64)], [torch.zeros(0, device=job.model.device)]
+    for group in job.ranks.share(length_order(posts.tokens.lengths, job.settings.batch_size)):
         batch = job.masking.batch(posts.tokens, group, seed=0, epoch=FIXED)
         losses = masked_losses(job.model, batch, posts.slot_tensors(group, job.model.device))
         places.append(batch.places)
         nats.append(losses[: len(batch.places)])
-    order = np.argsort(np.concatenate(places), kind="stable")
-    bits = torch.cat(nats).cpu().numpy()[order] / np.float32(math.log(2))
+    found = job.ranks.gather(torch.from_numpy(np.concatenate(places))).cpu().numpy()
+    order = np.argsort(found, kind="stable")
+    bits = job.ranks.gather(torch.cat(nats)).cpu().numpy()[order] / np.float32(math.log(2))
     if not len(bits):
         raise UserError(f"{job.name}: no token is masked in {len(posts.tokens)} posts; give more posts or longer ones")
     if not np.isfinite(bits).all():
         raise UserError(f"{job.name}: the loss on held-out posts is not a number; lower learning_rate")
-    return TokenLosses(np.concatenate(places)[order], bits.astype(np.float32))
+    return TokenLosses(found[order], bits.astype(np.float32))
 
 
 def make_optimizer(model: NtulmForMaskedLM, settings: "Training", slot: "Slot | None") -> torch.optim.Optimizer:
@@ -289,75 +253,6 @@ def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
     return (steps - step) / max(steps - warmup, 1)
 
 
-def plan_posts(plan: Plan, steps: int) -> int:
-    """How many posts `steps` steps have seen, repeats counted; within an epoch as if batches had as many posts each."""
-    epochs, rest = divmod(steps, plan.steps_per_epoch)
-    return epochs * plan.posts + min(rest * plan.batch_size, plan.posts)
-
-
-class Meter:
-    """Sums losses on the device, notices one that is not a number, and tells how the run goes."""
-
-    def __init__(self, name: str, device: torch.device, plan: Plan, state: State) -> None:
-        self.name, self.plan, self.state, self.device = name, plan, state, device
-        self.nats = torch.zeros((), dtype=torch.float64, device=device)
-        self.first_bad = torch.full((), NO_STEP, dtype=torch.int64, device=device)
-        self.started = self.told = self.written = time.monotonic()
-
-    def add(self, loss: Tensor, masked: int, norm: Tensor, posts: int) -> None:
-        """Count one step of `posts` posts; only now and then look at the sums, which waits for the device."""
-        self.state.step += 1
-        self.state.masked += masked
-        self.nats += loss.double() * masked
-        bad = ~(torch.isfinite(loss) & torch.isfinite(norm))
-        self.first_bad = torch.where(bad, self.first_bad.clamp(max=self.state.step), self.first_bad)
-        if time.monotonic() - self.told > PROGRESS_SECONDS:
-            self.flush()
-            self._tell(f"{self._train_bits():.3f} bits")
-
-    def flush(self) -> None:
-        """Move the sums from the device into the state.
-
-        Raises:
-            UserError: a loss or gradient was not a number.
-        """
-        self.state.nats += float(self.nats)
-        self.nats.zero_()
-        step, now = int(self.first_bad), time.monotonic()
-        self.state.seconds += now - self.started
-        self.started = now
-        if step < NO_STEP:
-            raise UserError(f"{self.name}: loss or gradient is not a number at step {step}; lower learning_rate")
-
-    def read(self) -> float:
-        """The mean training loss in bits since the last call."""
-        self.flush()
-        bits = self._train_bits()
-        self.state.nats, self.state.masked = 0.0, 0
-        return bits
-
-    def evaluated(self, bits: float) -> None:
-        """Tell the validation loss; the time of the evaluation is not training time."""
-        self.started = time.monotonic()
-        self._tell(f"validation {bits:.3f} bits")
-
-    def checkpoint_due(self) -> bool:
-        """Whether the last checkpoint is long ago."""
-        due = time.monotonic() - self.written > CHECKPOINT_SECONDS
-        self.written = time.monotonic() if due else self.written
-        return due
-
-    def _train_bits(self) -> float:
-        return self.state.nats / max(self.state.masked, 1) / math.log(2)
-
-    def _tell(self, loss: str) -> None:
-        self.told = time.monotonic()
-        step, rate = self.state.step, plan_posts(self.plan, self.state.step) / max(self.state.seconds, 1e-9)
-        left = (self.plan.steps - step) / step * self.state.seconds / 60
-        line = f"{self.name}: step {step}/{self.plan.steps}, {loss}, {rate:.0f} posts per second, {left:.1f} min left"
-        print(line, file=sys.stderr, flush=True)
-
-
 def _fingerprint(job: Job) -> str:
     parts: list[Any] = [job.settings.model_dump(mode="json"), job.seed]
     parts += [job.slot.model_dump(mode="json") if job.slot else None, job.train.ntus_of_tokens is not None]
@@ -369,15 +264,16 @@ def _fingerprint(job: Job) -> str:
 
 
 def _resume(job: Job, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> tuple[State, dict[str, Tensor]]:
-    """The state to go on from and the best weights so far."""
-    found = checkpoint.read()
+    """The state to go on from and the best weights so far; the first rank reads, all get them."""
+    found = job.ranks.from_first(checkpoint.read() if job.ranks.leads else None)
     if found is None:
         return State(EarlyStopping(job.settings.patience)), {}
     tensors, values = found
     restore_training(job.model, optimizer, tensors)
     best = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
     state = State(**{**values, "stopping": EarlyStopping(**values["stopping"])})
-    print(f"{job.name}: resumes after step {state.step}", file=sys.stderr, flush=True)
+    if job.ranks.leads:
+        print(f"{job.name}: resumes after step {state.step}", file=sys.stderr, flush=True)
     return state, best
 
 
