@@ -78,12 +78,12 @@ def freeze(model: NtulmForMaskedLM) -> NtulmForMaskedLM:
     """Make a model ready for encoding, in place: no dropout, and weights in bfloat16 where the hardware has it.
 
     Autocast would convert activations back and forth around every product; what is lost is rounding (cosine with the
-    vectors of float32 above 0.999), and the mean over positions is taken in float32. On a CPU weights are packed, in
-    either type, and the model can then only encode.
+    vectors of float32 above 0.999), and the mean over positions is taken in float32. On a CPU the model can then only
+    encode.
     """
-    model = model.eval()
-    if has_bf16(model.device):
-        model = model.to(torch.bfloat16)
+    if not has_bf16(model.device):
+        return model.eval()
+    model = model.eval().to(torch.bfloat16)
     if model.device.type == "cpu":
         speed_up(model.encoder, model.layers)
     return model

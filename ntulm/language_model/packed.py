@@ -1,7 +1,6 @@
-"""Make a frozen model fast on a CPU: packed weights, and in bfloat16 a softmax that is quick at any length.
+"""Make a frozen model fast on a CPU with bfloat16 products: packed weights, and a softmax that is quick at any length.
 
-What each of the two brings: docs/decisions/0031-speed-of-the-text-loops.md, in float32 0053-int8.md beside it. The
-packed product is an operator of torch
+What each of the two brings: docs/decisions/0031-speed-of-the-text-loops.md. The packed product is an operator of torch
 without a public name: where this torch or this CPU has none that gives the plain one's result, the layers stay plain.
 """
 
