@@ -46,13 +46,13 @@ def prepare(folder: Path, size: int) -> None:
     write_texts(folder / "texts.json", posts=size, calibration=quantised_peers.CALIBRATION)
     if torch.cuda.is_available():
         return
-    texts = _texts(folder, "calibration")
-    quantised_peers.prepare(folder, texts, BATCHES.max_length)
+    texts, exact = _texts(folder, "calibration"), folder / "float32.onnx"
     model, tokenizer, _ = load_backbone("minilm", 0, torch.device("cpu"))
-    export(model, folder / "float32.onnx")
-    recorder = Recorder(OnnxNetwork(folder / "float32.onnx"))
+    export(model, exact)
+    quantised_peers.prepare(folder, exact, texts, BATCHES.max_length)
+    recorder = Recorder(OnnxNetwork(exact))
     _encoder(recorder, tokenizer).encode(_posts(texts))
-    to_int8(folder / "float32.onnx", folder / GRAPH, recorder.batches)
+    to_int8(exact, folder / GRAPH, recorder.batches)
 
 
 def ours(folder: Path) -> Outcome:

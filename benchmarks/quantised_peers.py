@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ntulm.device import has_int8
-from ntulm.language_model.backbone import load_backbone, packaged_directory
+from ntulm.language_model.backbone import packaged_directory
 from ntulm.onnx.graph import quiet
 
 CALIBRATION = 300  # posts; `export_static_quantized_openvino_model` takes as many
@@ -27,36 +27,21 @@ PLAIN, ONNX, OPENVINO = "peer.onnx", "peer-qint8.onnx", "peer-qint8.xml"
 Run = Callable[[dict[str, np.ndarray]], np.ndarray]  # input_ids and attention_mask to hidden states
 
 
-class Hidden(nn.Module):
-    """The hidden states [B, L, H] as the one output, as both backends have it."""
+def prepare(folder: Path, exported: Path, texts: Sequence[str], max_length: int) -> None:
+    """Write both quantised models.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = load_backbone("minilm", 0, torch.device("cpu")).model.eval()
+    Args:
+        folder: where they are put.
+        exported: the graph of the packaged MiniLM in float32; its hidden states are what a backend gives.
+        texts: posts to calibrate on.
+        max_length: of a post, in tokens.
+    """
+    import onnx.utils
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """See `NtulmForMaskedLM.encode`."""
-        return self.model.encode(input_ids, attention_mask)[0]
-
-
-def prepare(folder: Path, texts: Sequence[str], max_length: int) -> None:
-    """Write both quantised models."""
-    shape = torch.zeros(3, 8, dtype=torch.int64)
-    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    given = {"input_ids": shape, "attention_mask": torch.ones_like(shape)}
-    with quiet(), torch.no_grad():
-        torch.onnx.export(
-            Hidden(),
-            (),
-            folder / PLAIN,
-            kwargs=given,
-            input_names=list(given),
-            output_names=["last_hidden_state"],
-            dynamic_shapes=dict.fromkeys(given, free),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    nodes = onnx.load(exported).graph.node
+    hidden = [node.output[0] for node in nodes if node.op_type == "LayerNormalization"][-1]
+    onnx.utils.extract_model(exported, folder / PLAIN, ["input_ids", "attention_mask"], [hidden])
+    with quiet():
         _quantise_onnx(folder)
     _quantise_openvino(folder, texts, max_length)
 
