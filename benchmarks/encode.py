@@ -1,7 +1,8 @@
-"""Post embeddings: ours against `encode` of sentence-transformers at its best batch size.
+"""Post embeddings: ours against `encode` of sentence-transformers at its best batch size, exact and in int8.
 
 Run: `python -m benchmarks.encode`. All sides read the same texts with the packaged MiniLM and give the mean of its last
-hidden states; the time is from texts to vectors, the weights are loaded.
+hidden states; the time is from texts to vectors, the weights are loaded. What is in int8 was calibrated on other posts,
+before the time starts.
 """
 
 import json
@@ -14,15 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import quantised_peers
 from benchmarks.flops import layer_flops
 from benchmarks.harness import Benchmark, Outcome, run
 from benchmarks.texts import write_texts
-from ntulm.device import choose_device
+from ntulm.device import choose_device, has_bf16
 from ntulm.language_model.backbone import load_backbone, packaged_directory
 from ntulm.language_model.config import Batches
 from ntulm.language_model.encoder import Encoder, freeze
 from ntulm.language_model.samples import NO_NTUS
 from ntulm.language_model.tokens import tokenise
+from ntulm.onnx.graph import export
+from ntulm.onnx.int8 import Recorder, to_int8
+from ntulm.onnx.network import GRAPH, OnnxNetwork, network_of
 from ntulm.posts import Posts
 from ntulm.variants import Variant
 
@@ -30,28 +35,57 @@ BATCHES = Batches(max_length=128, mask_urls=False, mask_mentions=False)
 BATCH_SIZE = 64
 PEER_BATCH_SIZES = (16, 32, 64, 128)
 TUNED_ON = 256  # posts
-LEAST_COSINE = 0.999
+EXACT = "sentence-transformers, float32"
+LEAST_COSINE = {"ours": 0.999, "ours, int8": 0.95}
+QUANTISED = {"onnx-qint8": quantised_peers.onnx_qint8, "openvino-qint8": quantised_peers.openvino_qint8}
 KEPT = 500  # vectors that go into the evidence
 
 
 def prepare(folder: Path, size: int) -> None:
-    """Write the texts."""
-    write_texts(folder / "texts.json", posts=size)
+    """Write the texts, and on a CPU the models in int8: those of the peers and ours, as `ntulm export` makes it."""
+    write_texts(folder / "texts.json", posts=size, calibration=quantised_peers.CALIBRATION)
+    if torch.cuda.is_available():
+        return
+    texts, exact = _texts(folder, "calibration"), folder / "float32.onnx"
+    model, tokenizer, _ = load_backbone("minilm", 0, torch.device("cpu"))
+    export(model, exact)
+    quantised_peers.prepare(folder, exact, texts, BATCHES.max_length)
+    recorder = Recorder(OnnxNetwork(exact))
+    _encoder(recorder, tokenizer).encode(_posts(texts))
+    to_int8(exact, folder / GRAPH, recorder.batches)
 
 
 def ours(folder: Path) -> Outcome:
     """The computation of the stage `encode` for the variant `text`."""
-    texts = _texts(folder)
     model, tokenizer, _ = load_backbone("minilm", 0, choose_device())
-    encoder = Encoder(freeze(model), tokenizer, None, NO_NTUS, Variant(), BATCHES, BATCH_SIZE)
-    posts = Posts.of(NO_NTUS, {"post_id": [""] * len(texts), "text": texts, "author": [None] * len(texts)})
-    encoder.encode(posts.take(np.arange(TUNED_ON)))  # warms up
+    return _timed(folder, _encoder(freeze(model), tokenizer))
+
+
+def ours_int8(folder: Path) -> Outcome:
+    """What `ntulm.load` makes of a directory that `ntulm export --int8` wrote."""
+    network = network_of(folder / GRAPH)
+    print(f"ours, int8: {type(network).__name__}", file=sys.stderr)
+    return _timed(folder, _encoder(network, load_backbone("minilm", 0, choose_device()).tokenizer))
+
+
+def _encoder(model: Any, tokenizer: Any) -> Encoder:
+    return Encoder(model, tokenizer, None, NO_NTUS, Variant(), BATCHES, BATCH_SIZE)
+
+
+def _posts(texts: list[str]) -> Posts:
+    return Posts.of(NO_NTUS, {"post_id": [""] * len(texts), "text": texts, "author": [None] * len(texts)})
+
+
+def _timed(folder: Path, encoder: Encoder) -> Outcome:
+    texts = _texts(folder)
+    posts = _posts(texts)
+    encoder.encode(posts.take(np.arange(min(TUNED_ON, len(posts)))))  # warms up
     started = time.perf_counter()
     vectors = encoder.encode(posts)
     return _outcome(time.perf_counter() - started, vectors, texts)
 
 
-def sentence_transformers(precision: str, folder: Path) -> Outcome:
+def sentence_transformers(kind: str, folder: Path) -> Outcome:
     """The peer, whose default is float32, with the batch size that is fastest on a part of the texts."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -60,8 +94,11 @@ def sentence_transformers(precision: str, folder: Path) -> Outcome:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     transformer = Transformer(str(packaged_directory()), max_seq_length=BATCHES.max_length)
     pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+    if kind in QUANTISED:
+        transformer.model = quantised_peers.Backend(transformer.model.config, QUANTISED[kind](folder))
     model = SentenceTransformer(modules=[transformer, pooling], device=device)
-    model.to(getattr(torch, precision))
+    if kind not in QUANTISED:
+        model.to(getattr(torch, kind))
     encode = partial(model.encode, show_progress_bar=False)
     times = {}
     for size in [PEER_BATCH_SIZES[0], *PEER_BATCH_SIZES]:  # the first one twice: it also warms up
@@ -72,12 +109,12 @@ def sentence_transformers(precision: str, folder: Path) -> Outcome:
     started = time.perf_counter()
     vectors = encode(texts, batch_size=best)
     seconds = time.perf_counter() - started
-    print(f"sentence-transformers, {precision}: batch size {best}", file=sys.stderr)
+    print(f"sentence-transformers, {kind}: batch size {best}", file=sys.stderr)
     return _outcome(seconds, vectors, texts)
 
 
-def _texts(folder: Path) -> list[str]:
-    texts: list[str] = json.loads((folder / "texts.json").read_text())["posts"]
+def _texts(folder: Path, name: str = "posts") -> list[str]:
+    texts: list[str] = json.loads((folder / "texts.json").read_text())[name]
     return texts
 
 
@@ -89,12 +126,24 @@ def _outcome(seconds: float, vectors: np.ndarray, texts: list[str]) -> Outcome:
 
 
 def same(evidence: Any) -> str:
-    """The vectors of ours point where those of the peer in float32 do."""
-    ours, expected = (np.array(evidence[side]) for side in ("ours", "sentence-transformers, float32"))
-    cosines = (ours * expected).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(expected, axis=1)
-    if cosines.min() < LEAST_COSINE:
-        sys.exit(f"a vector of ours has cosine {cosines.min():.5f} with that of sentence-transformers in float32")
-    return f"least cosine with sentence-transformers in float32 {cosines.min():.5f}, of {len(ours)} posts"
+    """The vectors of all sides point where those of the peer in float32 do."""
+    expected = np.array(evidence[EXACT])
+    said = []
+    for side, vectors in evidence.items():
+        other = np.array(vectors)
+        cosines = (other * expected).sum(1) / np.linalg.norm(other, axis=1) / np.linalg.norm(expected, axis=1)
+        if cosines.min() < LEAST_COSINE.get(side, 0.0):
+            sys.exit(f"{side}: a vector has cosine {cosines.min():.5f} with that of {EXACT}")
+        said.append(f"{side} {cosines.min():.4f} and {cosines.mean():.4f}")
+    return f"cosine with {EXACT}, of {len(expected)} posts, the least and the mean: {'; '.join(said)}"
+
+
+def sides() -> dict[str, Any]:
+    """Those that this machine has units for: bfloat16 that is emulated is no peer, int8 is for CPUs."""
+    cpu = not torch.cuda.is_available()
+    found: dict[str, Any] = {"ours": ours} | ({"ours, int8": ours_int8} if cpu else {})
+    kinds = ["float32", *(["bfloat16"] if has_bf16(choose_device()) else []), *(QUANTISED if cpu else [])]
+    return found | {f"sentence-transformers, {kind}": partial(sentence_transformers, kind) for kind in kinds}
 
 
 if __name__ == "__main__":
@@ -104,15 +153,12 @@ if __name__ == "__main__":
             title="Encoding posts",
             unit="posts",
             prepare=prepare,
-            sides={
-                "ours": ours,
-                "sentence-transformers, float32": partial(sentence_transformers, "float32"),
-                "sentence-transformers, bfloat16": partial(sentence_transformers, "bfloat16"),
-            },
+            sides=sides(),
             same=same,
             size=3000,
             growth=(1500, 3000, 6000),
-            limit="products take half of the time; copies, softmax, GELU and normalisation, which go place by place, "
-            "the rest.",
+            precision="bfloat16" if has_bf16(choose_device()) else "float32",
+            limit="products take half of the time where there are matrix units, more elsewhere; copies, softmax, GELU "
+            "and normalisation, which go place by place, the rest.",
         )
     )

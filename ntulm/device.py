@@ -62,6 +62,12 @@ def has_bf16(device: torch.device) -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def has_int8() -> bool:
+    """Whether the processor has units for products of bytes (VNNI, AMX); emulated ones are no faster than float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+
+
 def mixed_precision(device: torch.device) -> AbstractContextManager:
     """Autocast to bfloat16 where the hardware has it; weights, losses and the optimizer stay in float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if has_bf16(device) else nullcontext()

@@ -1,4 +1,4 @@
-"""Encoder and slots as one ONNX graph: exported by torch, made int8 by onnxruntime, compared with what it came from.
+"""Encoder and slots as one ONNX graph: exported by torch, compared with what it came from.
 
 Library of `ntulm export`. Needs onnx, onnxscript and onnxruntime (`ntulm[onnx]`).
 
@@ -23,7 +23,6 @@ import numpy as np
 import onnx  # noqa: F401 (torch imports both late; missing ones are told before the work)
 import onnxscript  # noqa: F401
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from ntulm.language_model.model import NtulmForMaskedLM
@@ -68,7 +67,7 @@ def export(model: NtulmForMaskedLM, file: Path) -> None:
     random = np.random.default_rng(0)
     given = inputs(model, *SHOWN, random)
     free = torch.export.Dim.DYNAMIC
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         torch.onnx.export(
             module,
             (),
@@ -89,15 +88,6 @@ def export(model: NtulmForMaskedLM, file: Path) -> None:
         difference = float((network.post_embedding(**made) - expected).abs().max())
         if not difference <= TOLERANCE:
             raise RuntimeError(f"{file}: the graph's vectors differ by {difference} from the model's")
-
-
-def quantise(source: Path, target: Path) -> None:
-    """Write the graph of `source` with weights in int8; activations are quantised as they come.
-
-    Weights have 7 bits: products of 8 overflow on processors without VNNI, and nobody knows where it will run.
-    """
-    with _quiet():
-        quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
 
 
 def inputs(model: NtulmForMaskedLM, posts: int, tokens: int, random: np.random.Generator) -> dict[str, Tensor]:
@@ -121,7 +111,7 @@ def inputs(model: NtulmForMaskedLM, posts: int, tokens: int, random: np.random.G
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what the libraries say of their own versions and of steps that do not concern the user."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +27,15 @@ from ntulm.inference.directory import CARD, CLASSIFIERS, READING, find
 from ntulm.inference.model import Model, load
 from ntulm.inference.version import version_of
 from ntulm.language_model.backbone import TOKENIZER, load_model
-from ntulm.onnx.graph import export, quantise
-from ntulm.onnx.network import GRAPH, OnnxNetwork
+from ntulm.onnx.graph import export
+from ntulm.onnx.int8 import Recorder, to_int8
+from ntulm.onnx.network import GRAPH, GraphNetwork, OnnxNetwork, network_of
+from ntulm.posts import Posts
 from ntulm.probe.metrics import metric
 from ntulm.use.sample import LabelledSample, sample_of
 
+CALIBRATED_ON = 300  # posts at most, and half of what there is; the others are measured
+TIMED_ON = 256  # posts at most
 TABLES = ("table.safetensors", "overlay.safetensors", "relations.safetensors")
 
 
@@ -39,6 +44,7 @@ class Measured:
     """Vectors and labels of int8 beside those of float32, on N posts."""
 
     source: str
+    calibrated: int  # other posts of the source, which the scales come from
     posts: int
     cosine: float  # the mean
     least: float  # the least cosine
@@ -47,6 +53,7 @@ class Measured:
     metric: str | None
     before: float | None  # the metric with vectors of float32
     after: float | None
+    speed: float  # posts per second over those of the model that was exported, on this machine
 
 
 def run(model_name: str, out: Path, int8: bool, posts: str | None, task: str | None) -> None:
@@ -56,7 +63,7 @@ def run(model_name: str, out: Path, int8: bool, posts: str | None, task: str | N
         model_name: of the model.
         out: a directory that is not there yet.
         int8: whether weights become int8.
-        posts: what int8 is measured on (`ntulm/use/sample.py`).
+        posts: what int8 is calibrated and measured on (`ntulm/use/sample.py`).
         task: whose labels `posts` has.
 
     Raises:
@@ -70,13 +77,17 @@ def run(model_name: str, out: Path, int8: bool, posts: str | None, task: str | N
         plain = Path(folder) / GRAPH
         network, _ = load_model(directory, "model", torch.device("cpu"))
         export(network, plain)
-        if int8:
-            quantise(plain, target / GRAPH)
-        else:
-            shutil.copyfile(plain, target / GRAPH)
         measured = None
-        if sample is not None:
-            measured = measure(model, OnnxNetwork(plain), OnnxNetwork(target / GRAPH), sample, Path(str(posts)).name)
+        if sample is None:
+            shutil.copyfile(plain, target / GRAPH)
+        else:
+            calibration, rest = parts_of(sample)
+            exact = OnnxNetwork(plain)
+            recorder = Recorder(exact)
+            vectors_of(model, recorder, calibration)
+            to_int8(plain, target / GRAPH, recorder.batches)
+            small = network_of(target / GRAPH)
+            measured = measure(model, exact, small, rest, len(calibration), Path(str(posts)).name)
         copy_rest(directory, target)
         (target / CARD).write_text(
             card_of(directory) + section(version_of(directory), int8, measured), encoding="utf-8"
@@ -107,9 +118,21 @@ def copy_rest(directory: Path, target: Path) -> None:
         shutil.copytree(directory / CLASSIFIERS, target / CLASSIFIERS)
 
 
-def measure(model: Model, plain: OnnxNetwork, small: OnnxNetwork, sample: LabelledSample, source: str) -> Measured:
+def parts_of(sample: LabelledSample) -> tuple[Posts, LabelledSample]:
+    """The posts that scales come from, evenly spread, and the others, which are measured; a single post is both."""
+    total = len(sample.posts)
+    count = min(CALIBRATED_ON, max(1, total // 2))
+    chosen = np.arange(count) * (total // count)
+    rest = np.setdiff1d(np.arange(total), chosen) if total > 1 else chosen
+    labels = None if sample.labels is None else sample.labels[rest]
+    return sample.posts.take(chosen), LabelledSample(sample.posts.take(rest), sample.task, labels)
+
+
+def measure(
+    model: Model, plain: GraphNetwork, small: GraphNetwork, sample: LabelledSample, calibrated: int, source: str
+) -> Measured:
     """What int8 changes in vectors, labels and, where there are labels, the score of their classifier."""
-    before, after = (vectors_of(model, network, sample) for network in (plain, small))
+    before, after = (vectors_of(model, network, sample.posts) for network in (plain, small))
     cosines = (before * after).sum(1) / np.linalg.norm(before, axis=1) / np.linalg.norm(after, axis=1)
     found: dict[str, Any] = {"task": sample.task, "metric": None, "before": None, "after": None}
     if sample.task is not None and sample.labels is not None:
@@ -120,17 +143,31 @@ def measure(model: Model, plain: OnnxNetwork, small: OnnxNetwork, sample: Labell
         found |= {"metric": name, "before": scores[0], "after": scores[1]}
     return Measured(
         source=source,
+        calibrated=calibrated,
         posts=len(sample.posts),
         cosine=float(cosines.mean()),
         least=float(cosines.min()),
         same={task: same_labels(model, task, sample, before, after) for task in model.tasks},
+        speed=speed(model, small, sample.posts),
         **found,
     )
 
 
-def vectors_of(model: Model, network: OnnxNetwork, sample: LabelledSample) -> NDArray[np.float32]:
+def speed(model: Model, small: GraphNetwork, posts: Posts) -> float:
+    """How many times as fast as the model the graph is, on a part of the posts."""
+    part = posts.take(np.arange(min(TIMED_ON, len(posts))))
+    seconds = []
+    for network in (model.encoder.model, small):
+        vectors_of(model, network, part)  # warms up
+        started = time.perf_counter()
+        vectors_of(model, network, part)
+        seconds.append(time.perf_counter() - started)
+    return seconds[0] / seconds[1]
+
+
+def vectors_of(model: Model, network: Any, posts: Posts) -> NDArray[np.float32]:
     """float32 [N, H] by a graph in the place of the model's own network."""
-    return replace(model.encoder, model=cast(Any, network)).encode(sample.posts)
+    return replace(model.encoder, model=network).encode(posts)
 
 
 def same_labels(
@@ -149,7 +186,7 @@ def card_of(directory: Path) -> str:
 
 def section(version: str, int8: bool, measured: Measured | None) -> str:
     """What the card says of the graph."""
-    kind = "int8 (weights per channel, activations as they come)" if int8 else "float32"
+    kind = "int8 (scales of weights per channel, of activations from posts)" if int8 else "float32"
     said = (
         f"\n## ONNX\n\n`{GRAPH}` is the encoder with its slots in {kind}, exported from the model of version "
         f"`{version}`. `ntulm.load` runs it with onnxruntime (`pip install 'ntulm[onnx]'`); this directory has no "
@@ -160,9 +197,10 @@ def section(version: str, int8: bool, measured: Measured | None) -> str:
 
 def table(measured: Measured) -> list[str]:
     """Lines of Markdown."""
+    source = measured.source.replace("`", "")
     lines = [
-        f"Against float32, on {measured.posts:,} posts of `{measured.source.replace('`', '')}`: cosine of the vectors "
-        f"{measured.cosine:.4f} on average, {measured.least:.4f} at least.",
+        f"Against float32, on {measured.posts:,} posts of `{source}` ({measured.calibrated:,} more gave the scales): "
+        f"cosine of vectors {measured.cosine:.4f} on average, {measured.least:.4f} at least.",
     ]
     if measured.same:
         lines += [
@@ -184,4 +222,6 @@ def summary(out: Path, int8: bool, measured: Measured | None) -> list[str]:
     """What is printed."""
     size = (out / GRAPH).stat().st_size / 1e6
     lines = [f"{out}: {GRAPH} in {'int8' if int8 else 'float32'}, {size:.0f} MB; a model directory for --model"]
-    return lines if measured is None else [*lines, *table(measured)]
+    if measured is None:
+        return lines
+    return [*lines, *table(measured), f"On this machine {measured.speed:.1f} times as fast as the model it came from."]
