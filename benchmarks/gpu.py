@@ -51,7 +51,7 @@ SCHEME = NtuScheme({"user": "user"}, {"author": Role("user", "author")})
 AUTHORS, TABLE_WIDTH = 1000, 200
 WARM_UP = 0.3  # of a side's time, which does not count: kernels are chosen, memory is reserved
 WORDS_MEDIAN, WORDS_SPREAD, WORDS_LONGEST = 16.0, 0.55, 60
-BATCH_SIZES = (32, 128, 512)
+BATCH_SIZES = [32, 128, 512]
 PROFILED_STEPS = 30
 
 
@@ -86,7 +86,7 @@ def made_input(folder: Path, count: int) -> Input:
     posts = Posts.of(SCHEME, {"post_id": [str(number) for number in range(count)], "text": texts, "author": authors})
     vectors = random.standard_normal((AUTHORS, TABLE_WIDTH)).astype(np.float32)
     write_table(folder, ["user"] * AUTHORS, [f"a{number}" for number in range(AUTHORS)], vectors)
-    return Input(posts, EmbeddingTable.load(folder), tokenise(texts, tokenizer, BATCHES), tokenizer)  # type: ignore[arg-type]
+    return Input(posts, EmbeddingTable.load(folder), tokenise(texts, tokenizer, BATCHES), tokenizer)
 
 
 def fine_tuning(given: Input, shape: str, batch_size: int, seconds: float, attention: str = "") -> Iterator[Row]:
@@ -118,7 +118,8 @@ def new_job(given: Input, shape: str, batch_size: int) -> Job:
         model = load_backbone("minilm", 0, device).model
     else:
         torch.manual_seed(0)
-        model = NtulmForMaskedLM.around(BertForMaskedLM(BertConfig()), attention_kernel(device)).to(device)
+        text: Any = NtulmForMaskedLM.around(BertForMaskedLM(BertConfig()), attention_kernel(device))
+        model = text.to(device)
     variant = parse_variant("author", SCHEME.of_posts)
     slots = Slots.of(given.table, SCHEME, variant, given.posts.ntus)
     described, norms = describe_slots(SCHEME, variant), slots.typical_norms()
@@ -154,7 +155,7 @@ def trainer(given: Input, batch_size: int, posts: int) -> Row:
 def encoding(given: Input, posts: int) -> Iterator[Row]:
     """Texts to vectors, tokenising included, and the peer."""
     model, tokenizer, _ = load_backbone("minilm", 0, choose_device())
-    encoder = Encoder(freeze(model), tokenizer, None, SCHEME, Variant(), BATCHES, 512)  # type: ignore[arg-type]
+    encoder = Encoder(freeze(model), tokenizer, None, SCHEME, Variant(), BATCHES, 512)
     some = given.posts.take(np.arange(posts))
     per_post = layer_flops(model, given.tokens) / len(given.tokens)
     encoder.encode(some.take(np.arange(min(posts, 4096))))
@@ -250,7 +251,8 @@ def main() -> None:
     peaks = machine_peaks()
     peak = max(peaks.values() if name == "CPU" else [peaks["bfloat16"]])
     print(f"{name}; torch {torch.__version__}; product {peak / 1e12:.2f} TFLOP/s in bfloat16\n", flush=True)
-    count, edges, batch_sizes = (64, 3000, (8,)) if options.quick else (200_000, 20_000_000, BATCH_SIZES)
+    count, edges = (64, 3000) if options.quick else (200_000, 20_000_000)
+    batch_sizes = [8] if options.quick else BATCH_SIZES
     seconds = 2.0 if options.quick else options.seconds
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:

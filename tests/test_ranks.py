@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -149,10 +150,10 @@ def test_batches_of_fewer_posts_than_processes(pair, steady_backbone, tmp_path):
 @pytest.mark.parametrize("first", [1, 2])
 def test_a_run_goes_on_with_another_number_of_processes(pair, steady_backbone, tmp_path, undisturbed, first):
     folder = tmp_path / "shared"
-    killed = (steady_backbone, folder, {}, 9)
+    killed: tuple[Any, ...] = (steady_backbone, folder, {}, 9)
     assert (train(*killed) if first == 1 else pair.run(train, *killed)[0]) is None
     assert (folder / "checkpoint").exists()
-    again = (steady_backbone, folder, {})
+    again: tuple[Any, ...] = (steady_backbone, folder, {})
     found = pair.run(train, *again) if first == 1 else [train(*again)] * 2
     assert_as_one(found, undisturbed)
     assert [one[-1] for one in found] == [7, 7]  # where the last checkpoint was written
@@ -173,7 +174,7 @@ def run_stage(stage, root, *sections):
 
 def test_stages_write_once_what_one_process_writes(pair, steady_backbone, adapt_settings, tmp_path):
     slot = slot_settings(dropout=0.2, hide_masked=True, hidden_posts=0.1)
-    sections = (Pretrain(**PRETRAIN, slot=slot), BATCHES, SCHEME, str(steady_backbone))
+    sections = (Pretrain(**cast(Any, PRETRAIN), slot=slot), BATCHES, SCHEME, str(steady_backbone))
     adapting = adapt_settings(backbone=str(steady_backbone), max_validation_posts=24)
     found = {}
     for count, run in {1: lambda *given: given[0](*given[1:]), 2: pair.run}.items():

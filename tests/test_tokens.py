@@ -38,7 +38,9 @@ def tokenizer(tiny_backbone):
 
 def one_by_one(texts, tokenizer):
     """Post by post and token by token: ids, and the hashtag of each token."""
-    ids, tags, hashtags = [], [], []
+    ids: list[list[int]] = []
+    tags: list[int] = []
+    hashtags: list[str] = []
     for text in texts:
         shown, found = masked(text, BATCHES.mask_urls, BATCHES.mask_mentions)
         encoded = tokenizer(shown, truncation=True, max_length=BATCHES.max_length, return_offsets_mapping=True)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -35,7 +35,14 @@ FAILED = "ntulm/failed"  # how many ranks of a machine have failed
 MACHINE = "GROUP_RANK"  # torchrun's number of this machine
 PR_SET_PDEATHSIG = 1  # Linux's prctl.h
 
-Shared = TypeVar("Shared", bound="Sequence[Any]")
+
+class Sliced(Protocol):
+    """A sequence or an array."""
+
+    def __getitem__(self, places: Any, /) -> Any: ...
+
+
+Shared = TypeVar("Shared", bound=Sliced)
 
 
 class LostError(UserError):
@@ -62,7 +69,7 @@ class Ranks:
 
     def share(self, items: Shared) -> Shared:
         """This rank's part of a sequence or array that all ranks have; parts of posts in order of length are alike."""
-        return items[self.own :: self.count] if self.several else items  # type: ignore[return-value]
+        return cast(Shared, items[self.own :: self.count]) if self.several else items
 
     def add_up(self, loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
         """Add up the gradients of all ranks, in place, and their losses float32 [], which is returned."""

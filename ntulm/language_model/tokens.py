@@ -141,7 +141,8 @@ def _start(tokenizer: str, mask_urls: bool, mask_mentions: bool) -> None:
 
 
 def _tokenise_here(texts: Sequence[str]) -> Tokens:
-    return _tokenise(_here["backend"], *_here["masks"], texts)
+    mask_urls, mask_mentions = _here["masks"]
+    return _tokenise(_here["backend"], mask_urls, mask_mentions, texts)
 
 
 def _tokenise(backend: Tokenizer, mask_urls: bool, mask_mentions: bool, texts: Sequence[str]) -> Tokens:

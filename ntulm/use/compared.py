@@ -69,7 +69,7 @@ def lines_of(found: Compared, before: str, after: str) -> list[str]:
     if found.same:
         lines += ["", f"| task | same labels | metric | {before} | {after} |", "| --- | --- | --- | --- | --- |"]
     for task, share in found.same.items():
-        scores = ("", "", "")
+        scores: tuple[str, ...] = ("", "", "")
         if task == found.task and found.metric is not None and found.scores is not None:
             scores = (found.metric, *(f"{score:.3f}" for score in found.scores))
         lines.append(f"| {task} | {share:.1%} | {' | '.join(scores)} |")
