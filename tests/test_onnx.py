@@ -139,7 +139,8 @@ def test_int8_is_measured_on_a_data_set_and_the_card_says_so(directory, lm_proje
     export(directory, "--out", "small", "--int8", "--posts", DATASET)
     printed = capsys.readouterr().out
     card = Path("small/README.md").read_text(encoding="utf-8")
-    said = r"on 60 posts of `side.parquet` \(60 more gave the scales\): cosine of vectors ([\d.]+) on average, ([\d.]+)"
+    assert "Against float32; 60 other posts gave the scales." in card
+    said = r"On 60 posts of `side.parquet`: cosine of the vectors ([\d.]+) on average, ([\d.]+)"
     found = re.search(said, card)
     assert found is not None
     mean, least = map(float, found.groups())
@@ -164,7 +165,7 @@ def test_int8_is_measured_on_labelled_rows_and_on_posts_without_labels(lm_projec
     rows = "".join(f"we like it again,{side}{number},{side}\n" for side in ("left", "right") for number in range(4))
     Path("rows.csv").write_text("text,author,label\n" + rows)
     export(directory, "--out", "one", "--int8", "--posts", "rows.csv", "--task", "topic")
-    assert re.search(r"on 4 posts of `rows.csv` \(4 more", Path("one/README.md").read_text())
+    assert "4 other posts gave the scales.\n\nOn 4 posts of `rows.csv`:" in Path("one/README.md").read_text()
     assert re.search(r"\| topic \| [\d.]+% \| map \| [\d.]+ \| [\d.]+ \|", Path("one/README.md").read_text())
     export(directory, "--out", "other", "--int8", "--posts", "rows.csv")
     assert re.search(r"\| topic \| [\d.]+% \|  \|  \|  \|", Path("other/README.md").read_text())

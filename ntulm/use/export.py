@@ -11,14 +11,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ntulm.errors import UserError
 from ntulm.files import whole_directory
@@ -27,11 +25,12 @@ from ntulm.inference.directory import CARD, CLASSIFIERS, READING, find
 from ntulm.inference.model import Model, load
 from ntulm.inference.version import version_of
 from ntulm.language_model.backbone import TOKENIZER, load_model
+from ntulm.language_model.encoder import Encoder
 from ntulm.onnx.graph import export
 from ntulm.onnx.int8 import Recorder, to_int8
 from ntulm.onnx.network import GRAPH, GraphNetwork, OnnxNetwork, network_of
 from ntulm.posts import Posts
-from ntulm.probe.metrics import metric
+from ntulm.use.compared import Compared, compare, lines_of
 from ntulm.use.sample import LabelledSample, sample_of
 
 CALIBRATED_ON = 300  # posts at most, and half of what there is; the others are measured
@@ -41,18 +40,10 @@ TABLES = ("table.safetensors", "overlay.safetensors", "relations.safetensors")
 
 @dataclass(frozen=True)
 class Measured:
-    """Vectors and labels of int8 beside those of float32, on N posts."""
+    """What int8 changes."""
 
-    source: str
+    compared: Compared  # from float32
     calibrated: int  # other posts of the source, which the scales come from
-    posts: int
-    cosine: float  # the mean
-    least: float  # the least cosine
-    same: Mapping[str, float]  # task -> the share of posts with the same labels
-    task: str | None  # of the labels, where there are some
-    metric: str | None
-    before: float | None  # the metric with vectors of float32
-    after: float | None
     speed: float  # posts per second over those of the model that was exported, on this machine
 
 
@@ -84,7 +75,7 @@ def run(model_name: str, out: Path, int8: bool, posts: str | None, task: str | N
             calibration, rest = parts_of(sample)
             exact = OnnxNetwork(plain)
             recorder = Recorder(exact)
-            vectors_of(model, recorder, calibration)
+            with_network(model, recorder).encode(calibration)
             to_int8(plain, target / GRAPH, recorder.batches)
             small = network_of(target / GRAPH)
             measured = measure(model, exact, small, rest, len(calibration), Path(str(posts)).name)
@@ -132,50 +123,25 @@ def measure(
     model: Model, plain: GraphNetwork, small: GraphNetwork, sample: LabelledSample, calibrated: int, source: str
 ) -> Measured:
     """What int8 changes in vectors, labels and, where there are labels, the score of their classifier."""
-    before, after = (vectors_of(model, network, sample.posts) for network in (plain, small))
-    cosines = (before * after).sum(1) / np.linalg.norm(before, axis=1) / np.linalg.norm(after, axis=1)
-    found: dict[str, Any] = {"task": sample.task, "metric": None, "before": None, "after": None}
-    if sample.task is not None and sample.labels is not None:
-        classifier = dict(zip(model.tasks, model.classifiers.values(), strict=True))[sample.task]
-        name = classifier.about["metric"]
-        known = model.encoder.known(sample.posts)
-        scores = [metric(name, sample.labels, classifier.scores(vectors, known)) for vectors in (before, after)]
-        found |= {"metric": name, "before": scores[0], "after": scores[1]}
-    return Measured(
-        source=source,
-        calibrated=calibrated,
-        posts=len(sample.posts),
-        cosine=float(cosines.mean()),
-        least=float(cosines.min()),
-        same={task: same_labels(model, task, sample, before, after) for task in model.tasks},
-        speed=speed(model, small, sample.posts),
-        **found,
-    )
+    compared = compare(model, with_network(model, plain), with_network(model, small), sample, source)
+    return Measured(compared, calibrated, speed(model, small, sample.posts))
 
 
 def speed(model: Model, small: GraphNetwork, posts: Posts) -> float:
     """How many times as fast as the model the graph is, on a part of the posts."""
     part = posts.take(np.arange(min(TIMED_ON, len(posts))))
     seconds = []
-    for network in (model.encoder.model, small):
-        vectors_of(model, network, part)  # warms up
+    for encoder in (model.encoder, with_network(model, small)):
+        encoder.encode(part)  # warms up
         started = time.perf_counter()
-        vectors_of(model, network, part)
+        encoder.encode(part)
         seconds.append(time.perf_counter() - started)
     return seconds[0] / seconds[1]
 
 
-def vectors_of(model: Model, network: Any, posts: Posts) -> NDArray[np.float32]:
-    """float32 [N, H] by a graph in the place of the model's own network."""
-    return replace(model.encoder, model=network).encode(posts)
-
-
-def same_labels(
-    model: Model, task: str, sample: LabelledSample, before: NDArray[np.float32], after: NDArray[np.float32]
-) -> float:
-    """The share of posts whose labels are the same with both vectors."""
-    one, other = (model.label(sample.posts, vectors, task) for vectors in (before, after))
-    return float(np.mean([sorted(a.labels) == sorted(b.labels) for a, b in zip(one, other, strict=True)]))
+def with_network(model: Model, network: Any) -> Encoder:
+    """The model's encoder with a graph in the place of its own network."""
+    return replace(model.encoder, model=network)
 
 
 def card_of(directory: Path) -> str:
@@ -197,25 +163,8 @@ def section(version: str, int8: bool, measured: Measured | None) -> str:
 
 def table(measured: Measured) -> list[str]:
     """Lines of Markdown."""
-    source = measured.source.replace("`", "")
-    lines = [
-        f"Against float32, on {measured.posts:,} posts of `{source}` ({measured.calibrated:,} more gave the scales): "
-        f"cosine of vectors {measured.cosine:.4f} on average, {measured.least:.4f} at least.",
-    ]
-    if measured.same:
-        lines += [
-            "",
-            "| task | posts with the same labels | metric | float32 | int8 |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-    for task, share in measured.same.items():
-        own = (
-            (measured.metric, f"{measured.before:.3f}", f"{measured.after:.3f}")
-            if task == measured.task
-            else ("", "", "")
-        )
-        lines.append(f"| {task} | {share:.1%} | {' | '.join(map(str, own))} |")
-    return lines
+    first = f"Against float32; {measured.calibrated:,} other posts gave the scales."
+    return [first, "", *lines_of(measured.compared, "float32", "int8")]
 
 
 def summary(out: Path, int8: bool, measured: Measured | None) -> list[str]:
