@@ -157,7 +157,6 @@ if __name__ == "__main__":
             same=same,
             size=3000,
             growth=(1500, 3000, 6000),
-            precision="bfloat16" if has_bf16(choose_device()) else "float32",
             limit="products take half of the time where there are matrix units, more elsewhere; copies, softmax, GELU "
             "and normalisation, which go place by place, the rest.",
         )

@@ -12,30 +12,32 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
-import h5py
 import numpy as np
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from benchmarks.flops import layer_flops, needed_flops
 from benchmarks.harness import machine_peaks
-from benchmarks.synthetic_graph import RELATIONS, synthetic_edges
+from benchmarks.synthetic_graph import RELATIONS, synthetic_edges, write_pbg_input
 from ntulm.device import attention_kernel, choose_device, has_bf16
 from ntulm.embeddings import torch_training
+from ntulm.embeddings.link_prediction import Relation
 from ntulm.embeddings.table import EmbeddingTable, write_table
-from ntulm.files import write_json
+from ntulm.language_model import training
 from ntulm.language_model.backbone import load_backbone, packaged_directory
 from ntulm.language_model.batches import Masking, training_order
 from ntulm.language_model.encoder import Encoder, freeze
 from ntulm.language_model.model import NtulmForMaskedLM
 from ntulm.language_model.slots import Slots, describe_slots
-from ntulm.language_model.tokens import Tokens, cores, tokenise
+from ntulm.language_model.tokens import Tokens, processes_for_texts, tokenise
 from ntulm.language_model.training import Examples, Job, make_optimizer, train_step
 from ntulm.ntus import NtuScheme, Role
 from ntulm.posts import Posts
@@ -60,9 +62,9 @@ class Row(NamedTuple):
 
     loop: str
     side: str
-    amount: float  # in a second
+    amount: float  # per second
     unit: str
-    flops: float = 0.0  # in a second
+    flops: float = 0.0  # per second
 
 
 class Input(NamedTuple):
@@ -163,8 +165,8 @@ def encoding(given: Input, posts: int) -> Iterator[Row]:
     yield Row("encode", "ours", rate, "posts", rate * per_post)
     seconds = _seconds(partial(tokenise, some.texts, tokenizer, BATCHES))
     yield Row("tokenise", "ours, one process", posts / seconds, "posts")
-    seconds = _seconds(partial(tokenise, some.texts, tokenizer, BATCHES, cores()))
-    yield Row("tokenise", f"ours, {cores()} processes", posts / seconds, "posts")
+    seconds = _seconds(partial(tokenise, some.texts, tokenizer, BATCHES, processes_for_texts()))
+    yield Row("tokenise", f"ours, {processes_for_texts()} processes", posts / seconds, "posts")
     if not find_spec("sentence_transformers"):
         return
     from sentence_transformers import SentenceTransformer
@@ -183,14 +185,8 @@ def graph(folder: Path, edges: int, batch_size: int) -> Row:
     user, relation, hashtag = synthetic_edges(edges)
     users, lhs = np.unique(user, return_inverse=True)
     hashtags, rhs = np.unique(hashtag, return_inverse=True)
-    (folder / "train").mkdir(exist_ok=True)
-    with h5py.File(folder / "train" / "edges_0_0.h5", "w") as file:
-        file.attrs["format_version"] = 1
-        for name, column in (("lhs", lhs), ("rel", relation), ("rhs", rhs)):
-            file[name] = column
-    (folder / "entity_count_user_0.txt").write_text(f"{len(users)}\n")
-    (folder / "entity_count_hashtag_0.txt").write_text(f"{len(hashtags)}\n")
-    write_json(folder / "relations.json", [{"name": name, "lhs": "user", "rhs": "hashtag"} for name in RELATIONS])
+    counts = {"user": len(users), "hashtag": len(hashtags)}
+    write_pbg_input(folder, (lhs, relation, rhs), counts, [Relation(name, "user", "hashtag") for name in RELATIONS])
     settings: Any = SimpleNamespace(
         dimension=TABLE_WIDTH, epochs=3, learning_rate=0.1, batch_size=batch_size, batch_negatives=500,
         uniform_negatives=500, partitions=1, seed=0,
@@ -234,7 +230,7 @@ def _wait() -> None:
 
 def table(rows: list[Row], peak: float) -> str:
     """As Markdown."""
-    lines = ["| loop | side | in a second | share of peak |", "| --- | --- | ---: | ---: |"]
+    lines = ["| loop | side | per second | share of peak |", "| --- | --- | ---: | ---: |"]
     for row in rows:
         share = f"{row.flops / peak:.1%}" if row.flops else ""
         lines.append(f"| {row.loop} | {row.side} | {row.amount:,.0f} {row.unit} | {share} |")
@@ -263,8 +259,8 @@ def main() -> None:
                 rows += fine_tuning(given, shape, batch_size, seconds)
                 print(table(rows[-2:], peak), file=sys.stderr, flush=True)
         if torch.cuda.is_available():
-            torch.backends.cuda.enable_cudnn_sdp(True)  # `choose_device` switches it off
-            rows += fine_tuning(given, "MiniLM", batch_sizes[1], seconds, ", with cuDNN's attention")
+            with patch.object(training, "attention_without_plans", lambda _: nullcontext()):
+                rows += fine_tuning(given, "MiniLM", batch_sizes[1], seconds, ", any attention, cuDNN's too")
         if find_spec("accelerate"):
             rows += [trainer(given, batch_size, min(count, 16_000)) for batch_size in batch_sizes[:2]]
         rows += encoding(given, min(count, 60_000))

@@ -14,16 +14,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from benchmarks.harness import Benchmark, Outcome, run
 from benchmarks.synthetic_graph import RELATIONS as NAMES
-from benchmarks.synthetic_graph import synthetic_edges
-from ntulm.device import choose_device, has_bf16
+from benchmarks.synthetic_graph import synthetic_edges, write_pbg_input
 from ntulm.embeddings.config import Embeddings
 from ntulm.embeddings.link_prediction import Edges, Model, Relation, link_prediction
-from ntulm.files import write_json
 
 RELATIONS = [Relation(name, "user", "hashtag") for name in NAMES]
 HELD_OUT = 0.02
@@ -38,14 +35,8 @@ def prepare(folder: Path, size: int) -> None:
     hashtags, rhs = np.unique(hashtag, return_inverse=True)
     held_out = np.random.default_rng(1).random(1 << 20)[(lhs * 1_000_003 + rhs) & ((1 << 20) - 1)] < HELD_OUT
     held_out &= np.isin(lhs, lhs[~held_out]) & np.isin(rhs, rhs[~held_out])
-    (folder / "train").mkdir()
-    with h5py.File(folder / "train" / "edges_0_0.h5", "w") as file:
-        file.attrs["format_version"] = 1
-        for name, column in (("lhs", lhs), ("rel", relation), ("rhs", rhs)):
-            file[name] = column[~held_out]
-    (folder / "entity_count_user_0.txt").write_text(f"{len(users)}\n")
-    (folder / "entity_count_hashtag_0.txt").write_text(f"{len(hashtags)}\n")
-    write_json(folder / "relations.json", [relation._asdict() for relation in RELATIONS])
+    counts = {"user": len(users), "hashtag": len(hashtags)}
+    write_pbg_input(folder, [column[~held_out] for column in (lhs, relation, rhs)], counts, RELATIONS)
     np.savez(folder / "edges.npz", lhs=lhs, rel=relation, rhs=rhs, held_out=held_out)
 
 
@@ -122,7 +113,6 @@ BENCHMARK = Benchmark(
     size=300_000,
     growth=(100_000, 400_000, 1_600_000),
     limit="the products of scores and of their gradients, then rows of the tables read and written at random places.",
-    precision="bfloat16" if has_bf16(choose_device()) else "float32",
     notes=[
         "Dimension 200, 500 negatives from the batch and 500 uniform ones, batches of 1,000 edges, epochs 2 to 4 of 4;",
         "PyTorch-BigGraph with a worker per core, ours with a thread per core. An edge counts once per epoch.",

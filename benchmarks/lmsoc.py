@@ -18,14 +18,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 
+from benchmarks.synthetic_graph import write_pbg_input
 from ntulm.device import choose_device, mixed_precision
 from ntulm.embeddings import torch_training
+from ntulm.embeddings.link_prediction import Relation
 from ntulm.embeddings.table import EmbeddingTable, write_table
-from ntulm.files import write_json
 from ntulm.language_model.backbone import load_backbone
 from ntulm.language_model.batches import Masking
 from ntulm.language_model.config import Adapt, Slot
@@ -61,18 +61,9 @@ def rows_of(path: Path) -> Rows:
 
 def embed_years(folder: Path, years: list[str], reach: int, seed: int) -> EmbeddingTable:
     """The table of a graph in which each year has edges to the `reach` years after it."""
-    ends = [(one, one + step) for step in range(1, reach + 1) for one in range(len(years) - step)]
-    (folder / "train").mkdir(parents=True)
-    with h5py.File(folder / "train" / "edges_0_0.h5", "w") as file:
-        file.attrs["format_version"] = 1
-        for name, column in (
-            ("lhs", [one for one, _ in ends]),
-            ("rel", [0] * len(ends)),
-            ("rhs", [b for _, b in ends]),
-        ):
-            file[name] = np.array(column, np.int64)
-    (folder / "entity_count_year_0.txt").write_text(f"{len(years)}\n")
-    write_json(folder / "relations.json", [{"name": "next", "lhs": "year", "rhs": "year"}])
+    ends = np.array([(one, one + step) for step in range(1, reach + 1) for one in range(len(years) - step)])
+    edges = ends[:, 0], np.zeros(len(ends), np.int64), ends[:, 1]
+    write_pbg_input(folder, edges, {"year": len(years)}, [Relation("next", "year", "year")])
     settings: Any = SimpleNamespace(**GRAPH, seed=seed)
     model, _ = torch_training.train(settings, folder, lambda *_: None)
     write_table(folder, ["year"] * len(years), years, model.nodes["year"])

@@ -1,6 +1,13 @@
-"""A seeded graph with communities and popular nodes, for the benchmarks of the graph."""
+"""A seeded graph with communities and popular nodes, and graphs as engines read them, for the benchmarks."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import h5py
 import numpy as np
+
+from ntulm.embeddings.link_prediction import Relation
+from ntulm.files import write_json
 
 RELATIONS = ["authored", "co_mentioned", "reposted"]  # each from users to hashtags
 COMMUNITY = 100  # hashtags of a community
@@ -27,3 +34,24 @@ def synthetic_edges(size: int, seed: int = 0) -> np.ndarray:
         codes = np.union1d(codes, (user * len(RELATIONS) + relation) * hashtags + hashtag)
     codes = np.sort(random.choice(codes, size, replace=False))
     return np.stack([codes // hashtags // len(RELATIONS), codes // hashtags % len(RELATIONS), codes % hashtags])
+
+
+def write_pbg_input(
+    folder: Path, edges: Sequence[np.ndarray], counts: Mapping[str, int], relations: Sequence[Relation]
+) -> None:
+    """What the stage `graph` writes for the engines, of one partition.
+
+    Args:
+        folder: where.
+        edges: int64 [E] each: left nodes, relations, right nodes, counted within their types.
+        counts: how many nodes each type has.
+        relations: in the order of their numbers.
+    """
+    (folder / "train").mkdir(parents=True, exist_ok=True)
+    with h5py.File(folder / "train" / "edges_0_0.h5", "w") as file:
+        file.attrs["format_version"] = 1
+        for name, column in zip(("lhs", "rel", "rhs"), edges, strict=True):
+            file[name] = column
+    for kind, count in counts.items():
+        (folder / f"entity_count_{kind}_0.txt").write_text(f"{count}\n")
+    write_json(folder / "relations.json", [relation._asdict() for relation in relations])

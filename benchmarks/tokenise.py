@@ -18,7 +18,7 @@ from benchmarks.harness import Benchmark, Outcome, run
 from benchmarks.texts import write_texts
 from ntulm.language_model.backbone import load_backbone
 from ntulm.language_model.config import Batches
-from ntulm.language_model.tokens import cores, tokenise
+from ntulm.language_model.tokens import processes_for_texts, tokenise
 from ntulm.text import masked
 
 BATCHES = Batches(max_length=128, mask_urls=True, mask_mentions=True)
@@ -77,7 +77,11 @@ if __name__ == "__main__":
             title="Tokenising",
             unit="posts",
             prepare=prepare,
-            sides={"ours": partial(ours, cores()), "ours, one process": partial(ours, 1), "transformers": transformers},
+            sides={
+                "ours": partial(ours, processes_for_texts()),
+                "ours, one process": partial(ours, 1),
+                "transformers": transformers,
+            },
             same=same,
             size=200_000,
             growth=(100_000, 200_000, 400_000),

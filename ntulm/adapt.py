@@ -24,7 +24,7 @@ from ntulm.language_model.checkpoint import Checkpoint
 from ntulm.language_model.model import NtulmForMaskedLM
 from ntulm.language_model.ranks import Ranks, joined
 from ntulm.language_model.samples import FIXED_SEED, NO_NTUS, sample_posts
-from ntulm.language_model.tokens import Tokens, cores, tokenise
+from ntulm.language_model.tokens import Tokens, processes_for_texts, tokenise
 from ntulm.language_model.training import Examples, Job, Outcome, train_model
 from ntulm.layout import Layout
 
@@ -51,7 +51,7 @@ def _adapt(adapt: "Adapt", batches: "Batches", layout: Layout, ranks: Ranks) -> 
     if adapt.max_posts:
         train = sample_posts("train", adapt.max_posts, adapt.seed, NO_NTUS, layout).texts
         validation = sample_posts("validation", adapt.max_validation_posts, FIXED_SEED, NO_NTUS, layout).texts
-        train_posts, train_tokens = len(train), tokenise(train, tokenizer, batches, cores())
+        train_posts, train_tokens = len(train), tokenise(train, tokenizer, batches, processes_for_texts())
         if fresh_head:
             model.start_head(_token_counts(train_tokens, model))
         job = Job(

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ntulm.errors import UserError
 
@@ -20,14 +21,10 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 def choose_device() -> torch.device:
     """The GPU if there is one, else the CPU, whose freed memory is then kept; each process of torchrun has its own GPU.
 
-    On a GPU, cuDNN's attention is switched off: it makes a plan for every new shape of a batch, which took a fifth of
-    the time of fine-tuning on an H200 (docs/benchmarks-gpu.md).
-
     Raises:
         UserError: there are fewer GPUs than processes.
     """
     if torch.cuda.is_available():
-        torch.backends.cuda.enable_cudnn_sdp(False)
         return _own_gpu(os.environ[PROCESS]) if PROCESS in os.environ else torch.device("cuda")
     keep_freed_memory()
     return torch.device("cpu")
@@ -76,6 +73,16 @@ def mixed_precision(device: torch.device) -> AbstractContextManager:
 def attention_kernel(device: torch.device) -> str:
     """The attention implementation: on a CPU plain products are a little ahead of the fused kernel at post lengths."""
     return "sdpa" if device.type == "cuda" else "eager"
+
+
+def attention_without_plans(device: torch.device) -> AbstractContextManager:
+    """Attention by any kernel but cuDNN's, which makes a plan for every new shape of a batch (docs/benchmarks-gpu.md).
+
+    On an H200 that took a fifth of the time of fine-tuning. On a CPU nothing changes.
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 def to_device(array: Tensor, device: torch.device) -> Tensor:

@@ -26,7 +26,7 @@ from ntulm.language_model.model import LEFT_OUT
 from ntulm.language_model.ranks import ALONE, Ranks, joined
 from ntulm.language_model.samples import FIXED_SEED, sample_posts
 from ntulm.language_model.slots import Slots, describe_slots, ntus_of_tokens
-from ntulm.language_model.tokens import cores, tokenise
+from ntulm.language_model.tokens import processes_for_texts, tokenise
 from ntulm.language_model.training import Examples, Job, Outcome, TokenLosses, evaluate, train_model
 from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme
@@ -53,7 +53,7 @@ class Preparation:
     def examples(self, posts: Posts, hide_masked: bool = False) -> Examples:
         """Tokenise the texts and look up the NTUs; `hide_masked`: and which of them each masked token hides."""
         seen = posts.seen_by(self.variant)
-        tokens = tokenise(seen.texts, self.tokenizer, self.batches, cores())
+        tokens = tokenise(seen.texts, self.tokenizer, self.batches, processes_for_texts())
         if self.table is None:
             return Examples(tokens)
         slots = Slots.of(self.table, self.scheme, self.variant, seen.ntus, self.leave_out)

@@ -34,6 +34,11 @@ SAID = {  # what is wrong, and the words that libraries have for it
 LONGEST = 200  # characters of a library's own words
 
 
+def cores() -> int:
+    """The processor's cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def memory() -> int | None:
     """Bytes that this process may use: the least of what machine, container and process limit; None where unknown."""
     soft = resource.getrlimit(resource.RLIMIT_AS)[0]

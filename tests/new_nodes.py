@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import tiny_model
 
 from ntulm.embeddings.fold_in import FoldIn
 from ntulm.embeddings.operators import Operators, sample_edges
 from ntulm.embeddings.table import EmbeddingTable, write_table
+from ntulm.layout import Layout
 
 RELATIONS = {
     "authored": ("author", "hashtag"),
@@ -41,6 +43,14 @@ def write_graph(directory: Path, dimension: int = 4, spare: str = "reposted") ->
         batch_negatives=10,
         uniform_negatives=10,
     ).write(directory)
+
+
+def build_model(root: Path, backbone: Path) -> Path:
+    """The directory of a tiny model with this graph, which folds in NTUs from two edges on."""
+    layout = Layout(root)
+    tiny_model.build(tiny_model.params_of("fold_in.min_edges=2"), str(backbone), layout)
+    write_graph(layout.model)
+    return layout.model
 
 
 def loaded(directory: Path) -> tuple[EmbeddingTable, Operators]:

@@ -9,7 +9,6 @@ import new_nodes
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import tiny_model
 
 import ntulm
 from ntulm.embeddings.table import OVERLAY_FILE
@@ -17,7 +16,6 @@ from ntulm.errors import UserError
 from ntulm.inference.directory import READING, Settings
 from ntulm.inference.model import Ntu
 from ntulm.inference.version import version_of
-from ntulm.layout import Layout
 from ntulm.use import embed
 
 POSTS = [
@@ -31,10 +29,7 @@ POSTS = [
 
 @pytest.fixture
 def directory(lm_project, tiny_backbone) -> Path:
-    layout = Layout(lm_project)
-    tiny_model.build(tiny_model.params_of("fold_in.min_edges=2"), str(tiny_backbone), layout)
-    new_nodes.write_graph(layout.model)
-    return layout.model
+    return new_nodes.build_model(lm_project, tiny_backbone)
 
 
 def test_new_ntus_are_known_from_then_on(directory):

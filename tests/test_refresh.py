@@ -8,7 +8,6 @@ from pathlib import Path
 import new_nodes
 import numpy as np
 import pytest
-import tiny_model
 from typer.testing import CliRunner
 
 import ntulm
@@ -54,10 +53,7 @@ def turned_table(source: Path, target: Path, noise: float = 0.0) -> np.ndarray:
 
 @pytest.fixture
 def directory(lm_project, tiny_backbone) -> Path:
-    layout = Layout(lm_project)
-    tiny_model.build(tiny_model.params_of("fold_in.min_edges=2"), str(tiny_backbone), layout)
-    new_nodes.write_graph(layout.model)
-    return layout.model
+    return new_nodes.build_model(lm_project, tiny_backbone)
 
 
 def test_a_table_is_turned_back_into_the_space_that_it_came_from(tmp_path):

@@ -21,7 +21,7 @@ import numpy as np
 from ntulm.embeddings.operators import Operators
 from ntulm.embeddings.table import FORMAT, TABLE_FILE, EmbeddingTable, write_overlay
 from ntulm.errors import UserError
-from ntulm.tensors import map_tensors, write_tensors
+from ntulm.tensors import blocks, map_tensors, write_tensors
 
 AT_ONCE = 1 << 18  # rows
 FEWEST = 2  # rows in common per dimension: half of them fit a turn, the other half judge it
@@ -79,7 +79,7 @@ def write_turned(directory: Path, earlier: EmbeddingTable, later: Path, turn: Tu
     forms = dict(sorted((earlier.types | table.types).items()))
     own = {kind: mean @ matrix for kind, mean in table.type_means.items()} | earlier.type_means
     changed = {
-        "vectors": np.concatenate([block @ matrix for block in _blocks(table.vectors)]),
+        "vectors": np.concatenate([block @ matrix for block in blocks(table.vectors)]),
         "mean": earlier.mean,
         "type_means": np.stack([own[kind] for kind in forms]),
     }
@@ -127,7 +127,3 @@ def _cosines(one: np.ndarray, other: np.ndarray) -> float:
     """The sum of the cosines of n pairs; of a row of zeros: 0."""
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     return float(((one * other).sum(1) / np.maximum(norms, np.finfo(float).tiny)).sum())
-
-
-def _blocks(vectors: np.ndarray) -> Iterator[np.ndarray]:
-    return (vectors[start : start + AT_ONCE] for start in range(0, len(vectors), AT_ONCE))

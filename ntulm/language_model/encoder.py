@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ntulm.device import has_bf16, to_device
+from ntulm.device import attention_without_plans, has_bf16, to_device
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.language_model.batches import FIXED, Batch, padded_batches, uniform
 from ntulm.language_model.model import NtulmForMaskedLM
@@ -61,7 +61,8 @@ class Encoder:
             rows, batch = numbered
             more = {} if slots is None else slots.tensors(rows, device)
             input_ids, attention_mask = to_device(batch.input_ids, device), to_device(batch.attention_mask, device)
-            embedded = self.model.post_embedding(input_ids, attention_mask, **more)
+            with attention_without_plans(device):
+                embedded = self.model.post_embedding(input_ids, attention_mask, **more)
             vectors[to_device(torch.from_numpy(rows), device)] = embedded
 
         padding = int(self.tokenizer.pad_token_id or 0)

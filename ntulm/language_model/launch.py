@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ntulm.errors import UserError
+from ntulm.resources import cores
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -69,8 +70,7 @@ def _run(count: int, command: list[str]) -> None:
     from torch.distributed.run import parse_args, run
 
     logging.disable(logging.CRITICAL)  # torchrun's pages on what a rank tells in a line
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // count, 1)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // count, 1)))
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     here = [] if NODES in os.environ else ["--standalone", "--local-addr=localhost"]
     try:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from tokenizers import Tokenizer
 
+from ntulm.resources import cores
 from ntulm.text import Span, masked
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ def tokenise(
         texts: of the posts.
         tokenizer: of the backbone.
         batches: how a text becomes tokens.
-        processes: that share the texts where there are many (`cores`); from two on, the caller must be a command, or a
-            script that can be imported.
+        processes: that share the texts where there are many (`processes_for_texts`); from two on, the caller must be a
+            command, or a script that can be imported.
     """
     backend = _backend(tokenizer, batches.max_length)
     masks = batches.mask_urls, batches.mask_mentions
@@ -109,13 +110,12 @@ def tokenise(
         return Tokens.joined(list(pool.map(_tokenise_here, parts)))
 
 
-def cores() -> int:
+def processes_for_texts() -> int:
     """How many processes of a stage may share texts: one per core, of those that each of several ranks has.
 
     On few cores one: the tokenizer has threads of its own.
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    share = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(MOST_PROCESSES, share) if share >= FEWEST_CORES else 1
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntulm.device import has_bf16, mixed_precision, to_device
+from ntulm.device import attention_without_plans, has_bf16, mixed_precision, to_device
 from ntulm.errors import UserError
 from ntulm.language_model.batches import (
     FIXED,
@@ -187,7 +187,7 @@ def masked_losses(model: NtulmForMaskedLM, batch: MaskedBatch, slots: dict[str, 
     input_ids, attention_mask, positions, targets = (
         to_device(part, device) for part in (batch.input_ids, batch.attention_mask, batch.positions, batch.targets)
     )
-    with mixed_precision(device):
+    with mixed_precision(device), attention_without_plans(device):
         logits = model(input_ids, attention_mask, **slots, positions=positions).logits
     return token_losses(logits, targets)
 

@@ -8,6 +8,7 @@ thread, since the encoder runs a batch per core. A graph in int8 is run by OpenV
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ INPUTS, OUTPUT = ("input_ids", "attention_mask", "slot", "slot_shares", "slot_ma
 PRECISION = "precision"  # in the graph's metadata, where it is "int8"
 
 
-class GraphNetwork:
+class GraphNetwork(ABC):
     """What an `Encoder` asks of a frozen model: `device`, the length of a vector, `leaves_out`, `post_embedding`."""
 
     device = torch.device("cpu")
@@ -49,9 +50,9 @@ class GraphNetwork:
         given = dict(zip(INPUTS, (input_ids, attention_mask, slot, slot_shares, slot_mask), strict=True))
         return torch.from_numpy(self.run({name: given[name].numpy() for name in self.taken}))  # type: ignore[union-attr]
 
+    @abstractmethod
     def run(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
         """The vectors of one batch."""
-        raise NotImplementedError
 
 
 class OnnxNetwork(GraphNetwork):
