@@ -24,7 +24,7 @@ from tiny_backbone import write_backbone
 
 from ntulm import adapt, pretrain
 from ntulm.errors import UserError
-from ntulm.language_model import training
+from ntulm.language_model import launch, training
 from ntulm.language_model.config import Batches, Pretrain
 from ntulm.language_model.launch import processes
 from ntulm.language_model.ranks import ALONE, LostError, Ranks, joined
@@ -254,6 +254,19 @@ def test_how_many_processes(wanted, gpus, count):
 def test_no_number_of_processes(wanted, gpus):
     with pytest.raises(UserError, match="NTULM_RANKS"):
         processes(wanted, gpus)
+
+
+def test_torch_is_told_to_be_quiet_before_it_is_imported():
+    """It reads its level once; later, the agent of a machine that ends last would warn that the first has gone."""
+    program = (
+        "import os, sys; import ntulm.cli; from ntulm.language_model import launch; "
+        "launch._gpus = lambda: print('torch' in sys.modules, os.environ['TORCH_CPP_LOG_LEVEL']) or 1; "
+        "launch.launched()"
+    )
+    plain = {name: value for name, value in os.environ.items() if name not in launch.QUIET}
+    environment = {**plain, "PYTHONPATH": str(ROOT), "NTULM_RANKS": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "False ERROR\n"
 
 
 def command(kind, **environment):

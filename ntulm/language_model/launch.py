@@ -22,7 +22,8 @@ EACH_GPU = "all"
 NODES = "PET_NNODES"  # torchrun's --nnodes
 STARTED = "TORCHELASTIC_RUN_ID"  # torchrun sets it for the processes that it starts
 RANK = "RANK"  # it and others; so does what starts one process per machine, which has said how many by that
-QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # else each process warns of host names that do not resolve
+# Else processes warn of host names that do not resolve, and of a machine that is done a moment before another.
+QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 def launched() -> bool:
@@ -35,6 +36,7 @@ def launched() -> bool:
     wanted = os.environ.get(RANKS)
     if wanted is None or STARTED in os.environ or (RANK in os.environ and NODES not in os.environ):
         return False
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})  # read with torch
     count = processes(wanted, _gpus())
     if count == 1 and NODES not in os.environ:
         return False
@@ -71,7 +73,6 @@ def _run(count: int, command: list[str]) -> None:
 
     logging.disable(logging.CRITICAL)  # torchrun's pages on what a rank tells in a line
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // count, 1)))
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     here = [] if NODES in os.environ else ["--standalone", "--local-addr=localhost"]
     try:
         run(parse_args([*here, f"--nproc-per-node={count}", f"--log-dir={os.devnull}", "--no-python", *command]))
