@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import repositories
 import test_sources_bluesky as bluesky
 import test_sources_mastodon as mastodon
 import test_sources_reddit as reddit
@@ -72,6 +73,19 @@ def _as_event(view: dict[str, Any]) -> dict[str, Any]:
     return {**bluesky.event(view["record"], rkey="3kb"), "did": bluesky.BOB}
 
 
+def repository(folder: Path) -> Path:
+    records = {
+        "app.bsky.actor.profile/self": {"$type": "app.bsky.actor.profile", "displayName": "Ann"},
+        "app.bsky.feed.like/3kd": bluesky.subject("like"),
+        "app.bsky.feed.post/3ka": bluesky.record("hello 3ka"),
+        "app.bsky.feed.post/3kc": bluesky.record("hello 3kc"),
+        "app.bsky.feed.repost/3ke": bluesky.subject("repost"),
+    }
+    file = folder / "repo.car"
+    file.write_bytes(repositories.repository(records))
+    return file
+
+
 def views(folder: Path) -> Path:
     return lines(folder, bluesky.view(bluesky.record("said by Bob")), bluesky.view(bluesky.record("", embed={})))
 
@@ -99,6 +113,7 @@ EXPORTS: dict[tuple[str, str], Callable[[Path], Path]] = {
     ("twitter_archive", "folder"): twitter.archive,
     ("bluesky", "Jetstream"): jetstream,
     ("bluesky", "post views"): views,
+    ("bluesky", "repository (CAR)"): repository,
     ("mastodon", "statuses"): mastodon_statuses,
     ("mastodon", "archive"): lambda folder: mastodon.archive(folder / "archive", mastodon.ANNS),
     ("reddit", "dump"): dumps,

@@ -1,4 +1,5 @@
-"""Archives as folders: the data files in zip and tar (plain or packed), told by content, extracted under limits.
+"""Archives as folders: the data files in zip and tar (plain or packed), told by content, extracted under limits;
+of a CAR file its records.
 
 Library of the sources; not a format. An archive is hostile input: what is extracted is named by a number, so no name in
 it reaches the file system; links, devices and names that lead out of it are not extracted; direct messages are not
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import mmap
 import re
 import shutil
 import struct
@@ -23,6 +25,7 @@ from typing import IO, Any
 
 import zstandard
 
+from ntulm.corpus.sources import car
 from ntulm.corpus.sources.content import FREE_BYTES, MAX_EXPANSION, raw_head, unpacked
 from ntulm.corpus.sources.export import File
 from ntulm.errors import UserError
@@ -32,6 +35,7 @@ MAX_DATA_MEMBERS = 50_000  # that are extracted: one file per day, account and k
 MAX_TOTAL_BYTES = 1 << 38  # 256 GiB; the largest monthly dumps of whole platforms have less
 SPARE_BYTES = 1 << 28  # of the disk that are left free
 MAX_HEADER_BYTES = 1 << 20  # of a member of a tar file, which Python reads into memory
+UNPACK = "unpack it yourself and give the folder"
 MAX_KINDS = 8  # of files not opened that a note names
 COPY_BYTES = 1 << 20
 DATA_ENDINGS = frozenset(
@@ -51,10 +55,12 @@ ZIP, EMPTY_ZIP, TAR, TAR_PLACE = b"PK\x03\x04", b"PK\x05\x06", b"ustar", 257
 
 
 def kind(file: File) -> str | None:
-    """`zip`, `tar` or None, by content."""
+    """`zip`, `car`, `tar` or None, by content."""
     start = raw_head(file, TAR_PLACE + len(TAR))
     if start.startswith((ZIP, EMPTY_ZIP)):
         return "zip"
+    if car.is_car(start):
+        return "car"
     return "tar" if start[TAR_PLACE:] == TAR else None
 
 
@@ -83,7 +89,7 @@ class Unpacking:
         """
         skipped: Counter[str] = Counter()
         found: list[File] = []
-        opened = self._zip if kind(archive) == "zip" else self._tar
+        opened = {"zip": self._zip, "car": self._car, "tar": self._tar}[kind(archive) or "tar"]
         limit = min(outer, self.written + self._limit(archive))
         try:
             with closing(opened(archive, skipped)) as members:
@@ -138,6 +144,18 @@ class Unpacking:
                 assert content is not None, member
                 yield member.name, content
 
+    def _car(self, archive: File, skipped: Counter[str]) -> Members:
+        path = self.folder / "repository"
+        with path.open("wb") as target:
+            for part in unpacked(archive):
+                self._refuse_full(archive)
+                target.write(part)
+        try:
+            with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                yield "records", io.BufferedReader(_Content(car.events(content, skipped)), COPY_BYTES)
+        finally:
+            path.unlink()
+
     def _extracted(self, archive: File, name: str, stream: IO[bytes], limit: int) -> File:
         self.extracted += 1
         if self.extracted > MAX_DATA_MEMBERS:
@@ -151,17 +169,19 @@ class Unpacking:
         return File(path, f"{archive.name}/{name}")
 
     def _refuse_much(self, archive: File, name: str, limit: int) -> None:
-        hint = "unpack it yourself and give the folder"
         if self.written > limit:
             much = f"{MAX_TOTAL_BYTES >> 30} GiB" if limit == MAX_TOTAL_BYTES else f"{MAX_EXPANSION} times its size"
-            raise UserError(f"{archive}: unpacks to more than {much} (at {name}); if it is to be read, {hint}")
+            raise UserError(f"{archive}: unpacks to more than {much} (at {name}); if it is to be read, {UNPACK}")
+        self._refuse_full(archive)
+
+    def _refuse_full(self, archive: File) -> None:
         if shutil.disk_usage(self.folder).free < SPARE_BYTES:
-            raise UserError(f"{archive}: no space left to unpack it in {self.folder}; {hint}")
+            raise UserError(f"{archive}: no space left to unpack it in {self.folder}; {UNPACK}")
 
 
 def _refuse_many(archive: File, members: int) -> None:
     if members > MAX_MEMBERS:
-        raise UserError(f"{archive}: more than {MAX_MEMBERS:,} files; unpack it yourself and give the folder")
+        raise UserError(f"{archive}: more than {MAX_MEMBERS:,} files; {UNPACK}")
 
 
 def _wanted(name: str, regular: bool, skipped: Counter[str]) -> bool:

@@ -5,7 +5,8 @@ A post is what its record says. Hashtags, links and mentions come from its facet
 into `people` wherever a record has both. A date is what the author's client says, or when the network saw the post if
 that was earlier: clients can say anything.
 
-Reads: JSON lines, arrays, and pages with `feed`, `posts`, `records` or `profiles`.
+Reads: JSON lines, arrays, and pages with `feed`, `posts`, `records` or `profiles`. Repositories (CAR files) come as
+events (`car.py`).
 """
 
 from __future__ import annotations
