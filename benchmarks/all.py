@@ -9,7 +9,18 @@ from pathlib import Path
 
 from benchmarks.harness import ROOT, machine_peaks
 
-MODULES = ["extraction", "pbg_input", "graph_embedding", "tokenise", "pretrain", "encode", "probe", "start_up", "serve"]
+MODULES = [
+    "extraction",
+    "pbg_input",
+    "graph_embedding",
+    "tokenise",
+    "pretrain",
+    "encode",
+    "probe",
+    "start_up",
+    "commands",
+    "serve",
+]
 GROWTH = {"extraction", "pbg_input", "graph_embedding"}
 TARGET = ROOT / "docs/benchmarks.md"
 

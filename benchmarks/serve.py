@@ -28,6 +28,7 @@ POSTS = 2000
 AUTHORS = 1000
 DIMENSION = 200
 LEAST_COSINE = 0.999
+INFINITY = "https://michaelfeil.eu/infinity/0.0.55/benchmarking/"
 QUANTILES = (50, 95, 99)
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
@@ -200,6 +201,10 @@ def section(seconds: float, rounds: int) -> str:
             "| clients | side | requests/s | p50 ms | p95 ms | p99 ms | ours is times as fast |",
             "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
             *rows,
+            "",
+            "text-embeddings-inference is an image, and not on the package index. Published of it, by",
+            f"[another server's authors]({INFINITY}), for texts of 450 tokens, 256 per request: on a CPU (bge-small)",
+            "0.23 times as fast as sentence-transformers behind a plain server, on an NVIDIA L4 (bge-large) 3.2 times.",
             "",
         ]
     )

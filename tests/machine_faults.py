@@ -1,0 +1,211 @@
+"""Fill the disk under every stage, make it read-only, set the clock: what the stage says, what stays, what comes after.
+
+    PYTHONPATH=. python tests/machine_faults.py [--only graph,encode] [--folder DIR]
+
+Works on a copy of a tiny project in a file system in memory, in a namespace of its own (`unshare`, Linux). A stage is
+run by its command from `dvc.lock`, its outputs in place, as if something had changed. With a fault it has to end in one
+line and exit code 1, with every file of the project as it was; then, without the fault, with the same results. A clock
+that is set while it runs must change nothing. Prints a Markdown table; exit code 1 if anything else happened.
+"""
+
+import argparse
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from faults import NAMED, ONE_OF_EACH, QUIET, STAGES, read_lock, tiny_project
+
+INSIDE = "NTULM_FAULTS_INSIDE"
+PAGE = 4096  # what a file system in memory gives
+ROOM = {"no room": 0.0, "room for a quarter": 0.25, "room for half": 0.5}  # of what the stage writes
+CLOCKS = {"clock set back a day": -86400.0, "clock set a year ahead": 365 * 86400.0}
+CALLS_BEFORE = 20  # readings of the clock before it is set
+PLENTY = 1 << 30
+PATIENCE = 600.0
+CLOCK = """
+import os, time
+_real, _left = time.time, [int(os.environ["CLOCK_CALLS"])]
+def _set():
+    _left[0] -= 1
+    return _real() + (float(os.environ["CLOCK_JUMP"]) if _left[0] < 0 else 0.0)
+time.time = _set
+time.time_ns = lambda: int(_set() * 1e9)
+"""
+
+
+@dataclass
+class Outcome:
+    """What became of one fault over all stages."""
+
+    fault: str
+    tried: int = 0
+    survived: int = 0
+    untouched: int = 0  # stages that the fault did not reach
+    reasons: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lost = self.tried - self.survived
+        return f"| {self.fault} | {self.tried} | {self.untouched} | {self.survived} | {lost} |"
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A file system in memory with a project on it."""
+
+    project: Path
+
+    def resize(self, size: int) -> None:
+        self._remount(f"size={size}")
+
+    def leave(self, room: int) -> None:
+        """So many bytes are free."""
+        about = os.statvfs(self.project)
+        self.resize((about.f_blocks - about.f_bfree) * about.f_frsize + room)
+
+    def writable(self, yes: bool) -> None:
+        self._remount("rw" if yes else "ro")
+
+    def _remount(self, option: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{option}", self.project], check=True)
+
+
+def files(project: Path) -> dict[str, str]:
+    """Every file that a stage may write, by its content; not the pages that carry a date."""
+    found = {}
+    for folder in ("data", "metrics", "reports", "monitoring"):
+        for path in sorted((project / folder).rglob("*")):
+            name = path.relative_to(project).as_posix()
+            if path.is_file() and name not in NAMED and not name.startswith(("data/runs", "monitoring")):
+                found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def run_stage(project: Path, stage: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The commands of a stage up to one that fails, by the Python that runs here."""
+    commands = read_lock(project)["stages"][stage]["cmd"]
+    for command in [commands] if isinstance(commands, str) else commands:
+        done = subprocess.run(
+            [sys.executable, *shlex.split(command)[1:]], cwd=project, env=QUIET | environment, capture_output=True,
+            text=True, timeout=PATIENCE,
+        )  # fmt: skip
+        if done.returncode:
+            break
+    return done
+
+
+def size_of_outputs(project: Path, stage: str) -> int:
+    paths = [project / out["path"] for out in read_lock(project)["stages"][stage]["outs"]]
+    own = [one for path in paths for one in (path.rglob("*") if path.is_dir() else [path]) if one.is_file()]
+    return sum(-(-path.stat().st_size // PAGE) * PAGE for path in own)
+
+
+def fault_in(told: str, code: int) -> str | None:
+    """What is wrong with how a stage ended that could not go on; None: one line and exit code 1."""
+    lines = [line for line in told.splitlines() if line.startswith("error: ")]
+    if "Traceback" in told:
+        return "a traceback"
+    if code != 1 or len(lines) != 1:
+        return f"exit code {code}, {len(lines)} lines of error"
+    return None
+
+
+def hindered(disk: Disk, stage: str, outcome: Outcome, expected: dict[str, str]) -> None:
+    """Run a stage that the disk hinders, then without hindrance."""
+    done = run_stage(disk.project, stage)
+    after = files(disk.project)
+    disk.writable(True)
+    disk.resize(PLENTY)
+    if done.returncode == 0 and after == expected:
+        outcome.untouched += 1
+        return
+    outcome.tried += 1
+    wrong = fault_in(done.stderr, done.returncode)
+    changed = sorted(name for name in after.keys() | expected.keys() if after.get(name) != expected.get(name))
+    again = run_stage(disk.project, stage)
+    if wrong or changed or again.returncode or files(disk.project) != expected:
+        what = wrong or (f"changed: {', '.join(changed[:5])}" if changed else f"then: {again.stderr[-500:]}")
+        outcome.reasons.append(f"{outcome.fault}, {stage}: {what}\n{done.stderr[-1500:]}")
+    else:
+        outcome.survived += 1
+
+
+def clock_set(disk: Disk, stage: str, outcome: Outcome, jump: float, expected: dict[str, str]) -> None:
+    """Run a stage while the clock is set."""
+    outcome.tried += 1
+    own = disk.project.parent / "clock"
+    own.mkdir(exist_ok=True)
+    (own / "sitecustomize.py").write_text(CLOCK)
+    path = f"{own}{os.pathsep}{QUIET['PYTHONPATH']}"
+    done = run_stage(disk.project, stage, PYTHONPATH=path, CLOCK_JUMP=str(jump), CLOCK_CALLS=str(CALLS_BEFORE))
+    if done.returncode == 0 and files(disk.project) == expected:
+        outcome.survived += 1
+    else:
+        outcome.reasons.append(f"{outcome.fault}, {stage}: exit code {done.returncode}\n{done.stderr[-1500:]}")
+
+
+def mounted(folder: Path) -> Disk:
+    """A built project on a file system in memory."""
+    built = tiny_project(folder)
+    place = folder / "disk"
+    place.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={PLENTY}", "faults", place], check=True)
+    shutil.copytree(built, place, symlinks=True, dirs_exist_ok=True)
+    return Disk(place)
+
+
+def outcomes(disk: Disk, stages: list[str]) -> Iterator[Outcome]:
+    """Each fault, over all stages."""
+    expected = files(disk.project)
+    for name, share in ROOM.items():
+        outcome = Outcome(f"disk full: {name} of what the stage writes" if share else "disk full: no room")
+        for stage in stages:
+            disk.leave(int(share * size_of_outputs(disk.project, stage)) // PAGE * PAGE)
+            hindered(disk, stage, outcome, expected)
+        yield outcome
+    outcome = Outcome("read-only file system")
+    for stage in stages:
+        disk.writable(False)
+        hindered(disk, stage, outcome, expected)
+    yield outcome
+    for name, jump in CLOCKS.items():
+        outcome = Outcome(name)
+        for stage in stages:
+            clock_set(disk, stage, outcome, jump, expected)
+        yield outcome
+
+
+def main() -> int:
+    """Print the table, and what went wrong below each row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(STAGES), help="stages")
+    parser.add_argument("--folder", type=Path, help="where to work, and to keep what was built for the next time")
+    given = parser.parse_args()
+    only = given.only.split(",")
+    if not set(only) <= set(STAGES):
+        parser.error(f"--only: expected some of {', '.join(STAGES)}")
+    if INSIDE not in os.environ:
+        inside = ["unshare", "--map-root-user", "--mount", sys.executable, *sys.argv]
+        os.execvpe(inside[0], inside, os.environ | {INSIDE: "1"})
+    lost = 0
+    with nullcontext(given.folder) if given.folder else tempfile.TemporaryDirectory() as folder:
+        disk = mounted(Path(folder).resolve())
+        print("| fault | tried | not reached | survived | lost |", "| --- " * 5 + "|", sep="\n", flush=True)
+        try:
+            for outcome in outcomes(disk, [ONE_OF_EACH.get(stage, stage) for stage in only]):
+                print(outcome, *outcome.reasons, sep="\n", flush=True)
+                lost += outcome.tried - outcome.survived
+        finally:
+            subprocess.run(["umount", disk.project], check=True)
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
