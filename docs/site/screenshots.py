@@ -1,4 +1,4 @@
-"""Take the pictures of pages that the docs show: `python docs/site/screenshots.py PROJECT`, with Chromium on the machine.
+"""Take the pictures that the docs show of pages: `python docs/site/screenshots.py PROJECT`; needs Chromium.
 
 PROJECT has run the recipe quickstart: a real post must not get into the docs. Writes `docs/images/*.png`.
 """
