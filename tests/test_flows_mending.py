@@ -85,7 +85,7 @@ def test_a_list_that_another_process_is_writing_is_waited_for(project):
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(4)
         (temporary / "rwlock").write_text("{}")
-    said, _ = waiting.communicate(timeout=30)
+    said, _ = waiting.communicate(timeout=120)
     assert said == ""
     assert (temporary / "rwlock").read_text() == "{}"
 

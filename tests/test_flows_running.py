@@ -74,7 +74,7 @@ def test_a_run_whose_worker_is_gone_heeds_a_request_to_cancel(monkeypatch):
     @settled
     def flow():
         try:
-            time.sleep(20)
+            time.sleep(60)
         finally:
             closed.append(True)
 
@@ -83,7 +83,7 @@ def test_a_run_whose_worker_is_gone_heeds_a_request_to_cancel(monkeypatch):
         state = flow()
     assert state.is_cancelled()
     assert closed == [True]
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 40
 
 
 def test_a_run_with_its_worker_leaves_cancelling_to_it(monkeypatch):

@@ -39,7 +39,7 @@ def test_a_service_is_started_once_and_ended_with_its_children(service, tmp_path
     first = record(tmp_path)
     services.start(service, tmp_path, tmp_path, os.environ)
     assert record(tmp_path) == first
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (tmp_path / "logs/server.log").read_text().strip() and time.monotonic() < deadline:
         time.sleep(0.05)
     child = int((tmp_path / "logs/server.log").read_text())
@@ -74,16 +74,16 @@ def test_a_taken_port_and_a_program_that_ends_at_once_are_told(tmp_path):
 WORKER = """
 import os, subprocess, sys, time
 environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT")}
-run = "import subprocess, time; subprocess.Popen(['sleep', '61'], start_new_session=True); time.sleep(62)"
+run = "import subprocess, time; subprocess.Popen(['sleep', '121'], start_new_session=True); time.sleep(122)"
 child = subprocess.Popen([sys.executable, "-c", run], start_new_session=True, env=environment)
 print(child.pid, flush=True)
-time.sleep(60)
+time.sleep(120)
 """
 
 
 def started_by(pid):
     """The process and its children, once there is one."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         process = psutil.Process(pid)
         if process.children():
@@ -100,7 +100,7 @@ def is_gone(process):
 def test_what_a_killed_service_left_in_other_sessions_is_ended_too(again, tmp_path, capsys):
     worker = Service("cpu-worker", [sys.executable, "-c", WORKER])
     services.start(worker, tmp_path, tmp_path, os.environ)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (tmp_path / "logs/cpu-worker.log").read_text().strip() and time.monotonic() < deadline:
         time.sleep(0.05)
     run = started_by(int((tmp_path / "logs/cpu-worker.log").read_text()))

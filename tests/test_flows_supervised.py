@@ -29,7 +29,7 @@ def run(command, folder, stop=None):
     return code, lines
 
 
-def pid_in(path, patience=20.0):
+def pid_in(path, patience=60.0):
     """The process id that a command writes, once it has."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
@@ -39,7 +39,7 @@ def pid_in(path, patience=20.0):
     raise AssertionError(f"{path} was not written")
 
 
-def gone(pid, patience=15.0):
+def gone(pid, patience=60.0):
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         try:
