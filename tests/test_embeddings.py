@@ -208,6 +208,13 @@ def test_a_failure_shows_the_log_and_leaves_nothing(trained, monkeypatch, tmp_pa
     assert not LAYOUT.metrics("embeddings").exists()
 
 
+def test_what_the_engine_says_needs_no_room_on_the_disk(trained, monkeypatch, tmp_path):
+    monkeypatch.chdir(trained)
+    monkeypatch.setattr(pbg, "_config", lambda *_: {"dimension": 0})
+    with pytest.raises(RuntimeError, match="its log ends with:\nError in the configuration"):
+        pbg.train(config(), LAYOUT.pbg_input, tmp_path / "not there", lambda *_: None)
+
+
 @pytest.mark.slow
 def test_the_engine_ends_with_its_parent(trained, tmp_path):
     code = (

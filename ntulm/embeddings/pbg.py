@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ntulm.embeddings.config import Embeddings
 
 LOG_LINES = 15  # of PBG's log, shown when it fails
+LOG_SECONDS = 10.0  # in which the last of them come
 
 
 def train(
@@ -43,7 +45,7 @@ def train(
     Args:
         config: the section `embeddings`.
         pbg_input: data/graph/pbg.
-        work: an existing directory for checkpoints and the log; PBG would resume from what it finds in it.
+        work: an existing directory for checkpoints; PBG would resume from what it finds in it.
         report: called with (epoch from 1, mean loss) after each epoch.
 
     Returns:
@@ -56,7 +58,7 @@ def train(
     checkpoint = work / "checkpoint"
     settings = {"seed": config.seed, "config": _config(config, pbg_input, checkpoint, relations)}
     losses: list[float] = []
-    for line in _engine_lines(settings, work / "pbg.log"):
+    for line in _engine_lines(settings):
         losses.append(float(line))
         report(len(losses), losses[-1])
     version = config.epochs
@@ -92,20 +94,31 @@ def _config(config: Embeddings, pbg_input: Path, checkpoint: Path, relations: li
     }
 
 
-def _engine_lines(settings: dict[str, Any], log: Path) -> Iterator[str]:
+def _engine_lines(settings: dict[str, Any]) -> Iterator[str]:
     """Run the engine's process and yield what it reports, one line per epoch."""
     command = [sys.executable, "-W", "ignore", "-m", "ntulm.embeddings.pbg", json.dumps(settings)]
+    log: deque[str] = deque(maxlen=LOG_LINES)  # not a file: the disk may be what fails
+    errors, written = os.pipe()  # of our own: `with` would close one of Popen's while it is read
+    reader = threading.Thread(target=_collect, args=(errors, log), daemon=True)
     pipe = subprocess.PIPE
-    with (
-        log.open("wb") as errors,
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True) as process,  # noqa: S603
-    ):
+    try:
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=written, text=True)  # noqa: S603
+    finally:
+        os.close(written)
+        reader.start()
+    with process:
         assert process.stdout is not None
         yield from process.stdout
         process.wait()  # before `with` closes its standard input, which ends it (as it must after an exception)
     if process.returncode:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        reader.join(LOG_SECONDS)
+        tail = "".join(log)
         raise RuntimeError(f"PyTorch-BigGraph ended with code {process.returncode}; its log ends with:\n{tail}")
+
+
+def _collect(errors: int, log: deque[str]) -> None:
+    with os.fdopen(errors, encoding="utf-8", errors="replace") as lines:
+        log.extend(lines)
 
 
 def _read(path: Path, dataset: str) -> np.ndarray:
