@@ -207,7 +207,10 @@ def test_mistakes_are_one_line(arguments, message):
 
 
 def test_imports_without_the_packages_of_the_pipeline():
-    blocked = ["duckdb", "pydantic", "pydantic_core", "typer", "dvc", "prefect", "torchbiggraph", "transformers"]
+    blocked = [
+        "duckdb", "pydantic", "pydantic_core", "typer", "dvc", "prefect", "torchbiggraph", "transformers", "pyarrow",
+        "safetensors",
+    ]  # fmt: skip
     program = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import benchmarks.triples"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=Path(module.__file__).parents[1], capture_output=True, text=True
