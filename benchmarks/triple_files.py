@@ -89,7 +89,8 @@ def _plain(folder: Path) -> Triples:
             numbers.append(relations.setdefault(relation, len(relations)))
             numbers.append(entities.setdefault(tail, len(entities)))
         found.append(np.array(numbers, np.int64).reshape(-1, 3))
-    return Triples(*found, len(entities), len(relations), "plain form")
+    train, valid, test = found
+    return Triples(train, valid, test, len(entities), len(relations), "plain form")
 
 
 def _numbered(path: Path, entities: int, relations: int) -> np.ndarray:
