@@ -24,8 +24,10 @@ CREDENTIALS = {
     "AWS_MAX_ATTEMPTS": "1",
 }
 OBJECT = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30})(\.dir)?$")
-PIECE = 1 << 14  # bytes that go through the connection at once
+PIECE = 1 << 16  # bytes that go through the connection at once
 BUFFER = 1 << 15  # bytes that the kernel may hold on the way
+MEETING_BYTES = 100_000  # sent before who sends waits for the other one
+MEETING_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ class Store:
     def objects(self, prefix: str) -> list[str]:
         """The objects that are named by their content."""
         return [name for name in self.names(prefix) if OBJECT.search(name)]
+
+    def parts(self, prefix: str) -> int:
+        """How many uploads in parts have no end."""
+        return len(self.client.list_multipart_uploads(Bucket=BUCKET, Prefix=prefix).get("Uploads", []))
 
     def half(self, prefix: str) -> list[str]:
         """Of those, the ones whose content is another one."""
@@ -92,6 +98,7 @@ class Connection:
     listener: socket.socket
     sent_limit: int | None = None  # bytes to the store
     received_limit: int | None = None  # bytes from the store
+    meeting: threading.Barrier | None = None  # where it waits for another connection in the middle of sending
     passed: dict[str, int] = field(default_factory=lambda: {"sent": 0, "received": 0})
     broken: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -132,7 +139,15 @@ class Connection:
                 target.sendall(piece[: self._room(name, len(piece))])
                 if self.broken:
                     break
+                self._meet()
         self._close(source, target)
+
+    def _meet(self) -> None:
+        with self.lock:
+            due = self.passed["sent"] > MEETING_BYTES
+            meeting, self.meeting = (self.meeting, None) if due else (None, self.meeting)
+        if meeting:
+            meeting.wait(MEETING_SECONDS)
 
     def _room(self, name: str, wanted: int) -> int:
         """How many of the bytes still go through; the connection is broken where that is not all."""

@@ -103,12 +103,12 @@ def test_the_command_line_reads_one_file_and_says_in_one_line_what_it_cannot_rea
     assert "records: 51" in done.stdout
     refused = told("s3://nowhere/exports")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith("error: s3://nowhere/exports: not found; ")
+    assert refused.stderr.startswith("error: s3://nowhere/exports: cannot be fetched (NoSuchBucket: ")
     assert refused.stderr.count("\n") == 1
 
 
-def test_an_empty_folder_is_not_found(at):
-    with pytest.raises(UserError, match=f"^s3://{BUCKET}/none: not found; .+$"):
+def test_a_folder_that_is_not_there_is_named(at):
+    with pytest.raises(UserError, match=f"^s3://{BUCKET}/none: no files there; .+$"):
         inspect(f"s3://{BUCKET}/none")
 
 
@@ -123,10 +123,9 @@ def test_missing_credentials_are_named(at, store, tmp_path, monkeypatch):
         inspect(f"s3://{BUCKET}/exports/one")
 
 
-@pytest.mark.parametrize("received", [500, 9_000])
-def test_a_connection_that_breaks_is_one_line_and_no_half_export(at, connection, received):
+def test_a_connection_that_breaks_is_one_line_and_no_half_export(at, connection):
     at(connection.endpoint)
-    connection.break_after(received=received)
+    connection.break_after(received=9_000)
     with pytest.raises(UserError, match=rf"^s3://{BUCKET}/exports/one: cannot be fetched \(.+\)$"):
         inspect(f"s3://{BUCKET}/exports/one")
     assert connection.broken

@@ -52,6 +52,8 @@ stages:
 artifacts:
   ntulm: {type: model, path: data/model}
 """
+SENT_BY_EACH = 600_000 + 900_000 + 1_000_000  # bytes of its results
+LARGE = 110_000_000  # bytes: goes up in parts of 50 MiB
 REMOTE = """\
 [core]
     no_scm = {no_scm}
@@ -182,22 +184,23 @@ def test_a_promoted_model_is_fetched_in_another_clone(here, connection, store, t
 
 
 def test_two_workspaces_push_at_once_and_both_can_be_pulled(here, connection, store, tmp_path):
-    """What `pretrain` made is another one in each; the rest is the same in both."""
+    """What `pretrain` made is another one in each; the rest is the same in both, and both send it."""
     other = project(tmp_path / "other")
     (other / "dvc.yaml").write_text(PIPELINE.replace("pretrain 2 ", "pretrain 4 "))
-    with opened(connect(other, connection, tmp_path.name)) as beside, ExitStack() as readers:
+    with breakable(store) as way, opened(connect(other, way, tmp_path.name)) as beside, ExitStack() as readers:
         beside.run(dvc("repro", "--quiet"), print)
-        both = (here, beside)
+        connection.meeting = way.meeting = threading.Barrier(2)
         failures: list[Exception] = []
-        pushes = [threading.Thread(target=push, args=(workspace, failures)) for workspace in both]
+        pushes = [threading.Thread(target=push, args=(workspace, failures)) for workspace in (here, beside)]
         for thread in pushes:
             thread.start()
         for thread in pushes:
             thread.join()
         assert failures == []
+        assert min(connection.passed["sent"], way.passed["sent"]) > SENT_BY_EACH
         assert store.half(tmp_path.name) == []
         assert len(store.objects(tmp_path.name)) == (3 + 1) + 2 * (2 + 1) + (3 + 1)
-        for workspace in both:
+        for workspace in (here, beside):
             folder = connect(project(tmp_path / f"reader of {workspace.root.name}"), connection, tmp_path.name)
             reader = readers.enter_context(opened(folder))
             shutil.copy(workspace.root / "dvc.yaml", reader.root)
@@ -229,6 +232,29 @@ def test_a_push_whose_connection_breaks_leaves_nothing_half(here, there, connect
     there.run(dvc("pull"), print)
     assert bytes_of(there.root / "data") == before
     assert store.half(tmp_path.name) == []
+
+
+def test_a_large_file_whose_connection_breaks_between_its_parts(connection, there, store, tmp_path):
+    large = PIPELINE.replace("corpus 1 300000", f"corpus 1 {LARGE}")
+    for folder in (project(tmp_path / "here"), there.root):
+        (folder / "dvc.yaml").write_text(large)
+    with opened(connect(tmp_path / "here", connection, tmp_path.name)) as here:
+        here.run(dvc("repro", "--single-item", "corpus"), print)
+        connection.break_after(sent=70_000_000)
+        with pytest.raises(CommandError, match="endpoint URL"):
+            here.run(dvc("push", "corpus"), print)
+        assert (store.half(tmp_path.name), store.parts(tmp_path.name)) == ([], 1)
+        connection.mend()
+        here.run(dvc("push", "corpus"), print)
+        take_over(here, there)
+        connection.break_after(received=70_000_000)
+        with pytest.raises(CommandError, match="endpoint URL"):
+            there.run(dvc("pull", "corpus"), print)
+        assert half_here(there) == []
+        connection.mend()
+        there.run(dvc("pull", "corpus"), print)
+        assert bytes_of(there.root / "data") == bytes_of(here.root / "data")
+        assert store.half(tmp_path.name) == []
 
 
 @pytest.mark.parametrize(
