@@ -18,7 +18,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
-from flows.failure import BusyError, CommandError
+from flows.failure import BusyError, CommandError, not_transferred
 from flows.handover import Handover, pack
 from flows.pipeline import family, read_pipeline
 from flows.stage import Outcome, StageError, outcome_of, settle, stage_like
@@ -65,7 +65,11 @@ def pooled_task(name: str) -> Task[..., Any]:
 
 
 def restore(name: str, workspace: Workspace, log: Callable[[str], None], *options: str) -> Outcome | None:
-    """Let DVC take the stage's result from its caches; None where it has none and would run the stage."""
+    """Let DVC take the stage's result from its caches; None where it has none and would run the stage.
+
+    Raises:
+        CommandError: the result could not be fetched, or something else than the caches is in the way.
+    """
     lines: list[str] = []
 
     def keep(line: str) -> None:
@@ -77,9 +81,11 @@ def restore(name: str, workspace: Workspace, log: Callable[[str], None], *option
     except BusyError:
         raise
     except CommandError:
-        if outcome_of(lines) is Outcome.RAN:  # it tried to
-            return None
-        raise
+        if outcome_of(lines) is not Outcome.RAN:
+            raise
+        if broken := not_transferred(lines):
+            raise CommandError(f"the DVC remote did not give its result: {broken}; run it again") from None
+        return None  # it tried to run
     return outcome_of(lines)
 
 

@@ -6,6 +6,8 @@ import signal
 TRACEBACK = "Traceback (most recent call last):"
 STAGE_EXIT = re.compile(r"failed to run: .*, exited with (-?\d+)$")
 DVC_ERROR = re.compile(r"^ERROR: (.+)$")
+FILES_FAILED = re.compile(r"files failed to (?:up|down)load$")
+NOT_TRANSFERRED = re.compile(r"^ERROR: failed to (?:transfer '.+?'|connect to .+?) - (.+)$")
 USER_ERROR = re.compile(r"^error: (.+)$")
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
 
@@ -37,7 +39,18 @@ def reason(lines: list[str], code: int) -> str:
         return told
     if stage_code is not None:
         return f"exit code {stage_code}"
-    return _last(lines, DVC_ERROR) or f"exit code {code}"
+    return _dvc_error(lines) or f"exit code {code}"
+
+
+def not_transferred(lines: list[str]) -> str | None:
+    """Why a file did not go to or come from the DVC remote; DVC goes on without it where it can."""
+    return _last(lines, NOT_TRANSFERRED)
+
+
+def _dvc_error(lines: list[str]) -> str | None:
+    """What DVC says last; where that is how many files failed, with why."""
+    error, cause = _last(lines, DVC_ERROR), not_transferred(lines)
+    return f"{error}: {cause}" if error and cause and FILES_FAILED.search(error) else error
 
 
 def _signal(code: int) -> int | None:

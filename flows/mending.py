@@ -1,7 +1,7 @@
-"""What a killed DVC leaves half-written is set aside, so that it does not bar every later run.
+"""What a killed DVC leaves half-written is set aside, so that it does not bar every later run; nothing is half fetched.
 
-Reads `dvc.lock` and `.dvc/tmp/rwlock`; a damaged one is renamed to `….damaged`. Flows do so when they open a workspace;
-for your own `dvc repro`, after a kill:
+Reads `dvc.lock` and `.dvc/tmp/rwlock`; a damaged one is renamed to `….damaged`. Sets `verify` of each DVC remote in
+`.dvc/config.local`. Flows do so when they open a workspace; for your own `dvc repro`, after a kill:
 
     python -m flows.mending
 """
@@ -11,12 +11,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from dvc.config import Config, ConfigError
 from dvc.dvcfile import Lockfile
 from dvc.lock import make_lock
 from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, SCHEMA
 from dvc.utils.strictyaml import YAMLValidationError
 from ruamel.yaml import YAML, YAMLError
 from voluptuous import Invalid
+
+from flows.failure import CommandError
 
 LOCK_FILE = Path("dvc.lock")  # what the finished stages read and wrote
 TEMPORARY = Path(".dvc/tmp")
@@ -27,17 +30,19 @@ Log = Callable[[str], None]
 
 
 def mend(root: Path, log: Log) -> None:
-    """Set aside what is damaged.
+    """Set aside what is damaged, and let DVC compare what it fetches with its hash.
 
     Args:
         root: of a DVC project.
-        log: called with a line per file that was damaged.
+        log: called with a line per file that was damaged, and per remote that was told to compare.
 
     Raises:
+        CommandError: DVC does not accept its own settings.
         dvc.lock.LockError: another DVC process keeps the list of paths in use for itself, for seconds.
     """
     _mend_lock_file(root, log)
     _mend_paths_in_use(root, log)
+    _verify_what_is_fetched(root, log)
 
 
 def _mend_lock_file(root: Path, log: Log) -> None:
@@ -91,5 +96,27 @@ def _names_processes(path: Path) -> bool:
     return True
 
 
+def _verify_what_is_fetched(root: Path, log: Log) -> None:
+    """Set `verify` of each remote, where nobody decided on it.
+
+    Without it, DVC 3.67 may keep a file whose connection broke under the name of the whole one (the second, where two
+    files of a folder are left to fetch), takes it for that ever after, and says that all is up to date.
+    """
+    try:
+        config = Config(str(root / ".dvc"))
+        levels = [config.load_one(level)["remote"] for level in Config.LEVELS]
+        decided = {name for remotes in levels for name, options in remotes.items() if "verify" in options}
+        if left := sorted({name for remotes in levels for name in remotes} - decided):
+            with config.edit("local") as local:
+                for name in left:
+                    local["remote"].setdefault(name, {})["verify"] = True
+            log(f"remote {', '.join(left)}: what is fetched is compared with its hash (`verify`, .dvc/config.local)")
+    except ConfigError as error:
+        raise CommandError(f".dvc/config: {' '.join(str(error).split())}") from error
+
+
 if __name__ == "__main__":
-    mend(Path.cwd(), print)
+    try:
+        mend(Path.cwd(), print)
+    except CommandError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -7,6 +7,9 @@ from flows.failure import BusyError, CommandError, failure_of, reason
 DVC = "ERROR: failed to reproduce 'graph': failed to run: ntulm graph, exited with {code}"
 TRACE = ["Traceback (most recent call last):", '  File "stage.py", line 3', "    f()", "ValueError: no posts", ""]
 KILLED = "killed by signal 9 (SIGKILL); out of memory, or killed by somebody"
+CLOSED = "ERROR: failed to transfer '0ab1' - Connection was closed before we received a valid response"
+NOT_PUSHED = "ERROR: failed to push data to the cloud - 2 files failed to upload"
+UNREACHED = "unexpected error - Could not connect to the endpoint URL: http://store/b"
 MISSING = "failed to reproduce 'graph': missing data 'source': data/corpus"
 
 
@@ -21,6 +24,8 @@ MISSING = "failed to reproduce 'graph': missing data 'source': data/corpus"
         (["error: an old one", DVC.format(code=137)], 255, KILLED),
         ([DVC.format(code=-15)], 255, "killed by signal 15 (SIGTERM)"),
         ([f"ERROR: {MISSING}"], 255, MISSING),
+        ([CLOSED, NOT_PUSHED, "Having any troubles?"], 1, f"{NOT_PUSHED[7:]}: {CLOSED.partition(' - ')[2]}"),
+        ([CLOSED, f"ERROR: {UNREACHED}"], 255, UNREACHED),
         ([], 2, "exit code 2"),
     ],
 )  # fmt: skip

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from dvc.config import Config
 from dvc.lock import make_lock
 
+from flows.failure import CommandError
 from flows.mending import mend
 from flows.workspace import open_workspace
 
@@ -102,3 +104,34 @@ def test_dvc_runs_again_after_a_kill_in_the_moment_of_writing(project):
     mend(project, print)
     subprocess.run([*command, "repro", "--quiet"], cwd=project, check=True, capture_output=True)
     assert (project / "one").read_text() == "1\n"
+
+
+REMOTES = """\
+[core]
+    remote = store
+['remote "store"']
+    url = s3://bucket/results
+['remote "trusted"']
+    url = ../elsewhere
+    verify = false
+"""
+
+
+def test_what_is_fetched_is_compared_with_its_hash_unless_somebody_decided_otherwise(project):
+    (project / ".dvc/config").write_text(REMOTES)
+    (project / ".dvc/config.local").write_text("['remote \"store\"']\n    endpointurl = http://127.0.0.1:9000\n")
+    said: list[str] = []
+    mend(project, said.append)
+    assert said == ["remote store: what is fetched is compared with its hash (`verify`, .dvc/config.local)"]
+    settings = Config(str(project / ".dvc"))["remote"]
+    assert {name: remote["verify"] for name, remote in settings.items()} == {"store": True, "trusted": False}
+    assert settings["store"]["endpointurl"] == "http://127.0.0.1:9000"
+    assert settings["store"]["url"] == "s3://bucket/results"
+    assert (project / ".dvc/config").read_text() == REMOTES
+    mend(project, pytest.fail)
+
+
+def test_settings_that_dvc_does_not_accept_are_one_line(project):
+    (project / ".dvc/config").write_text("['remote \"store\"']\n    adress = s3://bucket\n")
+    with pytest.raises(CommandError, match=r"^\.dvc/config: .*store.*$"):
+        mend(project, pytest.fail)
