@@ -1,7 +1,8 @@
 # make repro: the whole pipeline on the embedded sample.  make test: lint, types, tests.
 # make bench: every loop beside its peers, half an hour; writes docs/benchmarks.md.
 # make audit: licences, copyleft, pins, known vulnerabilities and a bill of materials of what is installed, in build/audit.
-# make faults: kills stages, DVC and flows at random moments and compares; KILLS=200 in all.
+# make faults: kills stages, DVC and flows at random moments and compares, KILLS=200 in all; then fills the disk under each
+#   stage, makes it read-only and sets the clock.
 # make fuzz: damages small valid files and reads them; MINUTES=30 in all.
 # make docs: the site of docs/ in build/site, with every link checked.
 # make up, make down: a local Prefect with its UI.  make e2e: the slow tests, which start the real thing.
@@ -48,6 +49,7 @@ audit: env
 
 faults: env
 	OMP_NUM_THREADS=1 PYTHONPATH=. python tests/faults.py --kills $(KILLS) --seed $(SEED)
+	OMP_NUM_THREADS=1 PYTHONPATH=. python tests/machine_faults.py
 
 fuzz: env
 	OMP_NUM_THREADS=1 PYTHONPATH=. python tests/fuzz.py --minutes $(MINUTES) --seed $(SEED)
