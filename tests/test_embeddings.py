@@ -25,6 +25,7 @@ from ntulm.graph import stage as graph
 from ntulm.graph.config import Graph, Relation
 from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme, Role
+from ntulm.resources import told
 
 LAYOUT = Layout()
 SCHEME = NtuScheme(
@@ -206,6 +207,18 @@ def test_a_failure_shows_the_log_and_leaves_nothing(trained, monkeypatch, tmp_pa
         embeddings.run(config(), LAYOUT)
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["graph"]
     assert not LAYOUT.metrics("embeddings").exists()
+
+
+def test_the_first_of_several_errors_of_the_engine_is_told(trained, monkeypatch, tmp_path):
+    """h5py raises a second one while it closes a file for which the disk has no room."""
+    said = "OSError: [Errno 28] No space left on device\\n" + "  File x\\n" * 30 + "RuntimeError: cannot close\\n"
+    program = tmp_path / "engine"
+    program.write_text(f"#!/bin/sh\nprintf '{said}' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(pbg.sys, "executable", str(program))
+    with pytest.raises(RuntimeError, match="No space left") as fault:
+        pbg.train(config(), trained / LAYOUT.pbg_input, tmp_path, lambda *_: None)
+    assert "no space is left on the disk" in (told(fault.value) or "")
 
 
 def test_what_the_engine_says_needs_no_room_on_the_disk(trained, monkeypatch, tmp_path):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from ntulm.embeddings.config import Embeddings
 
 LOG_LINES = 15  # of PBG's log, shown when it fails
+KEPT_LINES = 500  # in which the errors are looked for that came before
+ERROR = re.compile(r"[\w.]*(?:Error|Exception): ")
 LOG_SECONDS = 10.0  # in which the last of them come
 
 
@@ -97,7 +100,7 @@ def _config(config: Embeddings, pbg_input: Path, checkpoint: Path, relations: li
 def _engine_lines(settings: dict[str, Any]) -> Iterator[str]:
     """Run the engine's process and yield what it reports, one line per epoch."""
     command = [sys.executable, "-W", "ignore", "-m", "ntulm.embeddings.pbg", json.dumps(settings)]
-    log: deque[str] = deque(maxlen=LOG_LINES)  # not a file: the disk may be what fails
+    log: deque[str] = deque(maxlen=KEPT_LINES)  # not a file: the disk may be what fails
     errors, written = os.pipe()  # of our own: `with` would close one of Popen's while it is read
     reader = threading.Thread(target=_collect, args=(errors, log), daemon=True)
     pipe = subprocess.PIPE
@@ -112,7 +115,10 @@ def _engine_lines(settings: dict[str, Any]) -> Iterator[str]:
         process.wait()  # before `with` closes its standard input, which ends it (as it must after an exception)
     if process.returncode:
         reader.join(LOG_SECONDS)
-        tail = "".join(log)
+        lines = list(log)
+        # The error that others followed: that a disk is full is told first, then what could not be closed.
+        earlier = [line for line in lines[:-LOG_LINES] if ERROR.match(line)]
+        tail = "".join([*earlier, *lines[-LOG_LINES:]])
         raise RuntimeError(f"PyTorch-BigGraph ended with code {process.returncode}; its log ends with:\n{tail}")
 
 
