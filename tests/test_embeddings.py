@@ -211,9 +211,11 @@ def test_a_failure_shows_the_log_and_leaves_nothing(trained, monkeypatch, tmp_pa
 
 def test_the_first_of_several_errors_of_the_engine_is_told(trained, monkeypatch, tmp_path):
     """h5py raises a second one while it closes a file for which the disk has no room."""
-    said = "OSError: [Errno 28] No space left on device\\n" + "  File x\\n" * 30 + "RuntimeError: cannot close\\n"
+    why = "errno = 28, error message = 'No space left on device', buf = 0x1"
+    first = f"OSError: Unable to flush (file write failed: time = now\\n, filename = 'x', {why})\\n"
+    said = first + "  File x\\n" * 30 + "RuntimeError: cannot close\\n"
     program = tmp_path / "engine"
-    program.write_text(f"#!/bin/sh\nprintf '{said}' >&2\nexit 1\n")
+    program.write_text(f'#!/bin/sh\nprintf "{said}" >&2\nexit 1\n')
     program.chmod(0o755)
     monkeypatch.setattr(pbg.sys, "executable", str(program))
     with pytest.raises(RuntimeError, match="No space left") as fault:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 LOG_LINES = 15  # of PBG's log, shown when it fails
 KEPT_LINES = 500  # in which the errors are looked for that came before
-ERROR = re.compile(r"[\w.]*(?:Error|Exception): ")
+ERROR = re.compile(r"[\w.]*(?:Error|Exception): |.*error message = ")  # HDF5 says the second on a line of its own
 LOG_SECONDS = 10.0  # in which the last of them come
 
 
@@ -117,7 +117,7 @@ def _engine_lines(settings: dict[str, Any]) -> Iterator[str]:
         reader.join(LOG_SECONDS)
         lines = list(log)
         # The error that others followed: that a disk is full is told first, then what could not be closed.
-        earlier = [line for line in lines[:-LOG_LINES] if ERROR.match(line)]
+        earlier = dict.fromkeys(line for line in lines[:-LOG_LINES] if ERROR.match(line))
         tail = "".join([*earlier, *lines[-LOG_LINES:]])
         raise RuntimeError(f"PyTorch-BigGraph ended with code {process.returncode}; its log ends with:\n{tail}")
 
