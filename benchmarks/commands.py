@@ -42,16 +42,15 @@ pd.DataFrame({"post_id": posts["post_id"], "vector": list(vectors)}).to_parquet(
 
 
 def prepare(folder: Path, size: int) -> None:
-    """Posts, a model, and a classifier of which half of some posts are longer than the others."""
+    """Posts, a model, and a classifier that tells short posts from long ones."""
     write_texts(folder / "texts.json", posts=size, labelled=LABELLED)
     texts = json.loads((folder / "texts.json").read_text())
     write_table(folder / "posts.csv", texts["posts"])
     middle = float(np.median([len(text) for text in texts["labelled"]]))
     write_table(folder / "labels.csv", texts["labelled"], [LABELS[len(text) > middle] for text in texts["labelled"]])
     write_model(folder / "model")
-    started = time.perf_counter()
-    ntulm(folder, "train-classifier", "labels.csv", "--name", TASK, "--model", "model")
-    print(f"train-classifier of {LABELLED} rows: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    seconds = timed(folder, NTULM, "train-classifier", "labels.csv", "--name", TASK, "--model", "model")
+    print(f"train-classifier of {LABELLED} rows: {seconds:.0f} s", file=sys.stderr)
 
 
 def write_table(path: Path, texts: list[str], labels: list[str] | None = None) -> None:
@@ -64,31 +63,25 @@ def write_table(path: Path, texts: list[str], labels: list[str] | None = None) -
             rows.writerow([f"p{number}", f"author{number % AUTHORS}", text, *own])
 
 
-def ntulm(folder: Path, *arguments: str) -> None:
-    subprocess.run([NTULM, *arguments], cwd=folder, check=True, stdout=sys.stderr)
-
-
 def clean(folder: Path) -> Path:
     """The file to write, which is not there."""
     out = folder / "out.parquet"
-    for path in (out, *folder.glob("out.parquet*")):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in folder.glob(f"{out.name}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return out
 
 
-def timed(folder: Path, *arguments: str, peer: bool = False) -> float:
+def timed(folder: Path, *command: str) -> float:
+    """Seconds of a command, start included."""
     started = time.perf_counter()
-    if peer:
-        subprocess.run([sys.executable, "-c", PEER, *arguments], cwd=folder, check=True, stdout=sys.stderr)
-    else:
-        ntulm(folder, *arguments)
+    subprocess.run(command, cwd=folder, check=True, stdout=sys.stderr)
     return time.perf_counter() - started
 
 
 def embed(again: bool, folder: Path) -> Outcome:
     """Into a new file; or the second of two times, when nothing is new."""
     out = clean(folder)
-    arguments = ("embed", "posts.csv", "--model", "model", "--out", out.name)
+    arguments = (NTULM, "embed", "posts.csv", "--model", "model", "--out", out.name)
     for _ in range(1 + again):
         seconds = timed(folder, *arguments)
     return outcome(folder, out, seconds)
@@ -97,23 +90,23 @@ def embed(again: bool, folder: Path) -> Outcome:
 def predict(folder: Path) -> Outcome:
     """Labels and probabilities."""
     out = clean(folder)
-    seconds = timed(folder, "predict", "posts.csv", "--model", "model", "--task", TASK, "--out", out.name)
-    return Outcome(seconds, rows(folder), pq.read_metadata(out).num_rows)
+    seconds = timed(folder, NTULM, "predict", "posts.csv", "--model", "model", "--task", TASK, "--out", out.name)
+    return Outcome(seconds, posts_in(folder), pq.read_metadata(out).num_rows)
 
 
 def peer(folder: Path) -> Outcome:
     """The script."""
     out = clean(folder)
-    return outcome(folder, out, timed(folder, "posts.csv", out.name, peer=True))
+    return outcome(folder, out, timed(folder, sys.executable, "-c", PEER, "posts.csv", out.name))
 
 
 def outcome(folder: Path, out: Path, seconds: float) -> Outcome:
     """How many posts, and some of their vectors."""
     table = pq.read_table(out, columns=["post_id", "vector"]).sort_by("post_id")
-    return Outcome(seconds, rows(folder), [len(table), table["vector"][:COMPARED].to_pylist()])
+    return Outcome(seconds, posts_in(folder), [len(table), table["vector"][:COMPARED].to_pylist()])
 
 
-def rows(folder: Path) -> int:
+def posts_in(folder: Path) -> int:
     return len(json.loads((folder / "texts.json").read_text())["posts"])
 
 
@@ -146,8 +139,6 @@ if __name__ == "__main__":
             size=5000,
             growth=(2000, 8000, 32000),
             limit="encoding; of few posts the imports of torch and transformers, some seconds.",
-            notes=[
-                f"Start included. `known` is looked up for each post; its authors are those of a table of {AUTHORS:,}."
-            ],
+            notes=[f"Start included. NTUs are looked up for each post, in a table of {AUTHORS:,} authors."],
         )
     )

@@ -92,3 +92,14 @@ def _post(number: int, author: str, random: np.random.Generator) -> dict:
         "author": None if number % 50 == 7 else author,
         "hashtags": ["so"] if number % 3 == 0 else [],
     }
+
+
+@pytest.fixture
+def one_thread():
+    """Torch on one thread: for small products, threads cost more than they give."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
