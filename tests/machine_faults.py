@@ -1,11 +1,12 @@
-"""Fill the disk under every stage, make it read-only, set the clock: what the stage says, what stays, what comes after.
+"""Fill the disk under every stage, make it read-only, take its memory, set the clock: what is said, what stays.
 
-    PYTHONPATH=. python tests/machine_faults.py [--only graph,encode] [--folder DIR]
+    PYTHONPATH=. python tests/machine_faults.py [--only graph,encode] [--faults disk,memory,clock] [--folder DIR]
 
 Works on a copy of a tiny project in a file system in memory, in a namespace of its own (`unshare`, Linux). A stage is
 run by its command from `dvc.lock`, its outputs in place, as if something had changed. With a fault it has to end in one
-line and exit code 1, with every file of the project as it was; then, without the fault, with the same results. A clock
-that is set while it runs must change nothing. Prints a Markdown table; exit code 1 if anything else happened.
+line and exit code 1, with every file of the project as it was; then, without the fault, with the same results. Where
+the memory of a control group does not suffice, the kernel may end it instead. A clock that is set while it runs must
+change nothing. Prints a Markdown table; exit code 1 if anything else happened.
 """
 
 import argparse
@@ -13,19 +14,28 @@ import hashlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from faults import NAMED, ONE_OF_EACH, QUIET, STAGES, read_lock, tiny_project
 
+from ntulm.resources import CGROUPS
+
 INSIDE = "NTULM_FAULTS_INSIDE"
 PAGE = 4096  # what a file system in memory gives
 ROOM = {"no room": 0.0, "room for a quarter": 0.25, "room for half": 0.5}  # of what the stage writes
+MEMORY = {"memory for three quarters": 0.75, "memory for half": 0.5}  # of the most that the stage takes
+CONTROL_GROUPS = (  # of version 1, of version 2: folder, limits, the most that was taken
+    ("memory", ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"), "memory.max_usage_in_bytes"),
+    ("", ("memory.max", "memory.swap.max"), "memory.peak"),
+)
 CLOCKS = {"clock set back a day": -86400.0, "clock set a year ahead": 365 * 86400.0}
 CALLS_BEFORE = 20  # readings of the clock before it is set
 PLENTY = 1 << 30
@@ -77,6 +87,42 @@ class Disk:
         subprocess.run(["mount", "-o", f"remount,{option}", self.project], check=True)
 
 
+@dataclass(frozen=True)
+class ControlGroup:
+    """What the processes in it may take of the memory."""
+
+    folder: Path
+    limits: tuple[str, ...]
+    most: str
+
+    def limit(self, size: int) -> None:
+        for name in self.limits:
+            if (self.folder / name).exists():
+                (self.folder / name).write_text("0" if name == "memory.swap.max" else str(size))
+
+    def taken(self) -> int:
+        """The most that was taken, in bytes."""
+        return int((self.folder / self.most).read_text())
+
+
+@contextmanager
+def control_group() -> Iterator[ControlGroup]:
+    """A new one.
+
+    Raises:
+        OSError: none may be made here.
+    """
+    version = 1 if (CGROUPS / "cgroup.controllers").exists() else 0
+    below, limits, most = CONTROL_GROUPS[version]
+    made = ControlGroup(Path(tempfile.mkdtemp(prefix="faults-", dir=CGROUPS / below)), limits, most)
+    try:
+        if not (made.folder / most).exists():
+            raise OSError(f"{made.folder}: no control group of the memory")
+        yield made
+    finally:
+        made.folder.rmdir()
+
+
 def files(project: Path) -> dict[str, str]:
     """Every file that a stage may write, by its content; not the pages that carry a date."""
     found = {}
@@ -88,13 +134,16 @@ def files(project: Path) -> dict[str, str]:
     return found
 
 
-def run_stage(project: Path, stage: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_stage(
+    project: Path, stage: str, group: ControlGroup | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """The commands of a stage up to one that fails, by the Python that runs here."""
     commands = read_lock(project)["stages"][stage]["cmd"]
+    into = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', group.folder / "cgroup.procs"] if group else []
     for command in [commands] if isinstance(commands, str) else commands:
         done = subprocess.run(
-            [sys.executable, *shlex.split(command)[1:]], cwd=project, env=QUIET | environment, capture_output=True,
-            text=True, timeout=PATIENCE,
+            [*into, sys.executable, *shlex.split(command)[1:]], cwd=project, env=QUIET | environment,
+            capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
         if done.returncode:
             break
@@ -126,8 +175,36 @@ def hindered(disk: Disk, stage: str, outcome: Outcome, expected: dict[str, str])
     if done.returncode == 0 and after == expected:
         outcome.untouched += 1
         return
+    judge(disk, stage, outcome, expected, after, done, fault_in(done.stderr, done.returncode))
+
+
+def short_of_memory(disk: Disk, stage: str, outcome: Outcome, share: float, expected: dict[str, str]) -> None:
+    """Run a stage with a share of the memory that it takes at most, then without limits."""
+    with control_group() as group:
+        run_stage(disk.project, stage, group)
+        needed = group.taken()
+    with control_group() as group:
+        group.limit(int(share * needed) // PAGE * PAGE)
+        done = run_stage(disk.project, stage, group)
+    after = files(disk.project)
+    if done.returncode == 0 and after == expected:
+        outcome.untouched += 1
+        return
+    wrong = None if done.returncode == -signal.SIGKILL else fault_in(done.stderr, done.returncode)
+    judge(disk, stage, outcome, expected, after, done, wrong)
+
+
+def judge(
+    disk: Disk,
+    stage: str,
+    outcome: Outcome,
+    expected: dict[str, str],
+    after: dict[str, str],
+    done: subprocess.CompletedProcess[str],
+    wrong: str | None,
+) -> None:
+    """Nothing is wrong with how the stage ended, its files stayed, and the next run gives what it should."""
     outcome.tried += 1
-    wrong = fault_in(done.stderr, done.returncode)
     changed = sorted(name for name in after.keys() | expected.keys() if after.get(name) != expected.get(name))
     again = run_stage(disk.project, stage)
     if wrong or changed or again.returncode or files(disk.project) != expected:
@@ -161,8 +238,7 @@ def mounted(folder: Path) -> Disk:
     return Disk(place)
 
 
-def outcomes(disk: Disk, stages: list[str]) -> Iterator[Outcome]:
-    """Each fault, over all stages."""
+def of_disk(disk: Disk, stages: list[str]) -> Iterator[Outcome]:
     expected = files(disk.project)
     for name, share in ROOM.items():
         outcome = Outcome(f"disk full: {name} of what the stage writes" if share else "disk full: no room")
@@ -175,6 +251,25 @@ def outcomes(disk: Disk, stages: list[str]) -> Iterator[Outcome]:
         disk.writable(False)
         hindered(disk, stage, outcome, expected)
     yield outcome
+
+
+def of_memory(disk: Disk, stages: list[str]) -> Iterator[Outcome]:
+    expected = files(disk.project)
+    try:
+        with control_group():
+            pass
+    except OSError as error:
+        print(f"memory: not tried: no control group can be made here ({error})", file=sys.stderr)
+        return
+    for name, share in MEMORY.items():
+        outcome = Outcome(f"{name} of what the stage takes")
+        for stage in stages:
+            short_of_memory(disk, stage, outcome, share, expected)
+        yield outcome
+
+
+def of_clock(disk: Disk, stages: list[str]) -> Iterator[Outcome]:
+    expected = files(disk.project)
     for name, jump in CLOCKS.items():
         outcome = Outcome(name)
         for stage in stages:
@@ -182,15 +277,20 @@ def outcomes(disk: Disk, stages: list[str]) -> Iterator[Outcome]:
         yield outcome
 
 
+FAULTS = {"disk": of_disk, "memory": of_memory, "clock": of_clock}
+
+
 def main() -> int:
     """Print the table, and what went wrong below each row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(STAGES), help="stages")
+    parser.add_argument("--faults", default=",".join(FAULTS), help="kinds of faults")
     parser.add_argument("--folder", type=Path, help="where to work, and to keep what was built for the next time")
     given = parser.parse_args()
-    only = given.only.split(",")
-    if not set(only) <= set(STAGES):
-        parser.error(f"--only: expected some of {', '.join(STAGES)}")
+    only, kinds = given.only.split(","), given.faults.split(",")
+    for name, chosen, known in (("--only", only, STAGES), ("--faults", kinds, FAULTS)):
+        if not set(chosen) <= set(known):
+            parser.error(f"{name}: expected some of {', '.join(known)}")
     if INSIDE not in os.environ:
         inside = ["unshare", "--map-root-user", "--mount", sys.executable, *sys.argv]
         os.execvpe(inside[0], inside, os.environ | {INSIDE: "1"})
@@ -199,7 +299,8 @@ def main() -> int:
         disk = mounted(Path(folder).resolve())
         print("| fault | tried | not reached | survived | lost |", "| --- " * 5 + "|", sep="\n", flush=True)
         try:
-            for outcome in outcomes(disk, [ONE_OF_EACH.get(stage, stage) for stage in only]):
+            stages = [ONE_OF_EACH.get(stage, stage) for stage in only]
+            for outcome in chain.from_iterable(FAULTS[kind](disk, stages) for kind in kinds):
                 print(outcome, *outcome.reasons, sep="\n", flush=True)
                 lost += outcome.tried - outcome.survived
         finally:

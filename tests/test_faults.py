@@ -1,11 +1,16 @@
 """The harness of `make faults`: it kills in time, and sees what was lost; on stages that take no time."""
 
 import random
+import sqlite3
+import subprocess
+import sys
+import time
 
 import pytest
-from faults import Harness, Row, forget, kill_dvc, restart, results, run, short_stages
+from faults import QUIET, Harness, Row, forget, kill_dvc, restart, results, run, short_stages
 
 KILLS = 4
+LOCKED_SECONDS = 6.0
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +55,24 @@ def test_a_run_that_does_not_end_well_is_a_loss(project):
     damaged.write_text(whole)
     assert (row.kills, row.survived, row.lost) == (1, 0, 1)
     assert "dvc.yaml" in row.reasons[0]
+
+
+def test_dvc_waits_for_a_database_of_its_own_that_is_locked(project, tmp_path, monkeypatch):
+    monkeypatch.setitem(QUIET, "DVC_SITE_CACHE_DIR", str(tmp_path))
+    restart(project)
+    run(project, "repro")
+    expected = results(project)
+    (project / "f7").unlink()
+    held = [sqlite3.connect(path, isolation_level=None) for path in tmp_path.rglob("cache.db")]
+    assert held
+    for database in held:
+        database.execute("BEGIN EXCLUSIVE")
+    process = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=project, env=QUIET)
+    time.sleep(LOCKED_SECONDS)
+    assert process.poll() is None  # it is stopped by the lock, else this shows nothing
+    for database in held:
+        database.execute("ROLLBACK")
+        database.close()
+    assert process.wait(timeout=120) == 0
+    assert results(project) == expected
+    assert (project / "f7").exists()

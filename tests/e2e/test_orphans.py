@@ -11,6 +11,7 @@ from prefect_api import PrefectApi
 from test_machines import workspace
 
 CPU = {"NTULM_WORKERS": "cpu"}
+LOCKED_SECONDS = 75  # longer than Prefect waits for a lock
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,25 @@ def test_a_run_can_be_read_in_a_list(machine):
     assert run["name"] == "build quickstart"
     assert {"ntulm", "recipe:quickstart", "trigger:request"} <= set(run["tags"])
     assert api.artifacts(identity)["progress"] == 100
+
+
+def test_a_run_outlasts_a_database_that_locks(machine):
+    folder, api, _ = machine
+    (folder / "source").write_text("posts of a locked database\n")
+    (folder / "hold").touch()
+    run = api.start("build/build-cpu")
+    deadline = time.monotonic() + 120
+    while not stages(folder):
+        assert time.monotonic() < deadline, api.log(run)[-3000:]
+        time.sleep(0.2)
+    database = sqlite3.connect(folder / ".prefect/prefect.db", isolation_level=None, timeout=60)
+    database.execute("BEGIN IMMEDIATE")  # nobody else can write
+    (folder / "hold").unlink()
+    time.sleep(LOCKED_SECONDS)
+    database.execute("ROLLBACK")
+    database.close()
+    state = api.wait(run)
+    assert (state["type"], state["message"]) == ("COMPLETED", "3 stages: 3 ran"), api.log(run)[-3000:]
 
 
 def test_a_run_whose_worker_was_killed_can_be_cancelled(machine):
