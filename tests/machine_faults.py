@@ -18,8 +18,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -39,6 +40,7 @@ CONTROL_GROUPS = (  # of version 1, of version 2: folder, limits, the most that 
 CLOCKS = {"clock set back a day": -86400.0, "clock set a year ahead": 365 * 86400.0}
 CALLS_BEFORE = 20  # readings of the clock before it is set
 PLENTY = 1 << 30
+LEFT_SECONDS, POLL_SECONDS = 30.0, 0.1  # in which the processes of a killed stage have to end
 PATIENCE = 600.0
 CLOCK = """
 import os, time
@@ -104,6 +106,21 @@ class ControlGroup:
         """The most that was taken, in bytes."""
         return int((self.folder / self.most).read_text())
 
+    def left(self) -> list[int]:
+        """The processes that are still there after a while; they are killed."""
+        deadline = time.monotonic() + LEFT_SECONDS
+        while (found := self._processes()) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        for process in found:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        while self._processes():
+            time.sleep(POLL_SECONDS)
+        return found
+
+    def _processes(self) -> list[int]:
+        return [int(line) for line in (self.folder / "cgroup.procs").read_text().split()]
+
 
 @contextmanager
 def control_group() -> Iterator[ControlGroup]:
@@ -120,6 +137,7 @@ def control_group() -> Iterator[ControlGroup]:
             raise OSError(f"{made.folder}: no control group of the memory")
         yield made
     finally:
+        made.left()
         made.folder.rmdir()
 
 
@@ -186,11 +204,13 @@ def short_of_memory(disk: Disk, stage: str, outcome: Outcome, share: float, expe
     with control_group() as group:
         group.limit(int(share * needed) // PAGE * PAGE)
         done = run_stage(disk.project, stage, group)
+        left = group.left()
     after = files(disk.project)
-    if done.returncode == 0 and after == expected:
+    if done.returncode == 0 and after == expected and not left:
         outcome.untouched += 1
         return
     wrong = None if done.returncode == -signal.SIGKILL else fault_in(done.stderr, done.returncode)
+    wrong = f"{len(left)} processes are left" if left else wrong
     judge(disk, stage, outcome, expected, after, done, wrong)
 
 
