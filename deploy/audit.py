@@ -167,7 +167,7 @@ def main() -> int:
         f"{len(packages)} packages: {kinds.count('weak')} under a weak copyleft, {kinds.count('strong')} under a strong"
     )
     print(
-        f"hashes: constraints.txt has {len(pins)} exact versions and no hashes; installed packages do not keep theirs"
+        f"hashes: constraints.txt has {len(pins)} exact versions and no hashes; `make lock` makes a file that has them"
     )
     print(f"written: {folder}/licences.md, {folder}/sbom.json")
     found = faults(packages, pins) + vulnerable(packages)
