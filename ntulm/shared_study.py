@@ -227,9 +227,11 @@ class SharedStudy:
             if not self._lost(trial):
                 continue
             with suppress(UpdateFinishedTrialError, ValueError):  # another worker has seen it as well
-                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-                host = trial.user_attrs.get(WORKER, ["another machine"])[0]
-                print(f"tune: trial {trial.number} on {host} was lost; it is made again", file=sys.stderr, flush=True)
+                told = self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                if told.state == TrialState.FAIL:
+                    host = trial.user_attrs.get(WORKER, ["another machine"])[0]
+                    what = f"trial {trial.number} on {host} was lost; another is made in its place"
+                    print(f"tune: {what}", file=sys.stderr, flush=True)
 
     def _lost(self, trial: FrozenTrial) -> bool:
         """Judged by the clock of this process alone: other machines' may differ."""
