@@ -113,17 +113,22 @@ def test_a_finished_study_is_left_alone_and_a_larger_one_goes_on():
 
 def hang(trial, settings, folder):
     """The first trial never ends."""
-    if settings["x"] == 0:
+    if settings["x"] == 0 and not Path("hangs").exists():
         (folder / "half").touch()
-        Path("hangs").touch()
+        Path("hangs.new").write_text(str(os.getpid()))
+        Path("hangs.new").rename("hangs")
         time.sleep(3600)
     return square(trial, settings, folder)
 
 
-def killed(worker):
+def killed(*workers):
+    """The one that hangs, of these; the others."""
     until(Path("hangs").exists)
-    os.kill(worker.pid, signal.SIGKILL)
-    worker.join(PATIENCE)
+    process = int(Path("hangs").read_text())
+    os.kill(process, signal.SIGKILL)
+    (dead,) = [worker for worker in workers if worker.pid == process]
+    dead.join(PATIENCE)
+    return [worker for worker in workers if worker is not dead]
 
 
 def test_the_trial_of_a_killed_worker_is_made_by_the_others(capfd):
@@ -298,11 +303,8 @@ def database(tmp_path_factory):
 @pytest.mark.slow
 def test_workers_share_a_study_in_postgresql(database, monkeypatch):
     monkeypatch.setenv(STUDIES, database)
-    dead = started(12, hang)
-    until(Path("hangs").exists)
-    others = [started(12) for _ in range(2)]
-    killed(dead)
-    ended(*others)
+    workers = [started(12, hang) for _ in range(3)]  # all of them find no table
+    ended(*killed(*workers))
     assert settings(shared()) == list(range(12))
     assert Counter(trial.state for trial in shared().study.trials)[FAIL] >= 1
 
