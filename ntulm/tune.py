@@ -76,7 +76,7 @@ def run(params: "Params", layout: Layout) -> None:
         try:
             return gains(params, shared, trial, settings, Layout(folder), layout)
         except UserError as error:  # settings that diverge, or leave no edge
-            if settings == start:
+            if settings == start or not works(shared, trial, start):
                 raise
             print(f"tune: trial {trial.number} left out: {error}", file=sys.stderr, flush=True)
             raise optuna.TrialPruned from error
@@ -86,6 +86,13 @@ def run(params: "Params", layout: Layout) -> None:
     with guarded(layout.tune / "trials"):
         write_csv(rows, list(params.tune.space), layout.tune / "trials.csv")
     show(rows, params, layout, place)
+
+
+def works(shared: SharedStudy, trial: optuna.Trial, settings: dict[str, Any]) -> bool:
+    """Whether a trial with these settings came to its end; if not, what fails in another one may be the project."""
+    while any(other.params == settings for other in shared.before(trial, TrialState.RUNNING)):
+        shared.wait("the trial with the present settings")
+    return any(other.params == settings for other in shared.trials(TrialState.COMPLETE))
 
 
 def draw(params: "Params", start: dict[str, Any], before: list[FrozenTrial], number: int) -> dict[str, Any]:

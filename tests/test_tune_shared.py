@@ -16,6 +16,7 @@ from test_shared_study import FORK, PATIENCE, ended, until
 from test_tune import HERE, params
 
 from ntulm import shared_study, tune
+from ntulm.errors import UserError
 from ntulm.files import write_json
 from ntulm.layout import Layout
 from ntulm.params import Params
@@ -160,6 +161,41 @@ def test_a_baseline_is_trained_by_another_if_its_worker_dies(project, monkeypatc
     assert len(measured("text", project)) == 1
     assert len(rows()) == 4
     assert [float(row[SCALE]) == 10.0 for row in rows()].count(True) == 1
+
+
+def test_what_is_wrong_with_the_project_leaves_no_trial_out(monkeypatch, capfd):
+    working = tune.measure
+
+    def fail(trained, variant, layout):
+        if trained.pretrain.slot.scale == 10.0:
+            time.sleep(0.5)
+        raise UserError("no graph")
+
+    settings = params(trials=6, space=SPACE)
+    monkeypatch.setattr(tune, "measure", fail)
+    for process in [started(settings) for _ in range(3)]:
+        process.join(PATIENCE)
+        assert process.exitcode == 1
+    assert "left out" not in capfd.readouterr().err
+    monkeypatch.setattr(tune, "measure", working)
+    tune.run(settings, HERE)
+    assert len(rows()) == 6
+
+
+def test_settings_that_fail_are_left_out_once_the_present_ones_work(monkeypatch, capfd):
+    working = tune.measure
+
+    def fail_later(trained, variant, layout):
+        if trained.pretrain.slot.scale != 10.0:
+            raise UserError("diverged")
+        time.sleep(0.5)
+        return working(trained, variant, layout)
+
+    monkeypatch.setattr(tune, "measure", fail_later)
+    settings = params(trials=4, space=SPACE)
+    ended(*(started(settings) for _ in range(2)))
+    assert [float(row[SCALE]) for row in rows()] == [10.0]
+    assert capfd.readouterr().err.count("left out: diverged") == 3
 
 
 def test_the_folder_of_a_killed_trial_goes_with_the_next_run(project, monkeypatch):
