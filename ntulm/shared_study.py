@@ -6,7 +6,7 @@ shared, and no clock.
 
 The storage numbers trials in one order. A trial waits until each one before it has its settings, then takes its own in
 knowledge of those: so none is drawn twice, and the first so many that are not given up are the search. A trial gives
-signs of life; one that stopped to is given up, and another is made in its place.
+signs of life; one that falls silent is given up, and another is made in its place.
 """
 
 import fcntl
@@ -17,11 +17,11 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import optuna
 import sqlalchemy
@@ -58,7 +58,7 @@ class Opened(NamedTuple):
     place: str
 
 
-def open_study(name: str, directions: list[str], journal: Path) -> Opened:
+def open_study(name: str, directions: Sequence[Literal["minimize", "maximize"]], journal: Path) -> Opened:
     """A study by its name, made where there is none, in a journal or where NTULM_STUDIES says.
 
     Raises:
