@@ -2,26 +2,25 @@
 
 Reads what the stages `corpus`, `graph`, `embeddings`, `adapt` and `tasks` wrote. Writes `data/tune/`: an Optuna
 journal, from which the search resumes, and `trials.csv`. Validation posts alone are looked at. Command: `ntulm tune`;
-not a stage.
+not a stage. Several of them, on one machine or on several, share the trials of one study (`ntulm/shared_study.py`).
 
 Two gains over `text` are sought, which is trained on the same posts with the same budget: in bits per masked token, and
 in the score of a probe with fixed settings on the task's validation posts.
 """
 
-import contextlib
 import csv
+import math
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
 import pyarrow.parquet as pq
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -41,6 +40,7 @@ from ntulm.posts import Posts
 from ntulm.pretrain import make_job
 from ntulm.probe.search import fit
 from ntulm.probe.stage import prepare, read_labels
+from ntulm.shared_study import SharedStudy, guarded, open_study
 from ntulm.variants import parse_variant
 
 if TYPE_CHECKING:
@@ -56,47 +56,77 @@ FIGURES = ("text_bits", "bits", "bits_gain", "text_score", "score", "score_gain"
 
 
 def run(params: "Params", layout: Layout) -> None:
-    """Search, and print the trials.
+    """Search, alone or beside other processes that run this command, and print the trials.
 
     Raises:
         UserError: the space names what may not be tuned or leaves out the present settings, the task is not built, an
-            earlier stage has not run, or the present settings cannot be trained.
+            earlier stage has not run, the study cannot be opened, or the present settings cannot be trained.
     """
     start = {key: start_value(params, key) for key in params.tune.space}
     task_datasets(params, layout)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     layout.tune.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        study_name=study_name(params, layout),
-        directions=["maximize", "maximize"],
-        storage=JournalStorage(JournalFileBackend(str(layout.tune / "journal.log"))),
-        load_if_exists=True,
-    )
-    # A sampler's draws start anew in each process: with one seed for all, a resumed search would repeat itself.
-    seed = int(fingerprint([params.tune.seed, len(study.trials)])[:8], 16)
-    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
-    if not of_state(study, TrialState.COMPLETE, TrialState.WAITING):
-        study.enqueue_trial(start)
+    study, place = open_study(study_name(params, layout), ["maximize", "maximize"], layout.tune / "journal.log")
+    shared = SharedStudy(study, layout.tune / "trials", partial(draw, params, start), partial(suggest, params))
+    count = min(params.tune.trials, combinations(params))
+    done = len(shared.trials(TrialState.COMPLETE, TrialState.PRUNED))
+    print(f"tune: study {study.study_name} in {place}: {done} of {count} trials", file=sys.stderr, flush=True)
 
-    def objective(trial: optuna.Trial) -> tuple[float, float]:
+    def objective(trial: optuna.Trial, settings: dict[str, Any], folder: Path) -> tuple[float, float]:
         try:
-            return gains(params, study, trial, layout)
+            return gains(params, shared, trial, settings, Layout(folder), layout)
         except UserError as error:  # settings that diverge, or leave no edge
-            if not of_state(study, TrialState.COMPLETE):  # the present settings
+            if settings == start or not works(shared, trial, start):
                 raise
             print(f"tune: trial {trial.number} left out: {error}", file=sys.stderr, flush=True)
             raise optuna.TrialPruned from error
 
-    done = of_state(study, TrialState.COMPLETE, TrialState.PRUNED)
-    study.optimize(objective, n_trials=max(0, params.tune.trials - len(done)))
+    shared.work(count, objective)
     rows = table(study)
-    write_csv(rows, list(params.tune.space), layout.tune / "trials.csv")
-    show(rows, params, layout)
+    with guarded(layout.tune / "trials"):
+        write_csv(rows, list(params.tune.space), layout.tune / "trials.csv")
+    show(rows, params, layout, place)
 
 
-def of_state(study: optuna.Study, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
-    """A killed or interrupted trial is neither complete nor pruned: it is made again."""
-    return [trial for trial in study.trials if trial.state in states]
+def works(shared: SharedStudy, trial: optuna.Trial, settings: dict[str, Any]) -> bool:
+    """Whether a trial with these settings came to its end; if not, what fails in another one may be the project."""
+    while any(other.params == settings for other in shared.before(trial, TrialState.RUNNING)):
+        shared.wait("the trial with the present settings")
+    return any(other.params == settings for other in shared.trials(TrialState.COMPLETE))
+
+
+def draw(params: "Params", start: dict[str, Any], before: list[FrozenTrial], number: int) -> dict[str, Any]:
+    """The settings of a trial: the present ones, where no trial has them, or else others that none has.
+
+    Drawn in a copy of the study: a sampler that learns from all trials may want one of them again.
+    """
+    taken = [trial.params for trial in before]
+    if start not in taken:
+        return start
+    seed = int(fingerprint([params.tune.seed, number])[:8], 16)  # no two workers draw alike, nor a resumed search
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+    copy = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
+    copy.add_trials(before)
+    drawn = suggest(params, copy.ask())
+    copy.sampler = optuna.samplers.RandomSampler(seed=seed)
+    while drawn in taken:
+        drawn = suggest(params, copy.ask())
+    return drawn
+
+
+def combinations(params: "Params") -> float:
+    """How many different trials there are."""
+
+    def values(key: str) -> float:
+        space = params.tune.space[key]
+        if isinstance(space, OneOf):
+            return len(set(space.one_of))
+        low, high = space.between
+        if isinstance(start_value(params, key), int):
+            return int(high) - int(low) + 1
+        return math.inf if low < high else 1
+
+    return math.prod(map(values, params.tune.space))
 
 
 def study_name(params: "Params", layout: Layout) -> str:
@@ -132,22 +162,50 @@ def start_value(params: "Params", key: str) -> Any:
     return node
 
 
-def gains(params: "Params", study: optuna.Study, trial: optuna.Trial, layout: Layout) -> tuple[float, float]:
-    """Train with the settings that a trial draws; the gains over `text` in %, in bits and in score."""
-    drawn = with_settings(params, suggest(params, trial))
-    of_text = drawn.pretrain.model_dump(mode="json", exclude={"slot"})  # which `text` does not have
-    name = f"{BASELINE} {fingerprint(of_text)[:16]}"
-    if name not in study.user_attrs:
-        study.set_user_attr(name, measure(drawn, BASELINE, layout))
-    base_bits, base_score = study.user_attrs[name]
+def gains(
+    params: "Params",
+    shared: SharedStudy,
+    trial: optuna.Trial,
+    settings: dict[str, Any],
+    own: Layout,
+    layout: Layout,
+) -> tuple[float, float]:
+    """Train with the settings of a trial, in a folder of its own; the gains over `text` in %, in bits and in score."""
+    drawn = with_settings(params, settings)
+    known = baseline(params, shared, trial, drawn, own, layout)
+    bits, score = measure(drawn, params.tune.variant, made_anew(drawn, params.tune.space, own, layout))
+    while known is None:  # another worker trains it, or has died over it
+        shared.wait(f"{BASELINE}, which another worker trains")
+        known = baseline(params, shared, trial, drawn, own, layout)
+    base_bits, base_score = known
     if not base_score > 0:
         raise UserError(f"tune.task: {BASELINE} scores {base_score} in {params.tune.task}: no gain in % over that")
-    with workspace(drawn, params.tune.space, layout) as own:
-        bits, score = measure(drawn, params.tune.variant, own)
     found = 100 * (1 - bits / base_bits), 100 * (score / base_score - 1)
     for figure, value in zip(FIGURES, (base_bits, bits, found[0], base_score, score, found[1]), strict=True):
         trial.set_user_attr(figure, value)
     return found
+
+
+def baseline(
+    params: "Params", shared: SharedStudy, trial: optuna.Trial, drawn: "Params", own: Layout, layout: Layout
+) -> tuple[float, float] | None:
+    """Bits and score of `text` with the same budget, trained by the oldest trial that needs it; None: not yet."""
+    name = baseline_name(drawn)
+    others = shared.before(trial, TrialState.RUNNING)  # before the figures: a trial keeps them, then it is finished
+    figures = shared.study.user_attrs.get(name)
+    if figures is None:
+        if any(baseline_name(with_settings(params, other.params)) == name for other in others):
+            return None
+        figures = measure(drawn, BASELINE, own.borrowing(layout, *STAGES, *KEPT))
+        shared.study.set_user_attr(name, figures)
+    bits, score = figures
+    return bits, score
+
+
+def baseline_name(params: "Params") -> str:
+    """The same for trials that share a baseline."""
+    of_text = params.pretrain.model_dump(mode="json", exclude={"slot"})  # which `text` does not have
+    return f"{BASELINE} {fingerprint(of_text)[:16]}"
 
 
 def suggest(params: "Params", trial: optuna.Trial) -> dict[str, Any]:
@@ -181,27 +239,22 @@ def with_settings(params: "Params", settings: Mapping[str, Any]) -> "Params":
     return check_params(values, "tune.space")
 
 
-@contextlib.contextmanager
-def workspace(params: "Params", keys: Mapping[str, Any], layout: Layout) -> Iterator[Layout]:
-    """Where a trial finds its corpus, graph and embedding table: in the project, or made anew from the first that may
-    differ, in a folder of the trial's own.
+def made_anew(params: "Params", keys: Mapping[str, Any], own: Layout, layout: Layout) -> Layout:
+    """Where a trial finds its corpus, graph and embedding table: in the project, or from the first that may differ
+    made anew in its own folder.
     """
     touched = {key.split(".")[0] for key in keys}
     first = next((place for place, stage in enumerate(STAGES) if stage in touched), len(STAGES))
-    if first == len(STAGES):
-        yield layout
-        return
     again = STAGES[first:]
-    trial = Layout(layout.tune / "trial").borrowing(layout, *STAGES[:first], *KEPT)
-    shutil.rmtree(trial.root, ignore_errors=True)
+    trial = own.borrowing(layout, *STAGES[:first], *KEPT)
     if "corpus" in again:
         paths = {key: str((layout.root / getattr(params.corpus, key)).absolute()) for key in ("path", "forget")}
         corpus.run(params.corpus.model_copy(update=paths), trial)
     if "graph" in again:
         graph.run(params.graph, params.ntus.scheme, trial)
-    embeddings.run(params.embeddings, trial)
-    yield trial
-    shutil.rmtree(trial.root, ignore_errors=True)
+    if again:
+        embeddings.run(params.embeddings, trial)
+    return trial
 
 
 def measure(params: "Params", variant: str, layout: Layout) -> tuple[float, float]:
@@ -264,7 +317,13 @@ def table(study: optuna.Study) -> list[dict[str, Any]]:
     finished = [trial for trial in study.trials if trial.values]
     best = {trial.number for trial in study.best_trials} if finished else set()
     return [
-        {"trial": trial.number, "best": trial.number in best, **trial.user_attrs, **trial.params} for trial in finished
+        {
+            "trial": trial.number,
+            "best": trial.number in best,
+            **{figure: trial.user_attrs[figure] for figure in FIGURES},
+            **trial.params,
+        }
+        for trial in finished
     ]
 
 
@@ -276,7 +335,7 @@ def write_csv(rows: list[dict[str, Any]], keys: list[str], path: Path) -> None:
         writer.writerows(rows)
 
 
-def show(rows: list[dict[str, Any]], params: "Params", layout: Layout) -> None:
+def show(rows: list[dict[str, Any]], params: "Params", layout: Layout, place: str) -> None:
     """Print the trials, the best score first."""
     console = Console(highlight=False)
     title = f"{params.tune.variant}, validation posts, gains over {BASELINE} with the same budget"
@@ -295,6 +354,6 @@ def show(rows: list[dict[str, Any]], params: "Params", layout: Layout) -> None:
         found.add_row(f"{row['trial']}{' *' if row['best'] else ''}", *figures, *settings)
     console.print(found)
     console.print(
-        f"*: no other is better in both. {layout.tune / 'trials.csv'}; the study: {layout.tune / 'journal.log'}",
+        f"*: no other is better in both. {layout.tune / 'trials.csv'}; the study: {place}",
         soft_wrap=True,
     )

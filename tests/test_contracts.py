@@ -36,7 +36,7 @@ ORDER = (  # the parts of ntulm/, from what all may import to what imports all; 
     ),
     *("ntus", "config", "params", "posts", "corpus", "graph", "embeddings", "language_model", "adapt", "pretrain"),
     *("tasks", "encode", "probe", "evaluate", "onnx", "inference", "vectorizer", "serving", "model", "production"),
-    *("report", "tune", "recipes", "configure", "inspect", "use", "project", "cli", "__main__"),
+    *("report", "shared_study", "tune", "recipes", "configure", "inspect", "use", "project", "cli", "__main__"),
 )
 TRAINING = ("language_model", "inference", "embeddings", "adapt", "pretrain", "encode", "model")  # no data stack
 LIGHT = {"torch", "transformers", "tokenizers", "numpy", "pyarrow", "safetensors", "huggingface_hub", "ntulm"}

@@ -91,7 +91,7 @@ def test_the_stages_that_read_a_changed_setting_run_again_beside_the_project(fak
     assert fake[1][1].min_degree["hashtag"] == 3  # the first trial: as it stands in the recipe
     assert fake[3][1] == ["corpus", "adapt", "tasks"]
     assert Path("data/graph/old").is_file()
-    assert not (HERE.tune / "trial").exists()
+    assert [path.name for path in (HERE.tune / "trials").iterdir()] == ["lock"]
 
 
 def test_a_search_works_in_the_folder_of_its_layout(fake, tmp_path, monkeypatch):
