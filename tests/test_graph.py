@@ -322,7 +322,9 @@ def test_a_missing_corpus_and_too_little_memory_are_user_errors(tmp_path, monkey
 
 def write_posts(posts: list[dict[str, Any]], engagements: Sequence[tuple] = ()) -> None:
     """A corpus of posts with any fields, all in the window."""
-    write_corpus([(one.get("author"), one.get("mentions", []), one.get("hashtags", []), True) for one in posts])
+    write_corpus(
+        [(one.get("author"), one.get("mentions", []), one.get("hashtags", []), True) for one in posts], engagements
+    )
     table = pq.read_table(LAYOUT.posts)
     for name in ("urls", "places"):
         table = table.append_column(name, pa.array([one.get(name, []) for one in posts], pa.list_(pa.string())))
