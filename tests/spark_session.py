@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +25,10 @@ def small_spark() -> Iterator[Any]:
     need_spark()
     from pyspark.sql import SparkSession
 
+    folder = tempfile.mkdtemp(prefix="spark-")
     settings = {
+        "spark.local.dir": folder,
+        "spark.sql.warehouse.dir": f"{folder}/warehouse",
         "spark.master": "local[2]",
         "spark.driver.memory": "1g",
         "spark.driver.host": "127.0.0.1",
@@ -42,3 +46,4 @@ def small_spark() -> Iterator[Any]:
         yield session
     finally:
         session.stop()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -196,6 +196,20 @@ def test_java_that_is_missing_and_too_little_memory_are_told_in_one_line(tmp_pat
         spark_engine._start("1GB", tmp_path)
 
 
+def test_faults_of_java_are_told_in_one_line():
+    need_spark()
+    from py4j.protocol import Py4JError
+
+    from ntulm.graph.spark_engine import _own_words
+
+    with pytest.raises(UserError, match=r"graph.memory_limit: 1GB is too small for Spark"), _own_words("1GB"):
+        raise Py4JError("java.lang.OutOfMemoryError: Java heap space")
+    with pytest.raises(UserError, match="Spark's Java process has ended"), _own_words("1GB"):
+        raise ConnectionRefusedError(111, "Connection refused")
+    with pytest.raises(Py4JError, match="another"), _own_words("1GB"):
+        raise Py4JError("another")
+
+
 def test_the_engine_duckdb_loads_nothing_of_spark():
     program = "import sys, ntulm.graph.stage; print({'pyspark', 'sqlglot'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "set()"

@@ -180,7 +180,7 @@ def _of_this_machine(memory_limit: str, folder: Path) -> dict[str, str]:
         "spark.driver.memory": f"{megabytes}m",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOGGING}",
+        "spark.driver.extraJavaOptions": f'"-Dlog4j2.configurationFile={LOGGING}" "-Djava.io.tmpdir={folder}"',
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.local.dir": str(folder),

@@ -2,7 +2,8 @@
 
 Which nodes and edges there are is data: the relations of the section `graph` join roles of the section `ntus`, and the
 types of these roles are those of the nodes. uses.py and uses.sql make edges between keys from posts and engagements;
-nodes.sql numbers the nodes, limits their degrees and draws the held-out edges.
+nodes.sql numbers the nodes, limits their degrees and draws the held-out edges. DuckDB or Spark
+runs them (relational.py), with the same bytes.
 
 Reads data/corpus/{posts,engagements,splits}.parquet.
 Writes data/graph/nodes.parquet, data/graph/edges.parquet, data/graph/types.json (the key form of each type of the
