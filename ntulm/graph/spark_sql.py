@@ -36,15 +36,17 @@ def statements(text: str, variables: Mapping[str, float]) -> Iterator[Statement]
     for one in sqlglot.parse(text, read="duckdb"):
         if one is None:  # behind the last semicolon
             continue
-        name = one.find(exp.Table).name
+        table = one.find(exp.Table)
+        assert table is not None, one
         if isinstance(one, exp.Drop):
-            yield Statement(name, "drop")
+            yield Statement(table.name, "drop")
         else:
             assert isinstance(one, exp.Create), one
             assert one.kind in ("TABLE", "VIEW"), one
             query = one.expression
             number, ordered = _take_number(query)
-            yield Statement(name, one.kind.lower(), _in_spark(query, variables), number, ordered)
+            does: Literal["table", "view"] = "table" if one.kind == "TABLE" else "view"
+            yield Statement(table.name, does, _in_spark(query, variables), number, ordered)
 
 
 def query(text: str, variables: Mapping[str, float]) -> str:
@@ -69,11 +71,11 @@ def _take_number(query: exp.Query) -> tuple[str, bool]:
     return "", False
 
 
-def _in_spark(query: exp.Expression, variables: Mapping[str, float]) -> str:
+def _in_spark(query: exp.Expr, variables: Mapping[str, float]) -> str:
     return query.transform(_translated, variables).sql("spark", comments=False)
 
 
-def _translated(node: exp.Expression, variables: Mapping[str, float]) -> exp.Expression:
+def _translated(node: exp.Expr, variables: Mapping[str, float]) -> exp.Expr:
     if isinstance(node, exp.ArrayDistinct):  # DuckDB's leaves out null
         return exp.func("array_compact", node)
     if isinstance(node, exp.Anonymous) and node.name.lower() == "getvariable":
