@@ -215,7 +215,8 @@ def _key_function(form: str) -> Any:
     def keys(lists: pa.Array) -> pa.Array:
         return keys_of_lists(reader(form), lists)
 
-    return f.arrow_udf(keys, "array<string>")
+    make: Any = f.arrow_udf  # its declared types ask for a kind, which it takes from the annotations above
+    return make(keys, "array<string>")
 
 
 def _address(path: Path, read: bool = False) -> str:
