@@ -63,7 +63,7 @@ def main() -> None:
             with duckdb.connect() as connection:
                 connection.execute(ROWS.format(path=folder / "posts.jsonl"), {"posts": size})
             for stage in ("corpus", "graph"):
-                one = _run(stage, folder)
+                one = run_stage(stage, folder)
                 taken.setdefault(stage, []).append(one["seconds"])
                 megabytes = (folder / "posts.jsonl").stat().st_size / 1e6
                 print(
@@ -77,7 +77,8 @@ def main() -> None:
             print(f"\nGrowth exponent of {stage}: {exponent:.2f} (1 is linear).")
 
 
-def _run(stage: str, folder: Path) -> dict:
+def run_stage(stage: str, folder: Path) -> dict:
+    """What a stage measured in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.many_posts", "--stage", stage, str(folder)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     outcome: dict = json.loads(done.stdout.splitlines()[-1])

@@ -27,6 +27,7 @@ from benchmarks.harness import Benchmark, Outcome, run
 from benchmarks.synthetic_graph import RELATIONS, synthetic_edges
 from ntulm.graph import stage as graph
 from ntulm.graph.config import Graph, Relation
+from ntulm.graph.duckdb_engine import DuckDb
 
 MEMORY_LIMIT = "2GB"
 
@@ -49,6 +50,7 @@ def prepare(folder: Path, size: int) -> None:
 def ours(folder: Path) -> Outcome:
     """What `graph.run` does from the table raw_edges on."""
     config = Graph(
+        engine="duckdb",
         relations={name: Relation(left="user", right="hashtag") for name in RELATIONS},
         min_degree={"user": 1, "hashtag": 1},
         max_count=1,
@@ -60,8 +62,9 @@ def ours(folder: Path) -> Outcome:
     out.mkdir()
     started = time.perf_counter()
     settings: dict[str, Any] = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(out / "spill")}
-    with duckdb.connect(config=settings) as database:
-        database.read_parquet(str(folder / "edges.parquet")).create("raw_edges")
+    with duckdb.connect(config=settings) as connection:
+        connection.read_parquet(str(folder / "edges.parquet")).create("raw_edges")
+        database = DuckDb(connection)
         shape = graph.Shape({name: ("user", "hashtag") for name in RELATIONS})
         graph.number_nodes(database, config, shape)
         graph.write(database, config, shape, out)

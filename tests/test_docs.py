@@ -170,7 +170,7 @@ def test_the_base_install_names_what_reading_a_model_imports():
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("ntulm", ["pipeline", "serve", "onnx", "openvino"]),
+        ("ntulm", ["pipeline", "serve", "onnx", "openvino", "spark"]),
         ("flows", ["pipeline"]),
         ("deploy", ["deploy"]),
         ("benchmarks", ["bench"]),

@@ -86,6 +86,7 @@ def planted_graph(relations: dict[str, Relation]) -> None:
     pq.write_table(pa.schema(kinds).empty_table(), LAYOUT.engagements)
     graph.run(
         Graph(
+            engine="duckdb",
             relations=relations,
             min_degree=dict.fromkeys(SCHEME.types, 1),
             max_count=2,

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from ntulm.errors import UserError
 from ntulm.graph import stage as graph
 from ntulm.graph.config import Graph, Relation
+from ntulm.graph.duckdb_engine import DuckDb
 from ntulm.layout import Layout
 from ntulm.ntus import NtuScheme, Role, ntus_of
 
@@ -71,6 +72,7 @@ ENGAGEMENTS = st.lists(
 
 def config(**changes: Any) -> Graph:
     values: dict[str, Any] = {
+        "engine": "duckdb",
         "relations": RELATIONS,
         "min_degree": dict.fromkeys(SCHEME.types, 1),
         "max_count": 2,
@@ -282,7 +284,7 @@ def test_bytes_do_not_depend_on_threads_memory_or_batches(tmp_path, monkeypatch)
 def test_batches_have_a_fixed_size(monkeypatch):
     monkeypatch.setattr(graph, "BATCH_ROWS", 3000)
     with duckdb.connect(":memory:") as database:
-        batches = list(graph._batches(database, "SELECT range AS id FROM range(10000) ORDER BY id"))
+        batches = list(graph._batches(DuckDb(database), "SELECT range AS id FROM range(10000) ORDER BY id"))
     assert [len(batch) for batch in batches] == [3000, 3000, 3000, 1000]
     assert pa.concat_tables(batches)["id"].to_pylist() == list(range(10000))
 
@@ -320,7 +322,9 @@ def test_a_missing_corpus_and_too_little_memory_are_user_errors(tmp_path, monkey
 
 def write_posts(posts: list[dict[str, Any]], engagements: Sequence[tuple] = ()) -> None:
     """A corpus of posts with any fields, all in the window."""
-    write_corpus([(one.get("author"), one.get("mentions", []), one.get("hashtags", []), True) for one in posts])
+    write_corpus(
+        [(one.get("author"), one.get("mentions", []), one.get("hashtags", []), True) for one in posts], engagements
+    )
     table = pq.read_table(LAYOUT.posts)
     for name in ("urls", "places"):
         table = table.append_column(name, pa.array([one.get(name, []) for one in posts], pa.list_(pa.string())))

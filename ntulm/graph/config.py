@@ -1,6 +1,6 @@
 """The section `graph` of params.yaml."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ class Relation(Section):
 
 
 class Graph(Section):
+    engine: Literal["duckdb", "spark"]
     relations: Annotated[dict[Name, Relation], Field(min_length=1)]
     min_degree: dict[str, Positive]  # per type
     max_count: Positive

@@ -40,9 +40,9 @@ SELECT
     count,
     -- The hash is most of the work here: not done where none is held out.
     getvariable('held_out_share') > 0
-        AND (md5_number_upper(concat(
-            getvariable('seed'), '/', if(turned, right_key, left_key), '/', if(turned, left_key, right_key)
-        )) >> 11) / pow(2, 53) < getvariable('held_out_share') AS candidate
+        AND draw(concat(
+            getvariable('seed')::VARCHAR, '/', if(turned, right_key, left_key), '/', if(turned, left_key, right_key)
+        )) < getvariable('held_out_share') AS candidate
 FROM typed
 JOIN node_keys AS lhs ON lhs.type = left_type AND lhs.key = left_key AND lhs.kept
 JOIN node_keys AS rhs ON rhs.type = right_type AND rhs.key = right_key AND rhs.kept;

@@ -2,7 +2,8 @@
 
 Which nodes and edges there are is data: the relations of the section `graph` join roles of the section `ntus`, and the
 types of these roles are those of the nodes. uses.py and uses.sql make edges between keys from posts and engagements;
-nodes.sql numbers the nodes, limits their degrees and draws the held-out edges.
+nodes.sql numbers the nodes, limits their degrees and draws the held-out edges. DuckDB or Spark
+runs them (relational.py), with the same bytes.
 
 Reads data/corpus/{posts,engagements,splits}.parquet.
 Writes data/graph/nodes.parquet, data/graph/edges.parquet, data/graph/types.json (the key form of each type of the
@@ -19,15 +20,13 @@ PBG's entity_names_*.json are left out: only its importer and exporter read them
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import h5py
 import numpy as np
 import pyarrow as pa
@@ -35,12 +34,13 @@ import pyarrow.parquet as pq
 
 from ntulm import files
 from ntulm.errors import UserError
-from ntulm.graph import uses
+from ntulm.graph import duckdb_engine, uses
 from ntulm.layout import Layout
-from ntulm.resources import duckdb_memory, require_space
+from ntulm.resources import require_space
 
 if TYPE_CHECKING:
     from ntulm.graph.config import Graph, Relation
+    from ntulm.graph.relational import Relational
     from ntulm.ntus import NtuScheme
 
 BATCH_ROWS = 1 << 17  # rows of a Parquet row group and of a write to HDF5
@@ -79,10 +79,10 @@ def run(config: Graph, scheme: NtuScheme, layout: Layout) -> None:
     """Extract the graph from the corpus and write it, with its metrics.
 
     Raises:
-        UserError: the corpus is missing, memory_limit is too small, or there is no edge.
+        UserError: the corpus is missing, memory_limit is too small, there is no edge, or the engine is not installed.
     """
     shape = shape_of(config, scheme)
-    with files.whole_directory(layout.graph) as out, _database(config.memory_limit, out) as database:
+    with files.whole_directory(layout.graph) as out, _engine(config, out) as database:
         extract(database, config, scheme, layout)
         _check_edges(database, config, scheme, layout)
         write(database, config, shape, out)
@@ -101,38 +101,32 @@ def shape_of(config: Graph, scheme: NtuScheme) -> Shape:
     )
 
 
-def extract(database: duckdb.DuckDBPyConnection, config: Graph, scheme: NtuScheme, layout: Layout) -> None:
+def extract(database: Relational, config: Graph, scheme: NtuScheme, layout: Layout) -> None:
     """Fill the tables own, nodes, edges and those of facts of `database` from the corpus files.
 
     Raises:
-        UserError: a file of the corpus is missing, or memory_limit does not suffice.
+        UserError: a file of the corpus is missing.
     """
     for name, path in (("posts", layout.posts), ("engagements", layout.engagements), ("splits", layout.splits)):
         if not path.is_file():
             raise UserError(f"{path}: not found; run `dvc repro corpus` first, which writes it")
-        database.read_parquet(str(path)).create_view(name)
-    with _memory_errors(config):
-        uses.build(database, _ordered(config), scheme)
+        database.read(name, path)
+    uses.build(database, _ordered(config), scheme)
     number_nodes(database, config, shape_of(config, scheme))
 
 
-def number_nodes(database: duckdb.DuckDBPyConnection, config: Graph, shape: Shape) -> None:
-    """From the table raw_edges to nodes, edges and their facts (nodes.sql).
-
-    Raises:
-        UserError: memory_limit does not suffice.
-    """
-    for name, value in (("held_out_share", config.held_out_share), ("seed", config.seed)):
-        database.execute(f"SET VARIABLE {name} = $value", {"value": value})
+def number_nodes(database: Relational, config: Graph, shape: Shape) -> None:
+    """From the table raw_edges to nodes, edges and their facts (nodes.sql)."""
+    database.let("held_out_share", config.held_out_share)
+    database.let("seed", config.seed)
     columns = {"left_type": shape.place(0), "right_type": shape.place(1)}
     least = [config.min_degree[ntu_type] for ntu_type in shape.types]
-    _create(database, "relations", {"rel": np.arange(len(shape.relations)), **columns})
-    _create(database, "types", {"type": np.arange(len(least)), "name": shape.types, "min_degree": least})
-    with _memory_errors(config):
-        database.execute(resources.files("ntulm.graph").joinpath("nodes.sql").read_text(encoding="utf-8"))
+    database.add("relations", pa.table({"rel": np.arange(len(shape.relations)), **columns}))
+    database.add("types", pa.table({"type": np.arange(len(least)), "name": shape.types, "min_degree": least}))
+    database.run(resources.files("ntulm.graph").joinpath("nodes.sql").read_text(encoding="utf-8"))
 
 
-def write(database: duckdb.DuckDBPyConnection, config: Graph, shape: Shape, out: Path) -> None:
+def write(database: Relational, config: Graph, shape: Shape, out: Path) -> None:
     """Write nodes.parquet, edges.parquet and PBG's files into an empty folder."""
     counts = _node_counts(database)
     pbg = out / PBG_FOLDER
@@ -148,7 +142,7 @@ def write(database: duckdb.DuckDBPyConnection, config: Graph, shape: Shape, out:
     write_edges(database, config, shape, out)
 
 
-def write_nodes(database: duckdb.DuckDBPyConnection, shape: Shape, path: Path) -> None:
+def write_nodes(database: Relational, shape: Shape, path: Path) -> None:
     """Write nodes.parquet, ordered by id."""
     names = pa.array(shape.types, pa.string())
     with pq.ParquetWriter(path, NODES, compression="zstd") as writer:
@@ -156,11 +150,14 @@ def write_nodes(database: duckdb.DuckDBPyConnection, shape: Shape, path: Path) -
             writer.write_table(_named(batch, "type", names).cast(NODES), row_group_size=BATCH_ROWS)
 
 
-def write_edges(database: duckdb.DuckDBPyConnection, config: Graph, shape: Shape, out: Path) -> None:
+def write_edges(database: Relational, config: Graph, shape: Shape, out: Path) -> None:
     """Write edges.parquet and PBG's two edge lists in one ordered pass."""
     pbg = out / PBG_FOLDER
-    query = "SELECT sum(least(count, $max)) FILTER (NOT held_out)::BIGINT, count(*) FILTER (held_out) FROM edges"
-    ((train_rows, held_out_rows),) = database.execute(query, {"max": config.max_count}).fetchall()
+    database.let("max_count", config.max_count)
+    ((train_rows, held_out_rows),) = database.rows(
+        """SELECT sum(least(count, getvariable('max_count'))) FILTER (WHERE NOT held_out)::BIGINT,
+            count(*) FILTER (WHERE held_out) FROM edges"""
+    )
     size = np.dtype(np.int64).itemsize * EDGE_COLUMNS * ((train_rows or 0) + held_out_rows)
     require_space(out, size, "the list of edges")  # HDF5 does not survive a full disk
     names = pa.array(list(shape.relations), pa.string())
@@ -170,7 +167,6 @@ def write_edges(database: duckdb.DuckDBPyConnection, config: Graph, shape: Shape
         pq.ParquetWriter(out / "edges.parquet", EDGES, compression="zstd") as writer,
         EdgeList(pbg / "train", train_rows) as train,
         EdgeList(pbg / "held_out", held_out_rows) as held_out,
-        _memory_errors(config),
     ):
         for batch in _batches(database, "SELECT lhs, rel, rhs, count, held_out FROM edges ORDER BY lhs, rel, rhs"):
             writer.write_table(_named(batch, "rel", names).cast(EDGES), row_group_size=BATCH_ROWS)
@@ -207,11 +203,11 @@ class EdgeList:
                 dataset[start : self._end] = np.repeat(columns[name], times)
 
 
-def summarise(database: duckdb.DuckDBPyConnection, shape: Shape) -> dict[str, Any]:
+def summarise(database: Relational, shape: Shape) -> dict[str, Any]:
     """The metrics of the stage: what there is, what was held out, and what the degree filter dropped."""
     facts = _facts(database)
     relations = _relations(database, shape)
-    types = database.execute("SELECT name, before_filter, nodes FROM type_facts").fetchall()
+    types = database.rows("SELECT name, before_filter, nodes FROM type_facts ORDER BY name")
     return {
         "posts": facts["posts"],
         "posts_that_relate": facts["posts_that_relate"],
@@ -230,10 +226,6 @@ def _ordered(config: Graph) -> dict[str, Relation]:
     return dict(sorted(config.relations.items()))
 
 
-def _create(database: duckdb.DuckDBPyConnection, name: str, columns: dict[str, Any]) -> None:
-    database.from_arrow(pa.table(columns)).create(name)
-
-
 def _named(batch: pa.Table, column: str, names: pa.Array) -> pa.Table:
     """The table with a column of places in `names` replaced by the names."""
     place = batch.schema.get_field_index(column)
@@ -241,50 +233,41 @@ def _named(batch: pa.Table, column: str, names: pa.Array) -> pa.Table:
     return batch.set_column(place, column, coded.cast(pa.string()))
 
 
-@contextmanager
-def _database(memory_limit: str, out: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB in memory that spills into the unfinished output, which goes away with it after a kill."""
-    with tempfile.TemporaryDirectory(prefix="spill-", dir=out) as spill:
-        settings: dict[str, Any] = {"memory_limit": duckdb_memory(memory_limit), "temp_directory": spill}
-        with duckdb.connect(":memory:", config=settings) as database:
-            yield database
-
-
-@contextmanager
-def _memory_errors(config: Graph) -> Iterator[None]:
+def _engine(config: Graph, out: Path) -> AbstractContextManager[Relational]:
+    if config.engine == "duckdb":
+        return duckdb_engine.database(config.memory_limit, out)
     try:
-        yield
-    except duckdb.OutOfMemoryException as error:
-        reason, limit = str(error).splitlines()[0], duckdb_memory(config.memory_limit)
-        if limit != config.memory_limit:
-            raise UserError(
-                f"graph: {limit}, its share of this machine or container, is too small ({reason})"
-            ) from error
-        raise UserError(f"graph.memory_limit: {limit} is too small; raise it ({reason})") from error
+        from ntulm.graph import spark_engine
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"graph.engine: spark needs packages that are not installed ({error.name}): "
+            "`pip install 'ntulm[spark]'`, and Java 17"
+        ) from error
+    return spark_engine.database(config.memory_limit, out)
 
 
-def _facts(database: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    query = """SELECT *, (SELECT count(*) FROM window_posts) AS posts, (SELECT count(*) FROM own) AS posts_that_relate
+def _facts(database: Relational) -> dict[str, int]:
+    query = """SELECT edges_before_filter, edges, (SELECT count(*) FROM window_posts), (SELECT count(*) FROM own)
         FROM key_facts"""
-    (facts,) = pa.Table.from_batches(_reader(database, query)).to_pylist()
-    return dict(facts)
+    (facts,) = database.rows(query)
+    return dict(zip(("edges_before_filter", "edges", "posts", "posts_that_relate"), facts, strict=True))
 
 
-def _node_counts(database: duckdb.DuckDBPyConnection) -> dict[str, int]:
+def _node_counts(database: Relational) -> dict[str, int]:
     """The number of nodes of each type, in the order of the names."""
-    return dict(database.execute("SELECT name, nodes FROM type_facts ORDER BY name").fetchall())
+    return dict(database.rows("SELECT name, nodes FROM type_facts ORDER BY name"))
 
 
-def _relations(database: duckdb.DuckDBPyConnection, shape: Shape) -> dict[str, dict[str, int]]:
-    query = "SELECT rel, count(*), sum(count)::BIGINT, count(*) FILTER (held_out) FROM edges GROUP BY rel"
-    found = {row[0]: row[1:] for row in database.execute(query).fetchall()}
+def _relations(database: Relational, shape: Shape) -> dict[str, dict[str, int]]:
+    query = "SELECT rel, count(*), sum(count)::BIGINT, count(*) FILTER (WHERE held_out) FROM edges GROUP BY rel"
+    found = {row[0]: row[1:] for row in database.rows(query)}
     columns = ("distinct", "total", "held_out")
     return {
         name: dict(zip(columns, found.get(rel, (0, 0, 0)), strict=True)) for rel, name in enumerate(shape.relations)
     }
 
 
-def _check_edges(database: duckdb.DuckDBPyConnection, config: Graph, scheme: NtuScheme, layout: Layout) -> None:
+def _check_edges(database: Relational, config: Graph, scheme: NtuScheme, layout: Layout) -> None:
     facts = _facts(database)
     if facts["edges"]:
         return
@@ -309,17 +292,11 @@ def _listed(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{name}: {number}" for name, number in numbers.items())
 
 
-def _reader(database: duckdb.DuckDBPyConnection, query: str) -> pa.RecordBatchReader:
-    reader = database.sql(query).to_arrow_reader(BATCH_ROWS)
-    assert reader is not None
-    return reader
-
-
-def _batches(database: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.Table]:
+def _batches(database: Relational, query: str) -> Iterator[pa.Table]:
     """Tables of exactly BATCH_ROWS rows (the last is shorter), so that the bytes of a file depend on its rows only."""
     waiting: list[pa.RecordBatch] = []
     rows = 0
-    for batch in _reader(database, query):
+    for batch in database.batches(query, BATCH_ROWS):
         waiting.append(batch)
         rows += len(batch)
         while rows >= BATCH_ROWS:

@@ -8,26 +8,18 @@ in the posts table is read as it is; for the others a key form of `ntulm/text.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import lru_cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING
 
-import duckdb
-import pyarrow as pa
-from duckdb import func
-
-from ntulm.ntus import LISTS, keys_of
+from ntulm.ntus import LISTS
 
 if TYPE_CHECKING:
     from ntulm.graph.config import Relation
+    from ntulm.graph.relational import Relational
     from ntulm.ntus import NtuScheme
 
-REMEMBERED = 1 << 16  # values of a field whose keys are remembered: few values are most of those used
 
-
-def build(database: duckdb.DuckDBPyConnection, relations: dict[str, Relation], scheme: NtuScheme) -> None:
+def build(database: Relational, relations: dict[str, Relation], scheme: NtuScheme) -> None:
     """Fill the tables own (posts that can have an edge, a list of keys per role) and raw_edges.
 
     Args:
@@ -35,12 +27,12 @@ def build(database: duckdb.DuckDBPyConnection, relations: dict[str, Relation], s
         relations: in the order of their index `rel`.
         scheme: the roles that they join.
     """
-    database.execute(resources.files("ntulm.graph").joinpath("uses.sql").read_text(encoding="utf-8"))
+    database.run(resources.files("ntulm.graph").joinpath("uses.sql").read_text(encoding="utf-8"))
     forms = {form for role in field_roles(relations, scheme) if (form := scheme.key_form(role))}
-    with _key_functions(database, sorted(forms)):
-        database.execute(f"CREATE TABLE own AS {own_query(relations, scheme)}")
+    with database.key_functions(sorted(forms)):
+        database.run(f"CREATE TABLE own AS {own_query(relations, scheme)}")
     uses = "\nUNION ALL\n".join(uses_query(rel, relation, scheme) for rel, relation in enumerate(relations.values()))
-    database.execute(
+    database.run(
         f"""CREATE TABLE raw_edges AS
         SELECT left_key, rel, right_key, count(*) AS count
         FROM (SELECT left_key, rel, unnest(right_keys) AS right_key FROM ({uses}))
@@ -81,7 +73,7 @@ def keys_expression(role: str, scheme: NtuScheme) -> str:
 def filled(role: str, scheme: NtuScheme) -> str:
     """SQL for whether a post has a value from which keys of the role may come; engagements are not known here."""
     field = scheme.roles[role].field
-    return "true" if field is None else f"len({field}) > 0" if field in LISTS else f"{field} IS NOT NULL"
+    return "true" if field is None else f"array_length({field}) > 0" if field in LISTS else f"{field} IS NOT NULL"
 
 
 def uses_query(rel: int, relation: Relation, scheme: NtuScheme) -> str:
@@ -92,9 +84,14 @@ def uses_query(rel: int, relation: Relation, scheme: NtuScheme) -> str:
         if kind is None:
             keys.append(_column(role) if as_list else f"unnest({_column(role)})")
         else:
-            joins.append(f"JOIN engaged('{kind}') AS {alias} USING (post_id)")
+            joins.append(f"JOIN {engaged(kind)} AS {alias} USING (post_id)")
             keys.append(f"[{alias}.key]" if as_list else f"{alias}.key")
     return f"SELECT {keys[0]} AS left_key, {rel}::TINYINT AS rel, {keys[1]} AS right_keys FROM own {' '.join(joins)}"
+
+
+def engaged(kind: str) -> str:
+    """SQL for who engaged with which post in one way: a table of post_id and key, each pair once."""
+    return f"""(SELECT DISTINCT post_id, "user" AS key FROM timely_engagements WHERE kind = '{kind}')"""
 
 
 def distinct_nodes(relations: dict[str, Relation], scheme: NtuScheme) -> str:
@@ -108,40 +105,16 @@ def distinct_nodes(relations: dict[str, Relation], scheme: NtuScheme) -> str:
     return " AND ".join(conditions)
 
 
-def count_roles(
-    database: duckdb.DuckDBPyConnection, relations: dict[str, Relation], scheme: NtuScheme
-) -> dict[str, int]:
+def count_roles(database: Relational, relations: dict[str, Relation], scheme: NtuScheme) -> dict[str, int]:
     """For each role of the relations, the posts of the window in which some NTU may play it."""
     counts = {}
     for role in roles_of(relations):
         kind = scheme.roles[role].engagement
         source = f"window_posts WHERE {filled(role, scheme)}"
         if kind is not None:
-            source = f"window_posts WHERE post_id IN (SELECT post_id FROM engaged('{kind}'))"
-        ((counts[role],),) = database.execute(f"SELECT count(*) FROM {source}").fetchall()
+            source = f"window_posts WHERE post_id IN (SELECT post_id FROM {engaged(kind)})"
+        ((counts[role],),) = database.rows(f"SELECT count(*) FROM {source}")
     return counts
-
-
-def keys_of_lists(keys_of_value: Callable[[str], list[str]], lists: pa.ListArray) -> pa.ListArray:
-    """The keys of each list of values, in order, none twice; each distinct value is read once."""
-    rows = lists.to_pylist()
-    found = [list(dict.fromkeys(key for value in row if value for key in keys_of_value(value))) for row in rows]
-    return pa.array(found, pa.list_(pa.string()))
-
-
-@contextmanager
-def _key_functions(database: duckdb.DuckDBPyConnection, forms: list[str]) -> Iterator[None]:
-    """Functions `keys_of_FORM` in SQL, from a list of values to their keys."""
-    strings = duckdb.list_type(duckdb.sqltype("VARCHAR"))
-    for form in forms:
-        function = partial(keys_of_lists, lru_cache(REMEMBERED)(partial(keys_of, form=form)))
-        database.create_function(f"keys_of_{form}", function, [strings], strings, type=func.ARROW)
-    try:
-        yield
-    finally:
-        with suppress(duckdb.Error):  # a query that was left unfinished: its own error is the one to see
-            for form in forms:
-                database.remove_function(f"keys_of_{form}")
 
 
 def _column(role: str) -> str:

@@ -16,6 +16,7 @@ from ntulm.configure import configured
 from ntulm.corpus.records import Connection, row
 from ntulm.corpus.stage import PARTS, TABLES, assign_splits
 from ntulm.graph import uses
+from ntulm.graph.duckdb_engine import DuckDb
 from ntulm.graph.stage import number_nodes, shape_of, summarise
 from ntulm.params import Params, check_params
 
@@ -50,9 +51,10 @@ def preview(connection: Connection, params: Params) -> Preview:
     for name in ("posts", "engagements", "splits"):
         connection.execute(f"CREATE VIEW {name} AS {TABLES[name][0].partition(' ORDER BY ')[0]}")
     scheme, shape = params.ntus.scheme, shape_of(params.graph, params.ntus.scheme)
-    uses.build(connection, {name: params.graph.relations[name] for name in shape.relations}, scheme)
-    number_nodes(connection, params.graph, shape)
-    found = summarise(connection, shape)
+    database = DuckDb(connection)
+    uses.build(database, {name: params.graph.relations[name] for name in shape.relations}, scheme)
+    number_nodes(database, params.graph, shape)
+    found = summarise(database, shape)
     parts = dict(connection.execute("SELECT split, count(*) FROM splits GROUP BY split").fetchall())
     roles = tuple(params.evaluate.overlap)
     return Preview(
