@@ -111,28 +111,29 @@ class Meeting:
 
     url: str  # where the processes of PBG meet
     others: dict[int, socket.socket] = field(default_factory=dict)  # on the first machine all others, else the first
+    over: bool = False
 
     def watch(self, lose: Callable[[str], None]) -> None:
         """Call `lose` with what happened, once another machine ends before it is done."""
         for machine, connection in self.others.items():
             threading.Thread(target=self._watch, args=(machine, connection, lose), daemon=True).start()
 
-    @staticmethod
-    def _watch(machine: int, connection: socket.socket, lose: Callable[[str], None]) -> None:
+    def _watch(self, machine: int, connection: socket.socket, lose: Callable[[str], None]) -> None:
         try:
             line = _line(connection)
         except (OSError, ValueError):
             line = b""
-        if line != DONE:
+        if line != DONE and not self.over:
             lose(f"machine {machine} has ended or is out of reach; see what it says itself")
 
     def close(self, done: bool) -> None:
         """Tell the others that this machine is done, or tell nothing, which they take for a failure."""
+        self.over = True
         for connection in self.others.values():
-            with connection:
+            with connection, suppress(OSError):  # whoever has ended does not need to know
                 if done:
-                    with suppress(OSError):  # whoever has ended does not need to know
-                        connection.sendall(DONE)
+                    connection.sendall(DONE)
+                connection.shutdown(socket.SHUT_RDWR)  # ends what watches it here
 
 
 @contextmanager
