@@ -39,8 +39,8 @@ def graphs(draw: Any) -> tuple[np.ndarray, dict[str, int]]:
     return np.stack([random.integers(users, size=len(rel)), rel, right]), {"user": users, "hashtag": hashtags}
 
 
-@given(graphs(), st.integers(2, 9), st.integers(1, 70))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(graphs(), st.integers(2, 5), st.integers(1, 70))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_edge_is_in_one_bucket_of_one_pass(tmp_path_factory, graph, count, at_once):
     edges, counts = graph
     folder, out = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("parts")
