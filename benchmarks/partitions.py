@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.synthetic_graph import RELATIONS as NAMES
-from benchmarks.synthetic_graph import synthetic_edges, write_pbg_input
+from benchmarks.synthetic_graph import by_degree, synthetic_edges, write_pbg_input
 from ntulm.embeddings import partitions, pbg, stage
 from ntulm.embeddings.config import Embeddings
 from ntulm.embeddings.link_prediction import Edges, Model, Relation, link_prediction, read_relations, types_of
@@ -66,15 +66,6 @@ def synthetic(size: int) -> Graph:
     held_out &= np.isin(lhs, lhs[~held_out]) & np.isin(rhs, rhs[~held_out])
     counts = {"user": int(lhs.max()) + 1, "hashtag": int(rhs.max()) + 1}
     return Graph(Edges(lhs, relations, rhs), held_out, SYNTHETIC, counts)
-
-
-def by_degree(keys: np.ndarray) -> np.ndarray:
-    """The place of each key in the order of how often it stands, ties at random: int64 [E]."""
-    _, inverse, degrees = np.unique(keys, return_inverse=True, return_counts=True)
-    ties = np.random.default_rng(2).random(len(degrees))
-    places = np.empty(len(degrees), np.int64)
-    places[np.lexsort([ties, -degrees])] = np.arange(len(degrees))
-    return places[inverse]
 
 
 def real(layout: Layout) -> Graph:

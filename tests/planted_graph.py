@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.synthetic_graph import write_pbg_input
+from benchmarks.synthetic_graph import by_degree, write_pbg_input
 from ntulm.embeddings.config import Embeddings
 from ntulm.embeddings.link_prediction import Edges, Model, Relation, link_prediction
 
@@ -32,13 +32,13 @@ def config(**changes: Any) -> Embeddings:
 
 
 def planted() -> tuple[Edges, np.ndarray]:
-    """All edges, and which are held out; nodes are numbered by degree, as the stage `graph` does."""
+    """All edges, and which are held out; nodes are numbered by degree, whatever their community."""
     random = np.random.default_rng(0)
     users = (USERS * random.random(5000) ** 2).astype(np.int64)
-    hashtags = (HASHTAGS // COMMUNITIES * random.random(5000) ** 2).astype(np.int64) * COMMUNITIES
-    hashtags += users // 3 % COMMUNITIES  # of no partition's own
+    hashtags = (HASHTAGS // COMMUNITIES * random.random(5000) ** 2).astype(np.int64) * COMMUNITIES + users % COMMUNITIES
     stray = random.random(5000) < 0.05
     hashtags[stray] = random.integers(HASHTAGS, size=stray.sum())
+    users, hashtags = by_degree(users), by_degree(hashtags)
     lhs, rel, rhs = np.unique(np.stack([users, random.integers(2, size=5000), hashtags]), axis=1)
     held_out = random.random((USERS, HASHTAGS))[lhs, rhs] < 0.1
     return Edges(lhs, rel, rhs), held_out

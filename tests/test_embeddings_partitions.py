@@ -72,6 +72,10 @@ def test_rows_are_put_back_in_the_order_of_the_nodes():
     parts = (rows[number::4] for number in range(4))
     np.testing.assert_array_equal(partitions.joined(parts, rows.shape, 4), rows)
     np.testing.assert_array_equal(partitions.joined(iter([rows]), rows.shape, 1), rows)
+    np.testing.assert_array_equal(
+        partitions.in_order(np.concatenate([rows[number::4] for number in range(4)]), 4), rows
+    )
+    assert partitions.in_order(rows, 1) is rows
     assert [partitions.size(11, number, 4) for number in range(4)] == [3, 3, 3, 2]
     assert [partitions.size(2, number, 4) for number in range(4)] == [1, 1, 0, 0]
 

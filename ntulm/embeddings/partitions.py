@@ -79,7 +79,22 @@ def split(pbg_input: Path, counts: Mapping[str, int], partitions: int, out: Path
     return folders
 
 
-def joined(parts: Iterable[np.ndarray], shape: tuple[int, int], partitions: int) -> np.ndarray:
+def rows_of(nodes: int, number: int, partitions: int) -> slice:
+    """Where a partition lies in a table that has one after the other."""
+    start = sum(size(nodes, before, partitions) for before in range(number))
+    return slice(start, start + size(nodes, number, partitions))
+
+
+def in_order(table: np.ndarray, partitions: int) -> np.ndarray:
+    """A table [N, D] that has one partition after the other, in the order of the node ids."""
+    if partitions == 1:
+        return table
+    return joined(
+        (table[rows_of(len(table), number, partitions)] for number in range(partitions)), table.shape, partitions
+    )
+
+
+def joined(parts: Iterable[np.ndarray], shape: tuple[int, ...], partitions: int) -> np.ndarray:
     """float32 [N, D] in the order of the node ids, of the rows of all K partitions."""
     whole = np.empty(shape, np.float32)
     for partition, rows in enumerate(parts):

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ntulm.device import choose_device, has_bf16, to_device
 from ntulm.embeddings.link_prediction import Model, Relation, read_relations, types_of
-from ntulm.embeddings.partitions import EDGES, counts_of, passes_of
+from ntulm.embeddings.partitions import EDGES, counts_of, in_order, passes_of, rows_of
 from ntulm.embeddings.torch_engine import Batch, Engine, Table, no_denormals
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Bucket(NamedTuple):
 
 @dataclass
 class Tables:
-    """What is learnt, whole; every device has its part of it while it trains a bucket."""
+    """What is learnt, one partition after the other; every device has its part of it while it trains a bucket."""
 
     nodes: dict[str, Table]  # per type
     relations: Tensor  # float32 [R, D]
@@ -105,7 +105,7 @@ def train(
     for epoch in range(1, config.epochs + 1):
         losses.append(train_epoch(config, tables, passes, workers, order))
         report(epoch, losses[-1])
-    nodes = {ntu_type: table.vectors.cpu().numpy() for ntu_type, table in tables.nodes.items()}
+    nodes = {name: in_order(table.vectors.cpu().numpy(), config.partitions) for name, table in tables.nodes.items()}
     return Model(nodes, tables.relations.cpu().numpy()), losses
 
 
@@ -284,7 +284,8 @@ def _parts(
 @contextmanager
 def _part(table: Table, number: int, partitions: int, device: torch.device) -> Iterator[Table]:
     """A partition on the device: a view where the table lies there or is whole, else a copy that is written back."""
-    part = Table(table.vectors[number::partitions], table.squares[number::partitions])
+    own = rows_of(len(table.vectors), number, partitions)
+    part = Table(table.vectors[own], table.squares[own])
     if partitions == 1 or part.vectors.device == device:
         yield part
         return

@@ -129,9 +129,11 @@ class Trainers:
         return LostError(event.why) if isinstance(event, Lost) else self._failure(event)
 
     def _cut_off(self, event: Ended) -> bool:
+        if self._count == 1 or event.code == -signal.SIGKILL:
+            return False
         trainer = self._trainers[event.rank]
         trainer.reader.join(LOG_SECONDS)
-        return self._count > 1 and event.code > 0 and any(CUT_OFF.search(line) for line in list(trainer.log))
+        return any(CUT_OFF.search(line) for line in list(trainer.log))
 
     def _failure(self, event: Ended) -> Exception:
         trainer = self._trainers[event.rank]
