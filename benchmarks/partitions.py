@@ -79,7 +79,7 @@ def real(layout: Layout) -> Graph:
 
 def contiguous(nodes: int, count: int) -> np.ndarray:
     """Ids by which the first nodes come into the first partition, and so on: int64 [N]."""
-    return np.concatenate([np.arange(number, nodes, count) for number in range(count)])
+    return np.concatenate([partitions.nodes_of(nodes, number, count) for number in range(count)])
 
 
 def measured(graph: Graph, config: Embeddings) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ntulm.embeddings import torch_engine, torch_training
 from ntulm.embeddings.config import Embeddings
 from ntulm.embeddings.link_prediction import Edges, Model, Relation, link_prediction
+from ntulm.embeddings.partitions import nodes_of
 from ntulm.embeddings.torch_training import Part
 from ntulm.files import write_json
 
@@ -294,10 +295,8 @@ def test_every_edge_is_in_one_bucket_of_one_pass(pbg_input, partitions):
     passes = torch_training.split(edges, RELATIONS, partitions)
     for bucket in (bucket for one in passes for bucket in one):
         for rel, (lhs, rhs) in enumerate(bucket.edges):
-            found += [
-                (rel, u * partitions + bucket.lhs, v * partitions + bucket.rhs)
-                for u, v in zip(lhs.tolist(), rhs.tolist(), strict=True)
-            ]
+            left, right = nodes_of(USERS, bucket.lhs, partitions), nodes_of(HASHTAGS, bucket.rhs, partitions)
+            found += [(rel, left[u], right[v]) for u, v in zip(lhs.tolist(), rhs.tolist(), strict=True)]
     sizes = [sum(len(lhs) for bucket in one for lhs, _ in bucket.edges) for one in passes]
     assert len(sizes) == 4
     assert min(sizes) > 0

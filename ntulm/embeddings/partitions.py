@@ -2,10 +2,11 @@
 
 Library of pbg.py and torch_training.py; needs numpy and h5py alone.
 
-Node i of a type lies in partition i % K, in row i // K of it, and an edge in the bucket of its two partitions. The
-stage `graph` numbers nodes by degree, so every partition has frequent and rare nodes in equal shares. Were it the
-frequent ones in the first and the rare ones in the last, the scores of two partitions could not be compared, since the
-negatives of an edge come from its own bucket.
+Node i of a type lies in row i // K of its partition, and an edge in the bucket of its two partitions. The K nodes of a
+row are dealt out to the partitions in turn, from one that a hash of the row says. The stage `graph` numbers nodes by
+degree, so every partition has frequent and rare nodes in equal shares. Were it the frequent ones in the first and the
+rare ones in the last, the scores of two partitions could not be compared, since the negatives of an edge come from its
+own bucket. The hash is for numbers with a pattern: with i % K, a community might be a partition.
 
 An epoch goes through all buckets PASSES times, each time with another share of their edges: a bucket that is trained
 for long moves its nodes to where they suit each other, and away from all others. docs/decisions/0057 has figures.
@@ -14,18 +15,26 @@ for long moves its nodes to where they suit each other, and away from all others
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import h5py
 import numpy as np
 
 from ntulm.resources import require_space
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 EDGES = "edges_0_0.h5"  # of data/graph/pbg/train
 COLUMNS = ("lhs", "rel", "rhs")
 FORMAT_VERSION = 1  # PBG's
 AT_ONCE = 1 << 21  # edges; some 200 MB while they are sorted
 PASSES = 4  # more cost traffic of partitions, and bring little
+SPREAD, SHIFT = 0x9E3779B1, 16  # Fibonacci hashing
+
+Ids = TypeVar("Ids", int, np.ndarray, "Tensor")
 
 
 def passes_of(partitions: int) -> int:
@@ -41,6 +50,28 @@ def counts_of(pbg_input: Path, types: Sequence[str]) -> dict[str, int]:
 def size(items: int, number: int, shares: int) -> int:
     """How many of so many items the share of a number, from 0, has, where they are dealt out one after the other."""
     return len(range(number, items, shares))
+
+
+def partition_of(ids: Ids, partitions: int) -> Ids:
+    """In which partition nodes lie; int64, any shape."""
+    return (ids + _turn(ids // partitions)) % partitions
+
+
+def nodes_in(nodes: int, number: int, partitions: int) -> int:
+    """How many of so many nodes of a type lie in a partition."""
+    rows, rest = divmod(nodes, partitions)
+    return rows + ((number - _turn(rows)) % partitions < rest)
+
+
+def nodes_of(nodes: int, number: int, partitions: int) -> np.ndarray:
+    """The ids of a partition of so many nodes of a type, row by row: int64 [n]."""
+    rows = np.arange(nodes // partitions + 1)
+    ids = rows * partitions + (number - _turn(rows)) % partitions
+    return ids[ids < nodes]
+
+
+def _turn(rows: Ids) -> Ids:
+    return rows * SPREAD >> SHIFT
 
 
 def split(pbg_input: Path, counts: Mapping[str, int], partitions: int, out: Path) -> list[Path]:
@@ -62,7 +93,7 @@ def split(pbg_input: Path, counts: Mapping[str, int], partitions: int, out: Path
     """
     for ntu_type, nodes in counts.items():
         for partition in range(partitions):
-            own = size(nodes, partition, partitions)
+            own = nodes_in(nodes, partition, partitions)
             (out / f"entity_count_{ntu_type}_{partition}.txt").write_text(f"{own}\n", encoding="utf-8")
     source = pbg_input / "train" / EDGES
     require_space(out, source.stat().st_size, "the edges in buckets")  # HDF5 does not survive a full disk
@@ -79,26 +110,24 @@ def split(pbg_input: Path, counts: Mapping[str, int], partitions: int, out: Path
     return folders
 
 
-def rows_of(nodes: int, number: int, partitions: int) -> slice:
-    """Where a partition lies in a table that has one after the other."""
-    start = sum(size(nodes, before, partitions) for before in range(number))
-    return slice(start, start + size(nodes, number, partitions))
+def rows_of(nodes: int, partitions: int) -> list[slice]:
+    """Where each partition lies in a table that has one after the other."""
+    ends = np.cumsum([0] + [nodes_in(nodes, number, partitions) for number in range(partitions)]).tolist()
+    return [slice(*own) for own in pairwise(ends)]
 
 
 def in_order(table: np.ndarray, partitions: int) -> np.ndarray:
     """A table [N, D] that has one partition after the other, in the order of the node ids."""
     if partitions == 1:
         return table
-    return joined(
-        (table[rows_of(len(table), number, partitions)] for number in range(partitions)), table.shape, partitions
-    )
+    return joined((table[own] for own in rows_of(len(table), partitions)), table.shape, partitions)
 
 
 def joined(parts: Iterable[np.ndarray], shape: tuple[int, ...], partitions: int) -> np.ndarray:
     """float32 [N, D] in the order of the node ids, of the rows of all K partitions."""
     whole = np.empty(shape, np.float32)
     for partition, rows in enumerate(parts):
-        whole[partition::partitions] = rows
+        whole[nodes_of(len(whole), partition, partitions)] = rows
     return whole
 
 
@@ -140,4 +169,4 @@ def _blocks(edges: h5py.File) -> Iterator[list[np.ndarray]]:
 
 
 def _buckets(lhs: np.ndarray, rhs: np.ndarray, partitions: int) -> np.ndarray:
-    return (lhs % partitions) * partitions + rhs % partitions
+    return partition_of(lhs, partitions) * partitions + partition_of(rhs, partitions)

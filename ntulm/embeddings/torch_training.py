@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ntulm.device import choose_device, has_bf16, to_device
 from ntulm.embeddings.link_prediction import Model, Relation, read_relations, types_of
-from ntulm.embeddings.partitions import EDGES, counts_of, in_order, passes_of, rows_of
+from ntulm.embeddings.partitions import EDGES, counts_of, in_order, partition_of, passes_of, rows_of
 from ntulm.embeddings.torch_engine import Batch, Engine, Table, no_denormals
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def split(edges: list[tuple[Tensor, Tensor]], relations: list[Relation], partiti
             if len(lhs):
                 whole.setdefault((0, 0), [(lhs[:0], rhs[:0])] * len(edges))[rel] = lhs, rhs
             continue
-        keys = lhs % partitions * partitions + rhs % partitions
+        keys = partition_of(lhs.long(), partitions) * partitions + partition_of(rhs.long(), partitions)
         for part in keys.argsort(stable=True).split(keys.bincount().tolist()):
             if len(part):
                 key = divmod(int(keys[part[0]]), partitions)
@@ -284,7 +284,7 @@ def _parts(
 @contextmanager
 def _part(table: Table, number: int, partitions: int, device: torch.device) -> Iterator[Table]:
     """A partition on the device: a view where the table lies there or is whole, else a copy that is written back."""
-    own = rows_of(len(table.vectors), number, partitions)
+    own = rows_of(len(table.vectors), partitions)[number]
     part = Table(table.vectors[own], table.squares[own])
     if partitions == 1 or part.vectors.device == device:
         yield part

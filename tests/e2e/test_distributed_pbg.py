@@ -45,7 +45,8 @@ def test_several_processes_learn_as_well_as_one(pbg_input, tmp_path, processes):
         assert np.abs(model.relations).sum(axis=1).all()
         found.append(figures(model))
     one, several = found
-    assert several["mrr"] > 0.85 * one["mrr"] > several["popularity"]["mrr"]
+    assert one["mrr"] > 2 * one["popularity"]["mrr"]
+    assert several["mrr"] > 0.8 * one["mrr"]  # who trains what first is decided by the clock
     assert not workers_of(os.getpid())
 
 
