@@ -42,6 +42,11 @@ def passes_of(partitions: int) -> int:
     return PASSES if partitions > 1 else 1
 
 
+def share_of(number: int, bucket: int, partitions: int) -> int:
+    """Which share of the edges of a bucket a pass has; the first one is the largest, and not always of one pass."""
+    return (number - bucket) % passes_of(partitions)
+
+
 def counts_of(pbg_input: Path, types: Sequence[str]) -> dict[str, int]:
     """How many nodes each type has."""
     return {ntu_type: int((pbg_input / f"entity_count_{ntu_type}_0.txt").read_text()) for ntu_type in types}
@@ -105,7 +110,8 @@ def split(pbg_input: Path, counts: Mapping[str, int], partitions: int, out: Path
         for number, folder in enumerate(folders):
             folder.mkdir()
             for bucket, total in enumerate(totals):
-                _create(folder / _name(bucket, partitions), size(total, number, len(folders)))
+                share = share_of(number, bucket, partitions)
+                _create(folder / _name(bucket, partitions), size(total, share, len(folders)))
         _fill(folders, edges, partitions)
     return folders
 
@@ -153,10 +159,11 @@ def _fill(folders: Sequence[Path], edges: h5py.File, partitions: int) -> None:
         for bucket, before in enumerate(seen):
             seen[bucket] += starts[bucket + 1] - starts[bucket]
             for number, folder in enumerate(folders):
-                first, last = (size(total, number, len(folders)) for total in (before, seen[bucket]))
+                share = share_of(number, bucket, partitions)
+                first, last = (size(total, share, len(folders)) for total in (before, seen[bucket]))
                 if last == first:
                     continue
-                own = slice(starts[bucket] + (number - before) % len(folders), starts[bucket + 1], len(folders))
+                own = slice(starts[bucket] + (share - before) % len(folders), starts[bucket + 1], len(folders))
                 with h5py.File(folder / _name(bucket, partitions), "r+") as file:  # more than can be open at once
                     for name, column in columns.items():
                         file[name][first:last] = column[own]

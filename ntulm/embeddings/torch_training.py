@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ntulm.device import choose_device, has_bf16, to_device
 from ntulm.embeddings.link_prediction import Model, Relation, read_relations, types_of
-from ntulm.embeddings.partitions import EDGES, counts_of, in_order, partition_of, passes_of, rows_of
+from ntulm.embeddings.partitions import EDGES, counts_of, in_order, partition_of, passes_of, rows_of, share_of
 from ntulm.embeddings.torch_engine import Batch, Engine, Table, no_denormals
 
 if TYPE_CHECKING:
@@ -168,11 +168,14 @@ def split(edges: list[tuple[Tensor, Tensor]], relations: list[Relation], partiti
                 bucket = whole.setdefault(key, [(lhs[:0], rhs[:0])] * len(edges))
                 bucket[rel] = lhs[part] // partitions, rhs[part] // partitions
     count = passes_of(partitions)
-    found = []
-    for number in range(count):
-        shares = ((key, [(lhs[number::count], rhs[number::count]) for lhs, rhs in whole[key]]) for key in sorted(whole))
-        buckets = (_bucket(*key, share, relations) for key, share in shares)
-        found.append([bucket for bucket in buckets if bucket.sides])
+    found: list[list[Bucket]] = [[] for _ in range(count)]
+    for key in sorted(whole):
+        for number, buckets in enumerate(found):
+            shares = (share_of(number, sum(key) + rel, partitions) for rel in range(len(edges)))
+            own = [(lhs[share::count], rhs[share::count]) for share, (lhs, rhs) in zip(shares, whole[key], strict=True)]
+            bucket = _bucket(*key, own, relations)
+            if bucket.sides:
+                buckets.append(bucket)
     return found
 
 
