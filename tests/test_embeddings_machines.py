@@ -5,14 +5,16 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
+from planted_graph import config, write_planted
 
-from ntulm.embeddings import machines, trainers
+from ntulm.embeddings import machines, pbg, trainers
 from ntulm.embeddings.machines import ALONE, Share, met, share
 from ntulm.embeddings.trainers import LostError, Trainers
 from ntulm.errors import UserError
@@ -232,3 +234,41 @@ def test_a_lost_machine_ends_the_processes_here(program):
         found.lose("machine 1 has ended")
         next(lines)
     assert all(trainer.process.poll() is not None for trainer in found._trainers.values())
+
+
+RECORDER = """\
+#!{python}
+import json, pathlib, sys
+settings = json.loads(sys.argv[-1])
+pathlib.Path("{folder}", str(settings["rank"])).write_text(sys.argv[-1])
+if settings["rank"] == 0:
+    print(1.5)
+"""
+
+
+def test_the_engine_is_given_the_same_meeting_on_all_machines(tmp_path, monkeypatch):
+    program = tmp_path / "program"
+    program.write_text(RECORDER.format(python=sys.executable, folder=tmp_path))
+    program.chmod(0o755)
+    monkeypatch.setattr(trainers.sys, "executable", str(program))
+    monkeypatch.setattr(pbg, "_model", lambda *_: "the model")
+    pbg_input = write_planted(tmp_path / "input")
+    port = free_port()
+    first, second = (Share(2, own, 2, ("127.0.0.1", port)) for own in (0, 1))
+    works = [tmp_path / name for name in ("first", "second")]
+    for work in works:
+        work.mkdir()
+    told: list[tuple[int, float]] = []
+    with ThreadPoolExecutor(1) as pool:
+        helping = pool.submit(pbg.assist, config(partitions=8), pbg_input, works[1], second)
+        found = pbg.train(config(partitions=8), pbg_input, works[0], lambda *one: told.append(one), first)
+        helping.result(20)
+    assert found == ("the model", [1.5])
+    assert told == [(1, 1.5)]
+    given = [json.loads((tmp_path / str(rank)).read_text()) for rank in range(4)]
+    assert [one["rank"] for one in given] == [0, 1, 2, 3]
+    assert {one["config"]["num_machines"] for one in given} == {4}
+    assert len({one["config"]["distributed_init_method"] for one in given}) == 1
+    assert [one["config"]["entity_path"] for one in given] == [str(works[number]) for number in (0, 0, 1, 1)]
+    assert all(len(one["config"]["edge_paths"]) == one["passes"] == 4 for one in given)
+    assert given[0]["config"]["entities"]["user"] == {"num_partitions": 8}

@@ -22,7 +22,7 @@ from ntulm.embeddings.machines import Share
 from ntulm.embeddings.table import EmbeddingTable
 from ntulm.layout import Layout
 
-PATIENCE = 300  # seconds; the machine may be busy
+PATIENCE = 900  # seconds; the machine may be busy
 LAYOUT = Layout()
 
 
