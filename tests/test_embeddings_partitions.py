@@ -53,7 +53,7 @@ def test_every_edge_is_in_one_bucket_of_one_pass(tmp_path_factory, graph, count,
     sizes = {kind: [int((out / f"entity_count_{kind}_{p}.txt").read_text()) for p in range(count)] for kind in counts}
     assert {kind: sum(own) for kind, own in sizes.items()} == counts
     assert max(max(own) - min(own) for own in sizes.values()) <= 1
-    found = []
+    found: list[tuple[int, ...]] = []
     for left in range(count):
         for right in range(count):
             shares = [read(folder / f"edges_{left}_{right}.h5") for folder in passes]

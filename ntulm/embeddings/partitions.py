@@ -109,7 +109,7 @@ def split(pbg_input: Path, counts: Mapping[str, int], partitions: int, out: Path
             totals += np.bincount(_buckets(lhs, rhs, partitions), minlength=len(totals))
         for number, folder in enumerate(folders):
             folder.mkdir()
-            for bucket, total in enumerate(totals):
+            for bucket, total in enumerate(totals.tolist()):
                 share = share_of(number, bucket, partitions)
                 _create(folder / _name(bucket, partitions), size(total, share, len(folders)))
         _fill(folders, edges, partitions)

@@ -56,7 +56,7 @@ class SeededBuckets(SingleMachineBucketScheduler):
         self.buckets = create_ordered_buckets(
             nparts_lhs=self.nparts_lhs, nparts_rhs=self.nparts_rhs, order=self.order, generator=self._random
         )
-        self.stats = []
+        self.stats: list[BucketStats] = []
 
 
 class Buckets(LockServer):
@@ -66,7 +66,7 @@ class Buckets(LockServer):
 
     def new_pass(self, is_first: bool = False) -> None:
         """Begin a pass; what was trained in one before counts as trained."""
-        trained = self.dirty
+        trained: set[Any] = self.dirty
         super().new_pass(is_first)
         self.dirty = trained
         self.initialized_partitions = None
@@ -76,7 +76,7 @@ class Buckets(LockServer):
         """The next bucket for a trainer, if there is one that it can have now, and how many are not trained yet."""
         if self._sides is None:
             return super().acquire_bucket(rank, maybe_old_bucket)
-        every = self.buckets
+        every: list[Bucket] = self.buckets
         self.buckets = [one for one in every if not self._sides.isdisjoint({(Side.LHS, one.lhs), (Side.RHS, one.rhs)})]
         bucket, _ = super().acquire_bucket(rank, maybe_old_bucket)
         self.buckets = every
@@ -90,7 +90,7 @@ class Checkpoints(CheckpointManager):
 
     def __init__(self, *about: Any, passes: int, last: int, reports: TextIO, **more: Any) -> None:
         super().__init__(*about, **more)
-        self._several = self.num_machines > 1
+        self._several: bool = more["num_machines"] > 1
         self.num_machines = 1  # rank 0 writes the partitions of all
         self._passes, self._last, self._reports = passes, last, reports
         self._found: list[Stats] = []

@@ -171,11 +171,11 @@ def split(edges: list[tuple[Tensor, Tensor]], relations: list[Relation], partiti
     found: list[list[Bucket]] = [[] for _ in range(count)]
     for key in sorted(whole):
         for number, buckets in enumerate(found):
-            shares = (share_of(number, sum(key) + rel, partitions) for rel in range(len(edges)))
-            own = [(lhs[share::count], rhs[share::count]) for share, (lhs, rhs) in zip(shares, whole[key], strict=True)]
-            bucket = _bucket(*key, own, relations)
-            if bucket.sides:
-                buckets.append(bucket)
+            firsts = (share_of(number, sum(key) + rel, partitions) for rel in range(len(edges)))
+            own = [(lhs[first::count], rhs[first::count]) for first, (lhs, rhs) in zip(firsts, whole[key], strict=True)]
+            share = _bucket(*key, own, relations)
+            if share.sides:
+                buckets.append(share)
     return found
 
 
