@@ -62,11 +62,13 @@ class SeededBuckets(SingleMachineBucketScheduler):
 class Buckets(LockServer):
     """Gives out buckets to several trainers; the process of rank 0 starts it in one of its own."""
 
+    buckets: list[Bucket]
+    dirty: set[Any]  # partitions that a process keeps
     _sides: set[tuple[Side, int]] | None = None  # what the first pass has trained so far
 
     def new_pass(self, is_first: bool = False) -> None:
         """Begin a pass; what was trained in one before counts as trained."""
-        trained: set[Any] = self.dirty
+        trained = self.dirty
         super().new_pass(is_first)
         self.dirty = trained
         self.initialized_partitions = None
@@ -76,7 +78,7 @@ class Buckets(LockServer):
         """The next bucket for a trainer, if there is one that it can have now, and how many are not trained yet."""
         if self._sides is None:
             return super().acquire_bucket(rank, maybe_old_bucket)
-        every: list[Bucket] = self.buckets
+        every = self.buckets
         self.buckets = [one for one in every if not self._sides.isdisjoint({(Side.LHS, one.lhs), (Side.RHS, one.rhs)})]
         bucket, _ = super().acquire_bucket(rank, maybe_old_bucket)
         self.buckets = every
