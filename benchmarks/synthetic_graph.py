@@ -36,6 +36,15 @@ def synthetic_edges(size: int, seed: int = 0) -> np.ndarray:
     return np.stack([codes // hashtags // len(RELATIONS), codes // hashtags % len(RELATIONS), codes % hashtags])
 
 
+def by_degree(keys: np.ndarray) -> np.ndarray:
+    """The place of each key in the order of how often it stands, ties at random: int64 [E]."""
+    _, inverse, degrees = np.unique(keys, return_inverse=True, return_counts=True)
+    ties = np.random.default_rng(2).random(len(degrees))
+    places = np.empty(len(degrees), np.int64)
+    places[np.lexsort([ties, -degrees])] = np.arange(len(degrees))
+    return places[inverse]
+
+
 def write_pbg_input(
     folder: Path, edges: Sequence[np.ndarray], counts: Mapping[str, int], relations: Sequence[Relation]
 ) -> None:

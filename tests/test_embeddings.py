@@ -218,7 +218,7 @@ def test_the_first_of_several_errors_of_the_engine_is_told(trained, monkeypatch,
     program = tmp_path / "engine"
     program.write_text(f'#!/bin/sh\nprintf "{said}" >&2\nexit 1\n')
     program.chmod(0o755)
-    monkeypatch.setattr(pbg.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", str(program))
     with pytest.raises(RuntimeError, match="No space left") as fault:
         pbg.train(config(), trained / LAYOUT.pbg_input, tmp_path, lambda *_: None)
     assert "no space is left on the disk" in (told(fault.value) or "")

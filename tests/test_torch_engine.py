@@ -15,6 +15,7 @@ from torch import Tensor
 from ntulm.embeddings import torch_engine, torch_training
 from ntulm.embeddings.config import Embeddings
 from ntulm.embeddings.link_prediction import Edges, Model, Relation, link_prediction
+from ntulm.embeddings.partitions import nodes_of
 from ntulm.embeddings.torch_training import Part
 from ntulm.files import write_json
 
@@ -288,17 +289,17 @@ def test_denormals_count_as_zero_only_inside():
 
 
 @pytest.mark.parametrize("partitions", [2, 7, 100])
-def test_every_edge_is_in_one_bucket(pbg_input, partitions):
+def test_every_edge_is_in_one_bucket_of_one_pass(pbg_input, partitions):
     edges = torch_training.read_edges(pbg_input / "train" / "edges_0_0.h5")
-    sizes = [-(-USERS // partitions), -(-HASHTAGS // partitions)]
     found = []
-    for bucket in torch_training.split(edges, RELATIONS, {"user": USERS, "hashtag": HASHTAGS}, partitions):
+    passes = torch_training.split(edges, RELATIONS, partitions)
+    for bucket in (bucket for one in passes for bucket in one):
         for rel, (lhs, rhs) in enumerate(bucket.edges):
-            assert not len(lhs) or (lhs.max() < sizes[0] and rhs.max() < sizes[1])
-            found += [
-                (rel, u + bucket.lhs * sizes[0], v + bucket.rhs * sizes[1])
-                for u, v in zip(lhs.tolist(), rhs.tolist(), strict=True)
-            ]
+            left, right = nodes_of(USERS, bucket.lhs, partitions), nodes_of(HASHTAGS, bucket.rhs, partitions)
+            found += [(rel, left[u], right[v]) for u, v in zip(lhs.tolist(), rhs.tolist(), strict=True)]
+    sizes = [sum(len(lhs) for bucket in one for lhs, _ in bucket.edges) for one in passes]
+    assert len(sizes) == 4
+    assert min(sizes) > 0
     expected = [
         (rel, u, v) for rel, (lhs, rhs) in enumerate(edges) for u, v in zip(lhs.tolist(), rhs.tolist(), strict=True)
     ]
@@ -376,7 +377,7 @@ def test_edges_within_a_type_are_learned(one_type, partitions, devices):
 
 def test_a_bucket_holds_a_partition_once_whatever_its_sides(one_type):
     edges = torch_training.read_edges(one_type / "train" / "edges_0_0.h5")
-    buckets = torch_training.split(edges, [Relation("knows", "user", "user")], {"user": USERS}, 3)
+    buckets = torch_training.split(edges, [Relation("knows", "user", "user")], 3)[0]
     assert {(bucket.lhs, bucket.rhs): len(bucket.parts) for bucket in buckets} == {
         (lhs, rhs): 1 if lhs == rhs else 2 for lhs in range(3) for rhs in range(3)
     }

@@ -26,8 +26,6 @@ class Embeddings(Section):
     def _batches_are_whole(self) -> "Embeddings":
         if self.batch_size % self.batch_negatives:
             raise ValueError(f"batch_size must be a multiple of batch_negatives ({self.batch_negatives})")
-        if self.engine == "pbg" and self.partitions > 1:
-            raise ValueError("partitions must be 1 with the engine pbg; `engine: torch` has them")
         return self
 
 

@@ -6,12 +6,14 @@ metrics/embeddings.json.
 Command: `ntulm embeddings`, or `dvc repro embeddings`.
 
 The engine is PyTorch-BigGraph (pbg.py) or our own (torch_training.py): the same objective and parameters.
-Training starts clean, always: an unfinished attempt is thrown away, never resumed, so that one worker of PBG, and the
-engine `torch` on one CPU, give the same bytes for the same input and settings.
+Training starts clean, always: an unfinished attempt is thrown away, never resumed, so that one worker of PBG in one
+process, and the engine `torch` on one CPU, give the same bytes for the same input and settings. Several processes of
+PBG (machines.py) do not; on a machine that is not the first of them, nothing is written.
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,7 @@ import pyarrow.parquet as pq
 from ntulm import files
 from ntulm.embeddings import pbg
 from ntulm.embeddings.link_prediction import Edges, Model, Relation, link_prediction, read_relations
+from ntulm.embeddings.machines import ALONE, Share, share
 from ntulm.embeddings.operators import Operators, sample_edges
 from ntulm.embeddings.table import write_table
 from ntulm.errors import UserError
@@ -44,8 +47,12 @@ def run(config: Embeddings, layout: Layout) -> None:
         if not path.is_file():
             raise UserError(f"{path}: not found; run `dvc repro graph` first, which writes it")
     relations = read_relations(layout.pbg_input)
+    own = share(config.partitions) if config.engine == "pbg" else ALONE
+    if not own.leads:
+        _assist(config, layout, own)
+        return
     with files.whole_directory(layout.embeddings) as out:
-        model, losses = _train(config, layout, out)
+        model, losses = _train(config, layout, out, own)
         nodes = pq.read_table(layout.nodes, columns=["type", "key"])
         vectors = np.concatenate([model.nodes[ntu_type] for ntu_type in sorted(model.nodes)])  # nodes are so ordered
         write_table(out, nodes["type"], nodes["key"], vectors, files.read_json(layout.node_types))
@@ -107,7 +114,7 @@ def summarise(figures: dict[str, Any], config: Embeddings, model: Model, losses:
     }
 
 
-def _train(config: Embeddings, layout: Layout, out: Path) -> tuple[Model, list[float]]:
+def _train(config: Embeddings, layout: Layout, out: Path, own: Share) -> tuple[Model, list[float]]:
     def report(epoch: int, loss: float) -> None:
         print(f"embeddings: epoch {epoch} of {config.epochs}, loss {loss:.4f}", flush=True)
 
@@ -116,9 +123,23 @@ def _train(config: Embeddings, layout: Layout, out: Path) -> tuple[Model, list[f
 
         model, losses = torch_training.train(config, layout.pbg_input, report)
     else:
+        if own.count > 1:
+            print(f"embeddings: {own.count} processes on {own.machines} machines", flush=True)
         # Inside the unfinished output, so that a kill leaves one thing to remove.
         with tempfile.TemporaryDirectory(prefix="work-", dir=out) as work:
-            model, losses = pbg.train(config, layout.pbg_input, Path(work), report)
+            model, losses = pbg.train(config, layout.pbg_input, Path(work), report, own)
     if not np.isfinite(losses[-1]):
         raise UserError(f"embeddings.learning_rate: training diverged at {config.learning_rate}; lower it")
     return model, losses
+
+
+def _assist(config: Embeddings, layout: Layout, own: Share) -> None:
+    """Train with the first machine, which writes the results."""
+    print(f"embeddings: machine {own.own} of {own.machines}; machine 0 writes the results", flush=True)
+    work = layout.embeddings.with_name(f".partial-{layout.embeddings.name}-{own.own}")
+    shutil.rmtree(work, ignore_errors=True)  # of one that was killed
+    work.mkdir(parents=True)
+    try:
+        pbg.assist(config, layout.pbg_input, work, own)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

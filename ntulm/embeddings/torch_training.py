@@ -2,11 +2,11 @@
 
 Reads data/graph/pbg/ (graph/stage.py says what is in it) and writes nothing. torch_engine.py has the objective.
 
-With `embeddings.partitions` = K, the nodes of each type are cut into K partitions, and the edges into K² buckets by the
-partitions of their two nodes, as in PyTorch-BigGraph. A device trains one bucket after the other, with the partitions
-of the bucket in its memory: one per type and side that its edges have. Several GPUs train at the same time, on buckets
-that share no partition. The uniform negatives of a bucket are of its own partitions. With K = 1 there is one bucket,
-and the tables stay where they are.
+With `embeddings.partitions` = K, the nodes of each type are in K partitions and the edges in K² buckets, as in
+PyTorch-BigGraph; an epoch goes through them in several passes, with a share of their edges in each (partitions.py). A
+device trains one bucket after the other, with the partitions of the bucket in its memory: one per type and side that
+its edges have. Several GPUs train at the same time, on buckets that share no partition. The uniform negatives of a
+bucket are of its own partitions. With K = 1 there is one bucket and one pass, and the tables stay where they are.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ntulm.device import choose_device, has_bf16, to_device
 from ntulm.embeddings.link_prediction import Model, Relation, read_relations, types_of
+from ntulm.embeddings.partitions import EDGES, counts_of, in_order, partition_of, passes_of, rows_of, share_of
 from ntulm.embeddings.torch_engine import Batch, Engine, Table, no_denormals
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Bucket(NamedTuple):
 
 @dataclass
 class Tables:
-    """What is learnt, whole; every device has its part of it while it trains a bucket."""
+    """What is learnt, one partition after the other; every device has its part of it while it trains a bucket."""
 
     nodes: dict[str, Table]  # per type
     relations: Tensor  # float32 [R, D]
@@ -96,16 +97,15 @@ def train(
     """
     workers = new_workers(config, all_devices() if devices is None else devices)
     relations = read_relations(pbg_input)
-    counts = {name: int((pbg_input / f"entity_count_{name}_0.txt").read_text()) for name in types_of(relations)}
-    tables = new_tables(config, counts, len(relations), workers)
-    edges = read_edges(pbg_input / "train" / "edges_0_0.h5")
-    buckets = split(edges, relations, counts, config.partitions)
+    tables = new_tables(config, counts_of(pbg_input, types_of(relations)), len(relations), workers)
+    edges = read_edges(pbg_input / "train" / EDGES)
+    passes = split(edges, relations, config.partitions)
     order = torch.Generator().manual_seed(config.seed)
     losses: list[float] = []
     for epoch in range(1, config.epochs + 1):
-        losses.append(train_epoch(config, tables, buckets, workers, order))
+        losses.append(train_epoch(config, tables, passes, workers, order))
         report(epoch, losses[-1])
-    nodes = {ntu_type: table.vectors.cpu().numpy() for ntu_type, table in tables.nodes.items()}
+    nodes = {name: in_order(table.vectors.cpu().numpy(), config.partitions) for name, table in tables.nodes.items()}
     return Model(nodes, tables.relations.cpu().numpy()), losses
 
 
@@ -153,25 +153,30 @@ def read_edges(path: Path) -> list[tuple[Tensor, Tensor]]:
     return [(lhs[places], rhs[places]) for places in found]
 
 
-def split(
-    edges: list[tuple[Tensor, Tensor]], relations: list[Relation], counts: dict[str, int], partitions: int
-) -> list[Bucket]:
-    """The buckets that have edges; a partition has as many rows as any other, but for the last one."""
-    found: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+def split(edges: list[tuple[Tensor, Tensor]], relations: list[Relation], partitions: int) -> list[list[Bucket]]:
+    """The passes of an epoch, and in each the buckets that have edges."""
+    whole: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
     for rel, (lhs, rhs) in enumerate(edges):
         if partitions == 1:  # nothing to sort
             if len(lhs):
-                found.setdefault((0, 0), [(lhs[:0], rhs[:0])] * len(edges))[rel] = lhs, rhs
+                whole.setdefault((0, 0), [(lhs[:0], rhs[:0])] * len(edges))[rel] = lhs, rhs
             continue
-        left_size, right_size = (_partition_size(counts[name], partitions) for name in relations[rel].types)
-        keys = lhs // left_size * partitions + rhs // right_size
-        places = keys.argsort(stable=True)
-        for part in places.split(keys.bincount().tolist()):
+        keys = partition_of(lhs.long(), partitions) * partitions + partition_of(rhs.long(), partitions)
+        for part in keys.argsort(stable=True).split(keys.bincount().tolist()):
             if len(part):
-                left, right = divmod(int(keys[part[0]]), partitions)
-                bucket = found.setdefault((left, right), [(lhs[:0], rhs[:0])] * len(edges))
-                bucket[rel] = (lhs[part] - left * left_size, rhs[part] - right * right_size)
-    return [_bucket(*key, found[key], relations) for key in sorted(found)]
+                key = divmod(int(keys[part[0]]), partitions)
+                bucket = whole.setdefault(key, [(lhs[:0], rhs[:0])] * len(edges))
+                bucket[rel] = lhs[part] // partitions, rhs[part] // partitions
+    count = passes_of(partitions)
+    found: list[list[Bucket]] = [[] for _ in range(count)]
+    for key in sorted(whole):
+        for number, buckets in enumerate(found):
+            firsts = (share_of(number, sum(key) + rel, partitions) for rel in range(len(edges)))
+            own = [(lhs[first::count], rhs[first::count]) for first, (lhs, rhs) in zip(firsts, whole[key], strict=True)]
+            share = _bucket(*key, own, relations)
+            if share.sides:
+                buckets.append(share)
+    return found
 
 
 def _bucket(lhs: int, rhs: int, edges: list[tuple[Tensor, Tensor]], relations: list[Relation]) -> Bucket:
@@ -184,10 +189,10 @@ def _bucket(lhs: int, rhs: int, edges: list[tuple[Tensor, Tensor]], relations: l
 
 
 def train_epoch(
-    config: Embeddings, tables: Tables, buckets: list[Bucket], workers: list[Worker], order: torch.Generator
+    config: Embeddings, tables: Tables, passes: list[list[Bucket]], workers: list[Worker], order: torch.Generator
 ) -> float:
-    """Every bucket once, in random order; the mean loss of an edge in the batches that were measured."""
-    shuffled = [buckets[place] for place in torch.randperm(len(buckets), generator=order).tolist()]
+    """Every bucket of every pass, in random order; the mean loss of an edge in the batches that were measured."""
+    shuffled = [one[place] for one in passes for place in torch.randperm(len(one), generator=order).tolist()]
     seeds = [int(torch.randint(2**62, (1,), generator=order)) for _ in shuffled]
     schedule = Schedule(list(zip(shuffled, seeds, strict=True)))
 
@@ -282,9 +287,8 @@ def _parts(
 @contextmanager
 def _part(table: Table, number: int, partitions: int, device: torch.device) -> Iterator[Table]:
     """A partition on the device: a view where the table lies there or is whole, else a copy that is written back."""
-    size = _partition_size(len(table.vectors), partitions)
-    rows = slice(number * size, (number + 1) * size)
-    part = Table(table.vectors[rows], table.squares[rows])
+    own = rows_of(len(table.vectors), partitions)[number]
+    part = Table(table.vectors[own], table.squares[own])
     if partitions == 1 or part.vectors.device == device:
         yield part
         return
@@ -308,10 +312,6 @@ def _relations(tables: Tables, device: torch.device) -> Iterator[tuple[Tensor, T
     with tables.lock:
         for tensor, start, copy in zip(shared, before, copies, strict=True):
             tensor += copy.cpu() - start
-
-
-def _partition_size(rows: int, partitions: int) -> int:
-    return max(1, -(-rows // partitions))
 
 
 def _fits(size: int, device: torch.device) -> bool:
