@@ -68,7 +68,7 @@ def run(params: "Params", layout: Layout) -> None:
     layout.tune.mkdir(parents=True, exist_ok=True)
     study, place = open_study(study_name(params, layout), ["maximize", "maximize"], layout.tune / "journal.log")
     shared = SharedStudy(study, layout.tune / "trials", partial(draw, params, start), partial(suggest, params))
-    count = min(params.tune.trials, combinations(params))
+    count = int(min(params.tune.trials, combinations(params)))
     done = len(shared.trials(TrialState.COMPLETE, TrialState.PRUNED))
     print(f"tune: study {study.study_name} in {place}: {done} of {count} trials", file=sys.stderr, flush=True)
 

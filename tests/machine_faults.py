@@ -157,7 +157,7 @@ def run_stage(
 ) -> subprocess.CompletedProcess[str]:
     """The commands of a stage up to one that fails, by the Python that runs here."""
     commands = read_lock(project)["stages"][stage]["cmd"]
-    into = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', group.folder / "cgroup.procs"] if group else []
+    into = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group.folder / "cgroup.procs")] if group else []
     for command in [commands] if isinstance(commands, str) else commands:
         done = subprocess.run(
             [*into, sys.executable, *shlex.split(command)[1:]], cwd=project, env=QUIET | environment,
