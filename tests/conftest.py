@@ -9,7 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 from tiny_backbone import FILLERS, SECRETS, write_backbone
+
+settings.register_profile("ntulm", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("ntulm")
 
 
 @pytest.fixture(scope="session")
