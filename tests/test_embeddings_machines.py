@@ -202,6 +202,7 @@ def test_what_processes_print_is_read_to_the_end(program):
 @pytest.mark.parametrize(
     ("what", "told"),
     [
+        (("killed",), "PyTorch-BigGraph was ended by SIGKILL; the machine may have run out of memory"),
         (
             ("waits", "killed"),
             "the process of rank 1 of 2 was ended by SIGKILL; the machine may have run out of memory",

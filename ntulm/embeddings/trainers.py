@@ -94,7 +94,7 @@ class Trainers:
 
         Raises:
             RuntimeError: a process failed; the message ends with the last lines of its log.
-            UserError: one of several was ended by a signal.
+            UserError: it was killed, or one of several was ended by a signal.
             LostError: another machine has ended too early.
         """
         running = len(self._trainers)
@@ -137,10 +137,11 @@ class Trainers:
 
     def _failure(self, event: Ended) -> Exception:
         trainer = self._trainers[event.rank]
-        if event.code < 0 and self._count > 1:
-            name = signal.Signals(-event.code).name
-            why = "; the machine may have run out of memory" if name == "SIGKILL" else ""
-            return UserError(f"the process of rank {event.rank} of {self._count} was ended by {name}{why}")
+        killed = event.code == -signal.SIGKILL
+        if killed or (event.code < 0 and self._count > 1):
+            who = f"the process of rank {event.rank} of {self._count}" if self._count > 1 else "PyTorch-BigGraph"
+            why = "; the machine may have run out of memory" if killed else ""
+            return UserError(f"{who} was ended by {signal.Signals(-event.code).name}{why}")
         trainer.reader.join(LOG_SECONDS)
         lines = list(trainer.log)
         # The error that others followed: that a disk is full is told first, then what could not be closed.
