@@ -34,8 +34,8 @@ def stages(folder):
     return [process for process in processes_in(folder) if "stage.py" in command_of(process)]
 
 
-def orphan(machine, posts):
-    """Start a build, and kill its worker while a stage runs; the id of the run."""
+def held(machine, posts):
+    """Start a build, and wait until a stage runs, which goes on once `hold` is gone; the id of the run."""
     folder, api, _ = machine
     (folder / "source").write_text(posts)
     (folder / "hold").touch()
@@ -44,6 +44,13 @@ def orphan(machine, posts):
     while not stages(folder):
         assert time.monotonic() < deadline, api.log(run)[-3000:]
         time.sleep(0.2)
+    return run
+
+
+def orphan(machine, posts):
+    """Start a build, and kill its worker while a stage runs; the id of the run."""
+    folder, _, _ = machine
+    run = held(machine, posts)
     worker = json.loads((folder / ".prefect/run/cpu-worker.json").read_text())["pid"]
     psutil.Process(worker).kill()
     return run
@@ -67,13 +74,7 @@ def test_a_run_can_be_read_in_a_list(machine):
 
 def test_a_run_outlasts_a_database_that_locks(machine):
     folder, api, _ = machine
-    (folder / "source").write_text("posts of a locked database\n")
-    (folder / "hold").touch()
-    run = api.start("build/build-cpu")
-    deadline = time.monotonic() + 120
-    while not stages(folder):
-        assert time.monotonic() < deadline, api.log(run)[-3000:]
-        time.sleep(0.2)
+    run = held(machine, "posts of a locked database\n")
     database = sqlite3.connect(folder / ".prefect/prefect.db", isolation_level=None, timeout=60)
     database.execute("BEGIN IMMEDIATE")  # nobody else can write
     (folder / "hold").unlink()
