@@ -1,10 +1,13 @@
 """The manifests of deploy/kubernetes and the jobs of its pools: valid, whole, without rights or secrets to spare."""
 
+import copy
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import kubernetes_validate
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 from ruamel.yaml import YAML
 from test_deploy_pools import job_manifest
 
@@ -139,3 +142,79 @@ def test_each_pool_has_a_worker():
     arguments = [container["args"] for pod in pods().values() for container in pod["containers"] if "args" in container]
     pools = {line[line.index("--pool") + 1] for line in arguments if "--pool" in line}
     assert pools == set(POOLS)
+
+
+class Definition(BaseModel):
+    """What Kubeflow's definition of PyTorchJob (v1, operator 1.9) has beside the pods."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, strict=True)
+
+
+class RunPolicy(Definition):
+    active_deadline_seconds: int | None = None
+    backoff_limit: int | None = None
+    clean_pod_policy: Literal["All", "Running", "None"] | None = None
+    managed_by: str | None = None
+    scheduling_policy: dict[str, Any] | None = None
+    suspend: bool | None = None
+    ttl_seconds_after_finished: int | None = None
+
+
+class Replicas(Definition):
+    replicas: Annotated[int, Field(ge=1)]
+    restart_policy: Literal["Always", "OnFailure", "Never", "ExitCode"] | None = None
+    template: dict[str, Any]
+
+
+class JobSpec(Definition):
+    elastic_policy: dict[str, Any] | None = None
+    nproc_per_node: str | None = None
+    pytorch_replica_specs: dict[Literal["Master", "Worker"], Replicas]
+    run_policy: RunPolicy | None = None
+
+
+class Job(Definition):
+    api_version: Literal["kubeflow.org/v1"]
+    kind: Literal["PyTorchJob"]
+    metadata: dict[str, Any]
+    spec: JobSpec
+
+
+SEVERAL = list(YAML(typ="safe", pure=True).load_all(FOLDER / "several-machines/pretrain.yaml"))
+
+
+def test_the_training_on_several_machines_fits_the_schemas():
+    first, *others = SEVERAL
+    replicas = Job.model_validate(first).spec.pytorch_replica_specs
+    assert set(replicas) == {"Master", "Worker"}
+    for one in replicas.values():
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"} | one.template["metadata"]}
+        kubernetes_validate.validate(pod | {"spec": one.template["spec"]}, VERSION, strict=True)
+        container = one.template["spec"]["containers"][0]
+        assert container["name"] == "pytorch"
+        assert container["ports"][0]["name"] == "pytorchjob-port"
+    for manifest in others:
+        kubernetes_validate.validate(manifest, VERSION, strict=True)
+
+
+def test_the_training_on_several_machines_is_one_stage_with_its_pods_alike():
+    job, claim, policy = copy.deepcopy(SEVERAL)
+    master, worker = (job["spec"]["pytorchReplicaSpecs"][name]["template"] for name in ("Master", "Worker"))
+    stage = master["spec"]["containers"][0].pop("args")
+    command = worker["spec"]["containers"][0].pop("args")
+    assert master == worker
+    assert stage == ["dvc", "repro", "--single-item", f"pretrain@{command[5]}-{command[7]}"]
+    assert command[:4] == ["python", "-m", "ntulm", "pretrain"]
+    assert policy["spec"]["podSelector"]["matchLabels"] == master["metadata"]["labels"]
+    assert master["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+@pytest.mark.parametrize("name", ["Master", "Worker"])
+def test_a_pod_of_the_training_has_the_rights_of_the_others(name):
+    pod = SEVERAL[0]["spec"]["pytorchReplicaSpecs"][name]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["automountServiceAccountToken"] is False
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert "memory" in container["resources"]["limits"]
