@@ -52,7 +52,7 @@ stages:
 artifacts:
   ntulm: {type: model, path: data/model}
 """
-SENT_BY_EACH = 600_000 + 900_000 + 1_000_000  # bytes of its results
+OWN, OF_BOTH = 900_000, 600_000 + 1_000_000  # bytes of what one workspace made alone, and of what both have
 LARGE = 110_000_000  # bytes: goes up in parts of 50 MiB
 REMOTE = """\
 [core]
@@ -197,7 +197,8 @@ def test_two_workspaces_push_at_once_and_both_can_be_pulled(here, connection, st
         for thread in pushes:
             thread.join()
         assert failures == []
-        assert min(connection.passed["sent"], way.passed["sent"]) > SENT_BY_EACH
+        # One that looks a moment later may find a file of the other there already; most of them both send.
+        assert min(connection.passed["sent"], way.passed["sent"]) > OWN + OF_BOTH / 2
         assert store.half(tmp_path.name) == []
         assert len(store.objects(tmp_path.name)) == (3 + 1) + 2 * (2 + 1) + (3 + 1)
         for workspace in (here, beside):
