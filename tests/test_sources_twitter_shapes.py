@@ -77,3 +77,41 @@ def test_an_original_is_read_whole_from_whichever_page_has_it(tmp_path):
         assert (post["author"], post["text"], post["hashtags"]) == ("2", WHOLE["text"], ["beans", "coffee"])
         assert post["created_at"].second == 9
         assert found.engagements == [("1", "9"), ("3", "9")]
+
+
+def test_retweets_do_not_bring_back_the_posts_of_protected_accounts(tmp_path):
+    users = [{"id": "2", "username": "User2", "protected": True}]
+    known = page(retweet(11, 1, 9, "RT @user2: a secret"), users=users, tweets=[WHOLE])
+    by_name = page(retweet(12, 1, 9, "RT @user2: a secret"), users=users)
+    flat = {**WHOLE, "type": "retweeted", "author": users[0]}
+    within = tweet(13, 1, "RT @user2: a secret", referenced_tweets=[flat])
+    quoting = tweet(14, 1, "see this", referenced_tweets=[{**flat, "type": "quoted"}])
+    found = corpus(written(tmp_path / "a", known, by_name, within, quoting), "twitter_v2")
+    assert list(found.posts) == ["14"]
+    assert found.left_out == {"visibility: protected": 3}
+    assert found.engagements == []
+
+
+# Version 1
+
+
+def status(number: int, by: int = 1, text: str = "good beans", **changes: Any) -> Record:
+    return {
+        "id": number,
+        "id_str": str(number),
+        "created_at": f"Wed Mar 31 14:00:{number:02} +0000 2021",
+        "text": text,
+        "lang": "en",
+        "user": {"id": by, "id_str": str(by), "screen_name": f"user{by}", "protected": False},
+        "entities": {"hashtags": [], "urls": [], "user_mentions": [], "symbols": []},
+        **changes,
+    }
+
+
+def test_retweets_of_protected_accounts_in_version_1(tmp_path):
+    secret = status(9, 2, "a secret")
+    secret["user"]["protected"] = True
+    open_one = status(12, text="RT @user3: for all", retweeted_status=status(8, 3, "for all"))
+    found = corpus(written(tmp_path / "a", status(11, text="RT @x", retweeted_status=secret), open_one), "twitter_v1")
+    assert list(found.posts) == ["8"]
+    assert found.left_out == {"visibility: protected": 1}

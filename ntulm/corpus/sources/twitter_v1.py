@@ -4,7 +4,7 @@ DuckDB parses the lines with a given schema, never a guessed one: a line that is
 nothing else. The long text and its entities are taken where the object carries them (`extended_tweet`, `full_text`).
 
 Streams also bring notices: of deleted posts, which the corpus takes back, and others, which are left out. Posts of
-protected accounts have the visibility "protected".
+protected accounts, and retweets of such, have the visibility "protected".
 
 A retweet is an object with `retweeted_status`. An old-style one ("RT @x: …" typed by hand) stays a post: its author may
 have added or cut words, the original's id is unknown, and its text is what that author published.
@@ -95,7 +95,7 @@ _QUERY = """, contents AS (
         record.created_at AS written, content(record) AS own, content(record.retweeted_status) AS reposted,
         coalesce(record.in_reply_to_status_id_str, record.in_reply_to_status_id) AS reply_to_post,
         coalesce(record.quoted_status_id_str, record.quoted_status_id, key(record.quoted_status)) AS quoted_post,
-        CASE WHEN record.user.protected THEN 'protected' END AS visibility,
+        CASE WHEN record.user.protected OR record.retweeted_status.user.protected THEN 'protected' END AS visibility,
         key(record.delete.status) AS deleted_post,
         CASE WHEN record.user IS NULL AND coalesce(record.text, record.full_text) IS NULL THEN notice(record) END
             AS left_out,

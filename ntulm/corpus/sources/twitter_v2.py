@@ -5,8 +5,9 @@ posts referred to in `users_*.json`).
 A page gives one row per tweet, all with the page's line. `retweeted` among the `referenced_tweets` makes a repost. Its
 own text is cut, so the original comes from where it stands: in the tweet itself (flattened), in the page's `includes`,
 or in any file of includes. An original that is known only by a cut text loses its half last word and has no author:
-nobody's post is not trained on. Posts in `includes` are no posts of their own: they give the texts of originals and
-the authors of what is quoted and answered.
+nobody's post is not trained on. A retweet of a protected account is as hidden as what it
+retweets. Posts in `includes` are no posts of their own: they give the texts of originals and the authors of what is
+quoted and answered.
 """
 
 from __future__ import annotations
@@ -149,7 +150,8 @@ WITH read AS (
 )
 SELECT page, file, line, record.includes.tweets AS included,
     whole(pairs(coalesce(record.includes.users, []) || coalesce(record.users, []))) AS people,
-    list_transform(list_filter(record.includes.users, lambda user: user.protected), lambda user: user.id) AS hidden,
+    flatten(list_transform(list_filter(record.includes.users, lambda user: user.protected),
+        lambda user: [user.id, lower(user.username)])) AS hidden,
     CASE
         WHEN reject IS NOT NULL THEN reject
         WHEN record IS NULL THEN CASE WHEN json_valid(content) THEN 'not a post object' ELSE 'invalid JSON' END
@@ -204,7 +206,7 @@ _ROWS = """
 WITH joined AS (
     SELECT t.row, p.file, p.line, p.unread, p.left_out, place, tweet, content(tweet, entities) AS own, entities,
         retweeted, quoted, answered, coalesce(named.people, []) AS people,
-        list_contains(p.hidden, writer(tweet)) AS hidden,
+        p.hidden,
         CASE WHEN retweeted.text IS NULL THEN r.referred ELSE retweeted END AS original,
         coalesce(writer(quoted), writer(q.referred)) AS quoted_author,
         coalesce(tweet.in_reply_to_user_id, tweet.in_reply_to_user.id, writer(answered), writer(a.referred)) AS reply_to
@@ -241,7 +243,9 @@ SELECT file, line, reject, CASE WHEN unread IS NULL THEN reason END AS left_out,
     CASE WHEN own IS NOT NULL THEN quoted_author END AS quoted,
     CASE WHEN own IS NOT NULL THEN answered.id END AS reply_to_post,
     CASE WHEN own IS NOT NULL THEN quoted.id END AS quoted_post,
-    CASE WHEN own IS NOT NULL AND (tweet.author.protected OR hidden) THEN 'protected' END AS visibility,
+    CASE WHEN own IS NOT NULL AND (tweet.author.protected OR list_contains(hidden, own.author) OR (is_repost AND (
+        original.author.protected OR list_contains(hidden, lower(original_author))))) THEN 'protected' END
+        AS visibility,
     CASE WHEN own IS NOT NULL THEN is_repost END AS is_repost,
     CASE
         WHEN own IS NULL OR NOT is_repost THEN NULL
