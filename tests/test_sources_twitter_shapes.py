@@ -92,6 +92,19 @@ def test_retweets_do_not_bring_back_the_posts_of_protected_accounts(tmp_path):
     assert found.engagements == []
 
 
+def test_an_object_is_no_id_in_version_2(tmp_path):
+    odd: list[Record] = [
+        tweet(1, author_id={"$numberLong": "5"}, in_reply_to_user_id={"x": 1}),
+        tweet(2, author_id={"x": 1}),
+        {**tweet(3), "id": {"x": 1}},
+        tweet(4, entities={"mentions": [{"id": {"x": 1}, "username": "user7"}, {"id": "-1", "username": "user8"}]}),
+    ]
+    found = corpus(written(tmp_path / "a", tweet(5), *odd), "twitter_v2")
+    assert (found.posts["1"]["author"], found.posts["1"]["reply_to"]) == ("5", None)
+    assert found.posts["4"]["mentions"] == ["user7", "user8"]
+    assert found.rejects == {"no author": 1, "unreadable id": 1}
+
+
 # Version 1
 
 
@@ -115,3 +128,51 @@ def test_retweets_of_protected_accounts_in_version_1(tmp_path):
     found = corpus(written(tmp_path / "a", status(11, text="RT @x", retweeted_status=secret), open_one), "twitter_v1")
     assert list(found.posts) == ["8"]
     assert found.left_out == {"visibility: protected": 1}
+
+
+def mention(number: int | None) -> Record:
+    return {"id": number, "id_str": None if number is None else str(number), "screen_name": f"user{number}"}
+
+
+def mentioning(*numbers: int | None) -> Record:
+    return {"hashtags": [], "urls": [], "user_mentions": [mention(number) for number in numbers], "symbols": []}
+
+
+def test_unknown_accounts_are_not_one_user(tmp_path):
+    first = status(1, entities=mentioning(-1, None, 2))
+    second = status(2, in_reply_to_user_id=-1, in_reply_to_user_id_str="-1", in_reply_to_screen_name="user9")
+    found = corpus(written(tmp_path / "a", first, second), "twitter_v1")
+    assert found.posts["1"]["mentions"] == ["2"]
+    assert found.posts["2"]["reply_to"] is None
+
+
+def test_numbers_as_mongodb_writes_them(tmp_path):
+    long = status(1)
+    long |= {"id": {"$numberLong": "7"}, "user": {"id": {"$numberLong": "5"}, "screen_name": "user5"}}
+    del long["id_str"]
+    other = {**long, "id": {"$oid": "5f"}}
+    anonymous = status(3)
+    anonymous["user"] = {"id": {"x": 1}, "screen_name": "user5"}
+    found = corpus(written(tmp_path / "a", long, other, anonymous), "twitter_v1")
+    assert {number: post["author"] for number, post in found.posts.items()} == {"7": "5"}
+    assert found.rejects == {"unreadable id": 1, "no author": 1}
+
+
+# The archive
+
+
+def archive(folder: Path, *tweets: Record) -> Path:
+    files = {"tweets": [{"tweet": one} for one in tweets], "account": [{"account": {"accountId": "1"}}]}
+    for name, found in files.items():
+        written(folder / "data" / f"{name}.js").write_text(f"window.YTD.{name}.part0 = {json.dumps(found)}")
+    return folder
+
+
+def own(number: int, text: str = "good beans", **changes: Any) -> Record:
+    return {key: value for key, value in status(number, text=text, **changes).items() if key != "user"}
+
+
+def test_accounts_that_an_archive_does_not_know_are_their_handles(tmp_path):
+    deleted = own(1, entities=mentioning(-1), in_reply_to_user_id_str="-1", in_reply_to_screen_name="User9")
+    found = corpus(archive(tmp_path / "a", deleted), "twitter_archive")
+    assert (found.posts["1"]["mentions"], found.posts["1"]["reply_to"]) == (["user-1"], "User9")

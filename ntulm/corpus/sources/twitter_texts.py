@@ -1,4 +1,4 @@
-"""Texts of retweets that come without their original: `RT @x: …`, often cut. SQL for the Twitter formats.
+"""What the Twitter formats have in common, in SQL: ids, and texts of retweets without their original (`RT @x: …`).
 
 Library of the sources; not a format.
 """
@@ -11,6 +11,14 @@ DATE = re.compile(r"\w{3} \w{3} \d\d \d\d:\d\d:\d\d [+-]\d{4} \d{4}")  # as vers
 TIME_FORMAT = "%a %b %d %H:%M:%S %z %Y"
 
 MACROS = rf"""
+-- MongoDB writes a long number as an object; no other object is an id, and -1 is Twitter's for an unknown account.
+CREATE MACRO id_of(written) AS CASE
+    WHEN starts_with(written, '{{') THEN nullif(regexp_extract(written, '^{{"\$number\w+":"?(\d+)"?}}$', 1), '')
+    WHEN starts_with(written, '[') OR written = '-1' THEN NULL
+    ELSE written
+END;
+CREATE MACRO key(thing) AS coalesce(id_of(thing.id_str), id_of(thing.id));
+CREATE MACRO is_unreadable(thing) AS coalesce(thing.id_str, thing.id) IS NOT NULL AND key(thing) IS NULL;
 CREATE MACRO repost_head() AS '{SQL_PATTERNS["repost_pattern"]}';
 CREATE MACRO head_handle(text) AS nullif(regexp_extract(text, '^(?:RT|rt) [@＠](\w+):', 1), '');
 CREATE MACRO without_head(text) AS regexp_replace(text, repost_head(), '');

@@ -65,36 +65,36 @@ AUTHORLESS = 0.7
 # Mentions are user ids. Where a tweet has no entities its hashtags and links are taken from the text, but not its
 # mentions: the text has handles, which would be a second key for the same user.
 _MACROS = f"""
+{twitter_texts.MACROS}
 CREATE MACRO entities(tweet) AS coalesce(tweet.extended_tweet.entities, tweet.entities);
-CREATE MACRO key(thing) AS coalesce(thing.id_str, thing.id);
-CREATE MACRO pair(user) AS struct_pack(id := coalesce(user.id_str, user.id), handle := user.screen_name);
+CREATE MACRO pair(user) AS struct_pack(id := key(user), handle := user.screen_name);
 CREATE MACRO notice(record) AS CASE
     WHEN record.delete IS NOT NULL THEN 'deleted by its author'
     {" ".join(f"WHEN record.{name} IS NOT NULL THEN '{name} notice'" for name in NOTICES)}
 END;
 CREATE MACRO content(tweet) AS struct_pack(
-    post_id := coalesce(tweet.id_str, tweet.id),
+    post_id := key(tweet),
     created_at := try_strptime(tweet.created_at, '{twitter_texts.TIME_FORMAT}'),
     lang := tweet.lang,
     text := coalesce(tweet.extended_tweet.full_text, tweet.full_text, tweet.text),
-    author := coalesce(tweet.user.id_str, tweet.user.id),
-    mentions := coalesce(
-        list_transform(entities(tweet).user_mentions, lambda mention: coalesce(mention.id_str, mention.id)), []),
+    author := key(tweet.user),
+    mentions := coalesce(list_transform(entities(tweet).user_mentions, lambda mention: key(mention)), []),
     hashtags := list_transform(entities(tweet).hashtags, lambda tag: tag.text),
     urls := list_transform(entities(tweet).urls, lambda link: coalesce(link.expanded_url, link.url)),
     places := list_filter([coalesce(tweet.place.id, tweet.place.full_name)], lambda place: place IS NOT NULL),
     cashtags := list_transform(entities(tweet).symbols, lambda symbol: symbol.text),
     community := NULL::VARCHAR,
-    reply_to := coalesce(tweet.in_reply_to_user_id_str, tweet.in_reply_to_user_id),
+    reply_to := coalesce(id_of(tweet.in_reply_to_user_id_str), id_of(tweet.in_reply_to_user_id)),
     quoted := key(tweet.quoted_status.user)
 );
 """
 # Each value is made once: DuckDB evaluates both sides of AND, and what two levels name twice, twice.
 _QUERY = """, contents AS (
-    SELECT file, line, unread, record.user IS NULL AS anonymous,
+    SELECT file, line, unread, record.user IS NULL AS anonymous, is_unreadable(record) AS unreadable,
         record.created_at AS written, content(record) AS own, content(record.retweeted_status) AS reposted,
-        coalesce(record.in_reply_to_status_id_str, record.in_reply_to_status_id) AS reply_to_post,
-        coalesce(record.quoted_status_id_str, record.quoted_status_id, key(record.quoted_status)) AS quoted_post,
+        coalesce(id_of(record.in_reply_to_status_id_str), id_of(record.in_reply_to_status_id)) AS reply_to_post,
+        coalesce(id_of(record.quoted_status_id_str), id_of(record.quoted_status_id), key(record.quoted_status))
+            AS quoted_post,
         CASE WHEN record.user.protected OR record.retweeted_status.user.protected THEN 'protected' END AS visibility,
         key(record.delete.status) AS deleted_post,
         CASE WHEN record.user IS NULL AND coalesce(record.text, record.full_text) IS NULL THEN notice(record) END
@@ -103,7 +103,7 @@ _QUERY = """, contents AS (
             list_transform(coalesce(entities(record).user_mentions, []) || coalesce(
                 entities(record.retweeted_status).user_mentions, []), lambda mention: pair(mention))
             || [pair(record.user), pair(record.retweeted_status.user), pair(record.quoted_status.user), struct_pack(
-                id := coalesce(record.in_reply_to_user_id_str, record.in_reply_to_user_id),
+                id := coalesce(id_of(record.in_reply_to_user_id_str), id_of(record.in_reply_to_user_id)),
                 handle := record.in_reply_to_screen_name)],
             lambda user: user.id <> '' AND user.handle <> '') AS people
     FROM parsed
@@ -112,6 +112,7 @@ _QUERY = """, contents AS (
         WHEN unread IS NOT NULL THEN unread
         WHEN left_out IS NOT NULL THEN NULL
         WHEN anonymous AND own.text IS NULL THEN 'not a post object'
+        WHEN unreadable THEN 'unreadable id'
         WHEN written IS NOT NULL AND own.created_at IS NULL THEN 'impossible date'
     END AS reject
     FROM contents
