@@ -105,6 +105,14 @@ def test_an_object_is_no_id_in_version_2(tmp_path):
     assert found.rejects == {"no author": 1, "unreadable id": 1}
 
 
+def test_arrays_of_arrays_are_tweets_and_no_table(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([[tweet(1), tweet(2)], [tweet(3)]]))
+    assert list(corpus(path, "twitter_v2").posts) == ["1", "2", "3"]
+    path.write_text(json.dumps([[status(1), status(2)], [status(3)]]))
+    assert list(corpus(path, "twitter_v1").posts) == ["1", "2", "3"]
+
+
 # Version 1
 
 

@@ -157,10 +157,9 @@ SELECT file, line, reject, left_out, own.post_id, own.created_at, own.lang, own.
     CASE WHEN own IS NOT NULL OR left_out = 'like' THEN owner END AS author,
     own.mentions, own.hashtags, own.urls, own.places, own.cashtags,
     CASE WHEN own IS NOT NULL THEN tweet.community_id_str END AS community,
-    CASE WHEN own IS NOT NULL THEN coalesce(
-        answered_id(tweet), tweet.in_reply_to_screen_name) END AS reply_to,
-    CASE WHEN own IS NOT NULL THEN coalesce(id_of(tweet.in_reply_to_status_id_str), id_of(tweet.in_reply_to_status_id)) END
-        AS reply_to_post,
+    CASE WHEN own IS NOT NULL THEN coalesce(answered_id(tweet), tweet.in_reply_to_screen_name) END AS reply_to,
+    CASE WHEN own IS NOT NULL
+        THEN coalesce(id_of(tweet.in_reply_to_status_id_str), id_of(tweet.in_reply_to_status_id)) END AS reply_to_post,
     CASE WHEN NOT is_repost THEN nullif(link_part(quote_link(own.urls), 1), 'i') END AS quoted,
     CASE WHEN own IS NOT NULL AND NOT is_repost
         THEN coalesce(id_of(tweet.quoted_status_id_str), link_part(quote_link(own.urls), 2)) END AS quoted_post,
