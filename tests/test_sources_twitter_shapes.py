@@ -2,8 +2,12 @@
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import exports
+import pytest
 
 from ntulm.corpus import records
 from ntulm.corpus.records import read_export
@@ -113,6 +117,17 @@ def test_arrays_of_arrays_are_tweets_and_no_table(tmp_path):
     assert list(corpus(path, "twitter_v1").posts) == ["1", "2", "3"]
 
 
+def test_the_link_of_a_quote_names_its_author(tmp_path):
+    def quoting(number: int, owner: str, quoted: int = 99, **changes: Any) -> Record:
+        links = ["https://x.com/user5/status/7", f"https://twitter.com/{owner}/status/99"]
+        entities = {"urls": [{"expanded_url": link} for link in links]}
+        return tweet(number, entities=entities, referenced_tweets=[{"type": "quoted", "id": str(quoted), **changes}])
+
+    export = [quoting(1, "user2"), quoting(2, "i"), quoting(3, "user2", 98), quoting(4, "user2", author_id="6")]
+    found = corpus(written(tmp_path / "a", *export, tweet(5)), "twitter_v2")
+    assert [post["quoted"] for post in found.posts.values()] == ["user2", None, None, "6", None]
+
+
 # Version 1
 
 
@@ -164,6 +179,48 @@ def test_numbers_as_mongodb_writes_them(tmp_path):
     found = corpus(written(tmp_path / "a", long, other, anonymous), "twitter_v1")
     assert {number: post["author"] for number, post in found.posts.items()} == {"7": "5"}
     assert found.rejects == {"unreadable id": 1, "no author": 1}
+
+
+def test_pages_of_the_search(tmp_path):
+    pages = [{"statuses": [status(1), status(2)], "search_metadata": {"count": 2}}, {"statuses": [status(3)]}]
+    lines = corpus(written(tmp_path / "a", *pages, {"statuses": []}), "twitter_v1")
+    assert list(lines.posts) == ["1", "2", "3"]
+    assert (lines.counts["read"], lines.rejects) == (3, {})
+    (tmp_path / "b.json").write_text(json.dumps(pages[0], indent=1))
+    assert list(corpus(tmp_path / "b.json", "twitter_v1").posts) == ["1", "2"]
+    (tmp_path / "c.json").write_text(json.dumps(pages))
+    assert list(corpus(tmp_path / "c.json", "twitter_v1").posts) == ["1", "2", "3"]
+
+
+def test_dates_of_archives_until_2018(tmp_path):
+    old = status(1, created_at="2017-01-31 20:50:37 +0000")
+    again = status(2, created_at="2017-01-31 20:50:37 +0100", retweeted_status=status(3, 2, created_at="2017-01-30"))
+    path = tmp_path / "2017_01.js"
+    path.write_text("Grailbird.data.tweets_2017_01 =\n" + json.dumps([old, again], indent=1))
+    found = corpus(path, "twitter_v1")
+    assert found.posts["1"]["created_at"] == datetime(2017, 1, 31, 20, 50, 37, tzinfo=UTC)
+    assert found.posts["3"]["created_at"] == datetime(2017, 1, 31, 19, 50, 37, tzinfo=UTC)
+    found = corpus(archive(tmp_path / "a", own(1, created_at="2017-01-31 20:50:37 +0000")), "twitter_archive")
+    assert found.posts["1"]["created_at"].year == 2017
+
+
+WEIBO = {"created_at": "Wed Mar 31 14:05:00 +0800 2021", "id": "1", "text": "x", "user": {"screen_name": "user1"}}
+
+
+@pytest.mark.parametrize(
+    ("format_name", "record"),
+    [
+        ("table", WEIBO),
+        ("twitter_v1", {**WEIBO, "created_at": "Wed Mar 31 14:05:00 +0000 2021"}),
+        ("twitter_v1", {**WEIBO, "id_str": "1"}),
+        ("table", {"tweet": status(1), "label": 1}),
+        ("table", {**status(1), "user": None, "full_text": "x", "user_id_str": "1"}),
+    ],
+)
+def test_what_looks_like_twitter(tmp_path, format_name, record):
+    assert (
+        exports.detect(written(tmp_path / "a", {key: value for key, value in record.items() if value})) == format_name
+    )
 
 
 # The archive

@@ -1,4 +1,5 @@
-"""Twitter API v1.1 objects, one JSON object per line (.gz and .zst too), as the API and twarc write them.
+"""Twitter API v1.1 objects, one JSON object per line (.gz and .zst too) or pages of the search (`statuses`), as the API
+and twarc write them.
 
 DuckDB parses the lines with a given schema, never a guessed one: a line that is not as it should be costs itself and
 nothing else. The long text and its entities are taken where the object carries them (`extended_tweet`, `full_text`).
@@ -60,7 +61,8 @@ STRUCTURE = {
     "delete": {"status": {"id_str": "VARCHAR", "id": "VARCHAR"}},
     **dict.fromkeys(NOTICES, "JSON"),
 }
-AUTHORLESS = 0.7
+ITEMS = ("statuses",)  # pages of the search
+FEW_SIGNS, AUTHORLESS = 0.8, 0.7
 
 # Mentions are user ids. Where a tweet has no entities its hashtags and links are taken from the text, but not its
 # mentions: the text has handles, which would be a second key for the same user.
@@ -74,7 +76,7 @@ CREATE MACRO notice(record) AS CASE
 END;
 CREATE MACRO content(tweet) AS struct_pack(
     post_id := key(tweet),
-    created_at := try_strptime(tweet.created_at, '{twitter_texts.TIME_FORMAT}'),
+    created_at := written_moment(tweet.created_at),
     lang := tweet.lang,
     text := coalesce(tweet.extended_tweet.full_text, tweet.full_text, tweet.text),
     author := key(tweet.user),
@@ -139,15 +141,21 @@ def confidence(sample: Sample) -> float:
 
 
 def _confidence(value: dict[str, Any]) -> float:
+    if isinstance(statuses := value.get("statuses"), list):
+        return max((_confidence(one) for one in statuses if isinstance(one, dict)), default=0.0)
     delete = value.get("delete")
     if isinstance(delete, dict) and isinstance(delete.get("status"), dict):
         return 1.0
     if "created_at" not in value or not {"id", "id_str"} & value.keys():
         return 0.0
-    if isinstance(value.get("user"), dict):
-        return 1.0
+    is_dated = twitter_texts.DATE.fullmatch(str(value["created_at"])) is not None
+    if isinstance(user := value.get("user"), dict):
+        if {"id_str", "entities", "extended_tweet"} & value.keys() or "id_str" in user:
+            return 1.0
+        # Other services write objects and dates so too, but not in UTC.
+        return FEW_SIGNS if "screen_name" in user and is_dated and "+0000" in value["created_at"] else 0.0
     # Without an author: version 2 writes its times otherwise, and where the long text stands it is an archive's.
-    return AUTHORLESS if "entities" in value and twitter_texts.DATE.fullmatch(str(value["created_at"])) else 0.0
+    return AUTHORLESS if "entities" in value and "user_id_str" not in value and is_dated else 0.0
 
 
 def facts(mapping: TableMapping | None) -> Reading:
@@ -159,4 +167,4 @@ def facts(mapping: TableMapping | None) -> Reading:
 def read(files: Sequence[File], mapping: TableMapping | None, labels: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
     """Every line of the files in RAW_SCHEMA; a column mapping is of no use here."""
     del mapping
-    return read_json(files, STRUCTURE, _MACROS, _QUERY, labels=labels)
+    return read_json(files, STRUCTURE, _MACROS, _QUERY, ITEMS, labels=labels)

@@ -231,6 +231,7 @@ WITH joined AS (
         CASE WHEN tweet.username IS NOT NULL AND own.text IS NULL THEN 'user profile' ELSE left_out END AS reason,
         -- Without a reference: the field was not asked for, and what stands so in this version's texts is a retweet.
         retweeted IS NOT NULL OR coalesce(regexp_matches(own.text, repost_head()), false) AS is_repost,
+        quote_links(own.urls)[-1] AS quote_link,
         entities(original) AS original_entities
     FROM joined
 ), readable AS (
@@ -243,7 +244,8 @@ SELECT file, line, reject, CASE WHEN unread IS NULL THEN reason END AS left_out,
     own.post_id, own.created_at, own.lang, own.text, own.author,
     own.mentions, own.hashtags, own.urls, own.places, own.cashtags,
     CASE WHEN own IS NOT NULL THEN reply_to END AS reply_to,
-    CASE WHEN own IS NOT NULL THEN quoted_author END AS quoted,
+    CASE WHEN own IS NULL THEN NULL WHEN quoted_author IS NOT NULL THEN quoted_author
+        WHEN link_part(quote_link, 2) = quoted.id THEN link_owner(quote_link) END AS quoted,
     CASE WHEN own IS NOT NULL THEN id_of(answered.id) END AS reply_to_post,
     CASE WHEN own IS NOT NULL THEN id_of(quoted.id) END AS quoted_post,
     CASE WHEN own IS NOT NULL AND (tweet.author.protected OR list_contains(hidden, own.author) OR (is_repost AND (
