@@ -4,8 +4,8 @@ and twarc write them.
 DuckDB parses the lines with a given schema, never a guessed one: a line that is not as it should be costs itself and
 nothing else. The long text and its entities are taken where the object carries them (`extended_tweet`, `full_text`).
 
-Streams also bring notices: of deleted posts, which the corpus takes back, and others, which are left out. Posts of
-protected accounts, and retweets of such, have the visibility "protected".
+Streams also bring notices: of deleted posts and accounts, which the corpus takes back, and others, which are left out.
+Posts of protected accounts, and retweets of such, have the visibility "protected".
 
 A retweet is an object with `retweeted_status`. An old-style one ("RT @x: …" typed by hand) stays a post: its author may
 have added or cut words, the original's id is unknown, and its text is what that author published.
@@ -49,7 +49,11 @@ _TWEET: dict[str, Any] = {
     "in_reply_to_user_id": "VARCHAR",
     "quoted_status": {"id_str": "VARCHAR", "id": "VARCHAR", "user": _USER},
 }
-NOTICES = ("scrub_geo", "limit", "status_withheld", "user_withheld", "disconnect", "warning", "event", "friends")
+_KEY = {"id_str": "VARCHAR", "id": "VARCHAR"}
+NOTICES = (
+    "scrub_geo", "limit", "status_withheld", "user_withheld", "disconnect", "warning", "event", "friends",
+    "user_undelete", "user_protect", "user_unprotect", "user_suspend", "user_unsuspend", "user_update",
+)  # fmt: skip
 STRUCTURE = {
     **_TWEET,
     "retweeted_status": _TWEET,
@@ -58,7 +62,8 @@ STRUCTURE = {
     "in_reply_to_status_id": "VARCHAR",
     "quoted_status_id_str": "VARCHAR",
     "quoted_status_id": "VARCHAR",
-    "delete": {"status": {"id_str": "VARCHAR", "id": "VARCHAR"}},
+    "delete": {"status": _KEY, "tweet": _KEY},
+    "user_delete": _KEY,
     **dict.fromkeys(NOTICES, "JSON"),
 }
 ITEMS = ("statuses",)  # pages of the search
@@ -72,6 +77,7 @@ CREATE MACRO entities(tweet) AS coalesce(tweet.extended_tweet.entities, tweet.en
 CREATE MACRO pair(user) AS struct_pack(id := key(user), handle := user.screen_name);
 CREATE MACRO notice(record) AS CASE
     WHEN record.delete IS NOT NULL THEN 'deleted by its author'
+    WHEN record.user_delete IS NOT NULL THEN 'account deleted'
     {" ".join(f"WHEN record.{name} IS NOT NULL THEN '{name} notice'" for name in NOTICES)}
 END;
 CREATE MACRO content(tweet) AS struct_pack(
@@ -98,7 +104,8 @@ _QUERY = """, contents AS (
         coalesce(id_of(record.quoted_status_id_str), id_of(record.quoted_status_id), key(record.quoted_status))
             AS quoted_post,
         CASE WHEN record.user.protected OR record.retweeted_status.user.protected THEN 'protected' END AS visibility,
-        key(record.delete.status) AS deleted_post,
+        coalesce(key(record.delete.status), key(record.delete.tweet)) AS deleted_post,
+        key(record.user_delete) AS deleted_author,
         CASE WHEN record.user IS NULL AND coalesce(record.text, record.full_text) IS NULL THEN notice(record) END
             AS left_out,
         list_filter(
@@ -130,7 +137,8 @@ SELECT file, line, reject, left_out, own.post_id, own.created_at, own.lang, own.
     CASE WHEN own IS NOT NULL THEN visibility END AS visibility,
     CASE WHEN own IS NOT NULL THEN reposted IS NOT NULL END AS is_repost, reposted,
     CASE WHEN reject IS NULL THEN people END AS people,
-    CASE WHEN left_out IS NOT NULL THEN deleted_post END AS deleted_post
+    CASE WHEN left_out IS NOT NULL THEN deleted_post END AS deleted_post,
+    CASE WHEN left_out IS NOT NULL THEN deleted_author END AS deleted_author
 FROM readable
 """
 
@@ -144,7 +152,7 @@ def _confidence(value: dict[str, Any]) -> float:
     if isinstance(statuses := value.get("statuses"), list):
         return max((_confidence(one) for one in statuses if isinstance(one, dict)), default=0.0)
     delete = value.get("delete")
-    if isinstance(delete, dict) and isinstance(delete.get("status"), dict):
+    if isinstance(delete, dict) and any(isinstance(delete.get(kind), dict) for kind in ("status", "tweet")):
         return 1.0
     if "created_at" not in value or not {"id", "id_str"} & value.keys():
         return 0.0
