@@ -24,6 +24,8 @@ SHAPES = {
     "compact": lambda posts: json.dumps(posts, separators=(",", ":"), ensure_ascii=False),
     "pretty array": lambda posts: json.dumps(posts, indent=2),
     "a record per line of an array": lambda posts: "[" + ",\n".join(json.dumps(post) for post in posts) + "\n]\n",
+    "arrays in an array": lambda posts: json.dumps([[posts[:3], []], [posts[3:5]], *posts[5:]]),
+    "an array per line": lambda posts: "\n".join(json.dumps([posts[at : at + 3]]) for at in range(0, 7, 3)),
     "concatenated": lambda posts: "\n".join(json.dumps(post, indent=4) for post in posts),
     "on one line": lambda posts: "".join(json.dumps(post) for post in posts),
     "assigned": lambda posts: "window.YTD.tweets.part0 = " + json.dumps(posts, indent=2) + ";\n",
@@ -35,6 +37,7 @@ SHAPES = {
     "pages in an array": lambda posts: json.dumps([{"orderedItems": posts[:4], "n": 1}, {"orderedItems": posts[4:]}]),
     "lines": lambda posts: "\n".join(json.dumps(post) for post in posts),
 }
+UNENDED = ("concatenated", "on one line", "pages", "lines", "an array per line")  # any record may be the last
 
 
 def records(
@@ -102,7 +105,7 @@ def test_a_cut_end_is_one_reject(shape: str) -> None:
         rejects = [reject for _, reject in rows if reject is not None]
         assert len(rejects) <= 1
         assert len(good) + len(rejects) >= 3
-        assert rejects or len(good) == 7 or shape in ("concatenated", "on one line", "pages", "lines"), (end, rows)
+        assert rejects or len(good) == 7 or shape in UNENDED, (end, rows)
         assert all(reject.startswith("cut off") for reject in rejects)
 
 
@@ -131,8 +134,14 @@ def test_a_damaged_record_costs_itself_alone(shape: str, old: str, new: str) -> 
 
 def test_what_is_no_object_is_a_record_for_the_reader_to_refuse() -> None:
     assert records('[{"id": 1}, 5, null, "a", [{"id": 2}], {"id": 3}]', part=3, items=()) == [
-        ({"id": 1}, None), (5, None), (None, None), ("a", None), ([{"id": 2}], None), ({"id": 3}, None),
+        ({"id": 1}, None), (5, None), (None, None), ("a", None), ({"id": 2}, None), ({"id": 3}, None),
     ]  # fmt: skip
+
+
+def test_a_list_in_very_many_others_is_one_record() -> None:
+    depth = documents.MAX_LISTS
+    assert records("[" * depth + '{"id": 1}' + "]" * depth) == [({"id": 1}, None)]
+    assert records("[" * (depth + 1) + '{"id": 1}' + "]" * (depth + 1)) == [([{"id": 1}], None)]
 
 
 def test_bytes_that_are_no_text_cost_their_record_alone() -> None:

@@ -22,10 +22,15 @@ UNION ALL
 FROM record WHERE is_favorite AND has_content;
 
 -- One candidate a post id: its own record if there is one, else the first repost that embeds it, else the first favorite.
+-- Of these one that says whose the original is comes first, best with a date of its own: others know but a cut text.
 CREATE TABLE candidate AS
 SELECT
     post_id,
-    coalesce(min(ordinal) FILTER (NOT is_repost AND NOT is_favorite), min(ordinal) FILTER (is_repost), min(ordinal)) AS ordinal,
+    coalesce(
+        min(ordinal) FILTER (NOT is_repost AND NOT is_favorite),
+        min(ordinal) FILTER (is_repost AND author IS NOT NULL AND created_at <> acted_at),
+        min(ordinal) FILTER (is_repost AND author IS NOT NULL), min(ordinal) FILTER (is_repost),
+        min(ordinal) FILTER (author IS NOT NULL), min(ordinal)) AS ordinal,
     bool_and(is_repost OR is_favorite) AS recovered
 FROM bringing
 WHERE NOT by_text

@@ -1,5 +1,5 @@
-"""JSON that is not one record per line: arrays, pretty-printed objects, a list under a key of one document
-(`{"orderedItems": [...]}`), and an assignment in front of them (`window.YTD.tweets.part0 = [...]`).
+"""JSON that is not one record per line: arrays (of arrays too), pretty-printed objects, a list under a key of one
+document (`{"orderedItems": [...]}`), and an assignment in front of them (`window.YTD.tweets.part0 = [...]`).
 
 Library of the sources; not a format. A file is read once, in parts, and held one record at a time. A damaged record is
 one reject, and reading goes on where the next one begins: `docs/decisions/0042-reading-exports.md`.
@@ -22,11 +22,12 @@ BLOCK_CHARACTERS = 1 << 22  # of records in a table
 MAX_RECORD_CHARACTERS = 1 << 24  # no record is longer: a list that is not found must not fill the memory
 MAX_SKIPPED = 1 << 20  # characters behind a damage in which the next record has to begin
 SHORTEST = 1 << 10  # characters that show whether there is an assignment in front
+MAX_LISTS = 8  # one in the other, whose elements are records; a deeper one is itself a record
 MAX_DEPTH = 100  # of a cut object that is closed for the detection
 
 _ASSIGNMENT = re.compile(r"(?:(?:var|let|const)\s+)?[A-Za-z_$][\w.$]{0,200}\s*=\s*(?=[\[{])", re.ASCII)
 # Not every bracket begins an array: the first line of a table may too.
-_ARRAY = re.compile(r'\[\s*(?:\{|\]|(?:null|true|false|-?\d[\d.eE+-]*|"(?:[^"\\\n]|\\.)*+")\s*[,\]])')
+_ARRAY = re.compile(r'(?:\[\s*)+(?:\{|\]|(?:null|true|false|-?\d[\d.eE+-]*|"(?:[^"\\\n]|\\.)*+")\s*[,\]])')
 _SOLID = re.compile(r"[^ \t\r\n]")
 _FIRST_KEY = re.compile(r'\{\s*("(?:[^"\\]|\\.)*+")\s*:')
 # An error that has no more than this behind it may be but the end of what was read.
@@ -82,11 +83,10 @@ def objects(start: bytes, most: int) -> list[dict[str, Any]]:
         return found or _repaired(text)
     match = _ASSIGNMENT.match(text)
     at = match.end() if match else 0
-    at += text[at : at + 1] == "["
     found = []
     while len(found) < most and (solid := _SOLID.search(text, at)):
         at = solid.start()
-        if text[at] in ",;":
+        if text[at] in ",;[]":
             at += 1
             continue
         try:
@@ -179,16 +179,18 @@ class _Document:
                 yield from self._element()
 
     def _list(self) -> Iterator[Record]:
-        """The records up to the end of the list that begins before `at`."""
-        while character := self._pass_space():
-            if character == "]":
-                self.at += 1
-                return
-            if character == ",":
-                self.at += 1
+        """The records up to the end of the list that begins before `at`, those of lists in it too."""
+        depth = 1
+        while depth and (character := self._pass_space()):
+            if character == "[" and depth < MAX_LISTS:
+                depth += 1
+            elif character == "]":
+                depth -= 1
+            elif character != ",":
+                yield from self._element()
                 continue
-            yield from self._element()
-        if not self.cut:  # one reject for one damage
+            self.at += 1
+        if depth and not self.cut:  # one reject for one damage
             self.cut = True
             yield self._counted(None, "cut off: the file ends before its list does")
 

@@ -153,7 +153,7 @@ def _kind(start: bytes) -> str:
     if start[:4] == b"PAR1":
         return "parquet"
     bare = start.lstrip(b"\xef\xbb\xbf \r\n\t")
-    return "json" if re.match(rb"\{|\[\s*\{|window\.[\w.]+ = [\[{]", bare) else "csv"
+    return "json" if re.match(rb"\{|\[\s*[\[{]|window\.[\w.]+ = [\[{]", bare) else "csv"
 
 
 def _wanted(mapping: TableMapping, labels: Sequence[str]) -> dict[str, str]:

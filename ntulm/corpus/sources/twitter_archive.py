@@ -34,6 +34,7 @@ WITHOUT_PREFIX = 0.9  # the objects alone
 _FILE = re.compile(r"(^|/)((community|deleted)-)?(tweets?|likes?|note-tweets?|account)(-part\d+)?\.js(on)?$")
 _ASSIGNMENT = re.compile(rb"\s*window\.(YTD\.(\w+)\.part\d+|__THAR_CONFIG)\s*=")
 _VARIABLES = {b"tweet", b"tweets", b"community_tweet", b"deleted_tweets", b"like", b"note_tweet", b"account"}
+_OF_OTHERS = {"user", "user_id_str"}  # whose tweet it is: an archive's are of one account and do not say so
 _WRAPPERS = {
     "tweet": {"full_text", "text"},
     "like": {"tweetId"},
@@ -84,11 +85,12 @@ _MACROS = rf"""
 {twitter_texts.MACROS}
 {_FOLDER}
 CREATE MACRO bare(record) AS struct_pack({", ".join(f"{name} := record.{name}" for name in _TWEET)});
-CREATE MACRO moment(written) AS try_strptime(written, '{twitter_texts.TIME_FORMAT}');
 CREATE MACRO plain(text) AS replace(replace(replace(text, '&lt;', '<'), '&gt;', '>'), '&amp;', '&');
 CREATE MACRO known_id(handle, users) AS coalesce(
-    list_filter(users, lambda user: lower(user.screen_name) = lower(handle) AND user.id_str IS NOT NULL)[1].id_str,
+    key(list_filter(users, lambda user: lower(user.screen_name) = lower(handle) AND key(user) IS NOT NULL)[1]),
     handle);
+CREATE MACRO answered_id(tweet) AS
+    coalesce(id_of(tweet.in_reply_to_user_id_str), id_of(tweet.in_reply_to_user_id));
 -- Long texts by the second in which they were written: those of one second, for one author.
 CREATE MACRO long_of(notes, tweet_text) AS list_filter(notes, lambda note:
     length(note.text) > length(tweet_text)
@@ -97,10 +99,6 @@ CREATE MACRO long_of(notes, tweet_text) AS list_filter(notes, lambda note:
 -- Null without entities: from the text.
 CREATE MACRO listed(entities, list) AS CASE WHEN entities IS NOT NULL THEN coalesce(list, []) END;
 CREATE MACRO tagged(tags) AS list_transform(tags, lambda tag: tag.text);
-CREATE MACRO quote_link(urls) AS
-    list_filter(urls, lambda url: regexp_matches(url, '^https?://(?:\w+\.)?(?:twitter|x)\.com/\w+/status/\d+'))[-1];
-CREATE MACRO link_part(url, place) AS
-    nullif(regexp_extract(url, '\.?(?:twitter|x)\.com/(\w+)/status/(\d+)', place), '');
 """
 _QUERY = """, kinds AS (
     SELECT p.*, regexp_matches(p.file, '(^|/)deleted-[^/]*$') AS deleted, a.id AS owner,
@@ -108,8 +106,8 @@ _QUERY = """, kinds AS (
             WHEN coalesce(record.id_str, record.id) IS NOT NULL THEN bare(record) END AS tweet
     FROM parsed p LEFT JOIN account a ON a.file = p.file
 ), tweets AS (
-    SELECT *, tweet.entities AS entities, coalesce(tweet.id_str, tweet.id) AS post_id,
-        moment(tweet.created_at) AS created_at,
+    SELECT *, tweet.entities AS entities, key(tweet) AS post_id,
+        written_moment(tweet.created_at) AS created_at,
         coalesce(tweet.full_text, tweet.text) AS written
     FROM kinds
 ), joined AS (
@@ -122,7 +120,7 @@ _QUERY = """, kinds AS (
         coalesce(regexp_matches(written, repost_head()), false) AS is_repost,
         known_id(head_handle(written), entities.user_mentions) AS reposted_author,
         CASE WHEN note IS NULL THEN listed(entities, list_transform(
-            entities.user_mentions, lambda user: coalesce(user.id_str, user.id, user.screen_name))) END AS mentions,
+            entities.user_mentions, lambda user: coalesce(key(user), user.screen_name))) END AS mentions,
         CASE WHEN note IS NULL THEN listed(entities, tagged(entities.hashtags)) END AS hashtags,
         CASE WHEN note IS NULL THEN listed(entities, tagged(entities.symbols)) END AS cashtags,
         coalesce(note.urls, listed(entities, list_transform(
@@ -135,6 +133,7 @@ _QUERY = """, kinds AS (
         WHEN deleted AND post_id IS NOT NULL THEN NULL
         WHEN record.like.tweetId IS NOT NULL OR record.noteTweet IS NOT NULL OR record.account IS NOT NULL THEN NULL
         WHEN tweet IS NULL OR (post_id IS NULL AND text IS NULL) THEN 'not a post object'
+        WHEN is_unreadable(tweet) THEN 'unreadable id'
         WHEN tweet.created_at IS NOT NULL AND created_at IS NULL THEN 'impossible date'
     END AS reject, CASE
         WHEN unread IS NOT NULL THEN NULL
@@ -154,13 +153,12 @@ SELECT file, line, reject, left_out, own.post_id, own.created_at, own.lang, own.
     CASE WHEN own IS NOT NULL OR left_out = 'like' THEN owner END AS author,
     own.mentions, own.hashtags, own.urls, own.places, own.cashtags,
     CASE WHEN own IS NOT NULL THEN tweet.community_id_str END AS community,
-    CASE WHEN own IS NOT NULL THEN coalesce(
-        tweet.in_reply_to_user_id_str, tweet.in_reply_to_user_id, tweet.in_reply_to_screen_name) END AS reply_to,
-    CASE WHEN own IS NOT NULL THEN coalesce(tweet.in_reply_to_status_id_str, tweet.in_reply_to_status_id) END
-        AS reply_to_post,
-    CASE WHEN NOT is_repost THEN nullif(link_part(quote_link(own.urls), 1), 'i') END AS quoted,
+    CASE WHEN own IS NOT NULL THEN coalesce(answered_id(tweet), tweet.in_reply_to_screen_name) END AS reply_to,
+    CASE WHEN own IS NOT NULL
+        THEN coalesce(id_of(tweet.in_reply_to_status_id_str), id_of(tweet.in_reply_to_status_id)) END AS reply_to_post,
+    CASE WHEN NOT is_repost THEN link_owner(quote_links(own.urls)[-1]) END AS quoted,
     CASE WHEN own IS NOT NULL AND NOT is_repost
-        THEN coalesce(tweet.quoted_status_id_str, link_part(quote_link(own.urls), 2)) END AS quoted_post,
+        THEN coalesce(id_of(tweet.quoted_status_id_str), link_part(quote_links(own.urls)[-1], 2)) END AS quoted_post,
     CASE WHEN own IS NOT NULL THEN is_repost END AS is_repost,
     CASE WHEN left_out = 'like' THEN true END AS is_favorite,
     CASE WHEN own IS NOT NULL AND is_repost THEN struct_pack(
@@ -176,8 +174,8 @@ SELECT file, line, reject, left_out, own.post_id, own.created_at, own.lang, own.
     CASE WHEN reject IS NULL AND deleted THEN id END AS deleted_post,
     CASE WHEN reject IS NULL THEN list_filter(
         list_transform(coalesce(entities.user_mentions, []),
-            lambda user: struct_pack(id := coalesce(user.id_str, user.id), handle := user.screen_name))
-        || [struct_pack(id := coalesce(tweet.in_reply_to_user_id_str, tweet.in_reply_to_user_id),
+            lambda user: struct_pack(id := key(user), handle := user.screen_name))
+        || [struct_pack(id := answered_id(tweet),
                 handle := tweet.in_reply_to_screen_name),
             struct_pack(id := record.account.accountId, handle := record.account.username)],
         lambda user: user.id <> '' AND user.handle <> '') END AS people
@@ -206,10 +204,14 @@ def confidence(sample: Sample) -> float:
 def _confidence(value: dict[str, Any]) -> float:
     for wrapper, keys in _WRAPPERS.items():
         inner = value.get(wrapper)
-        if isinstance(inner, dict) and keys & inner.keys() and "id" not in value:
+        if isinstance(inner, dict) and keys & inner.keys() and "id" not in value and not _OF_OTHERS & inner.keys():
             return WITHOUT_PREFIX
     # A tweet of version 1 without its author.
-    bare = "full_text" in value and "user" not in value and twitter_texts.DATE.fullmatch(str(value.get("created_at")))
+    bare = (
+        "full_text" in value
+        and not _OF_OTHERS & value.keys()
+        and twitter_texts.DATE.fullmatch(str(value.get("created_at")))
+    )
     return WITHOUT_PREFIX if bare else 0.0
 
 

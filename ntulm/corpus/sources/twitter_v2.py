@@ -5,8 +5,9 @@ posts referred to in `users_*.json`).
 A page gives one row per tweet, all with the page's line. `retweeted` among the `referenced_tweets` makes a repost. Its
 own text is cut, so the original comes from where it stands: in the tweet itself (flattened), in the page's `includes`,
 or in any file of includes. An original that is known only by a cut text loses its half last word and has no author:
-nobody's post is not trained on. Posts in `includes` are no posts of their own: they give the texts of originals and
-the authors of what is quoted and answered.
+nobody's post is not trained on. A retweet of a protected account is as hidden as what it
+retweets. Posts in `includes` are no posts of their own: they give the texts of originals and the authors of what is
+quoted and answered.
 """
 
 from __future__ import annotations
@@ -80,27 +81,27 @@ STRUCTURES = {"record": json.dumps(_RECORD), "tweet": json.dumps(_TWEET), "refer
 _MACROS = rf"""
 {twitter_texts.MACROS}
 CREATE MACRO as_tweet(record) AS struct_pack({", ".join(f"{name} := record.{name}" for name in _TWEET)});
-CREATE MACRO pair(user) AS struct_pack(id := user.id, handle := user.username);
+CREATE MACRO pair(user) AS struct_pack(id := id_of(user.id), handle := user.username);
 CREATE MACRO pairs(users) AS list_transform(users, lambda user: pair(user));
 CREATE MACRO whole(pairs) AS
     list_filter(pairs, lambda pair: pair.id <> '' AND pair.handle <> '');
 CREATE MACRO moment(written) AS
     CASE WHEN regexp_matches(written, '^\d{{4}}-\d\d-\d\d') THEN TRY_CAST(written AS TIMESTAMPTZ) END;
-CREATE MACRO writer(tweet) AS coalesce(tweet.author_id, tweet.author.id);
+CREATE MACRO writer(tweet) AS coalesce(id_of(tweet.author_id), id_of(tweet.author.id));
 -- A long text has entities of its own; where it has none they are taken from it.
 CREATE MACRO entities(tweet) AS
     CASE WHEN tweet.note_tweet.text <> '' THEN tweet.note_tweet.entities ELSE tweet.entities END;
 -- Null where the tweet has no entities: from the text. A kind that is not among them was not in the text.
 CREATE MACRO listed(entities, list) AS CASE WHEN entities IS NOT NULL THEN coalesce(list, []) END;
 CREATE MACRO mentioned(entities) AS
-    listed(entities, list_transform(entities.mentions, lambda user: coalesce(user.id, user.username)));
+    listed(entities, list_transform(entities.mentions, lambda user: coalesce(id_of(user.id), user.username)));
 CREATE MACRO tagged(tags) AS list_transform(tags, lambda tag: tag.tag);
 CREATE MACRO linked(urls) AS
     list_transform(urls, lambda link: coalesce(link.unwound_url, link.expanded_url, link.url));
 CREATE MACRO located(tweet) AS
     list_filter([coalesce(tweet.geo.place_id, tweet.geo.id)], lambda place: place IS NOT NULL);
 CREATE MACRO content(tweet, entities) AS struct_pack(
-    post_id := tweet.id,
+    post_id := id_of(tweet.id),
     created_at := moment(tweet.created_at),
     lang := tweet.lang,
     text := coalesce(nullif(tweet.note_tweet.text, ''), tweet.text),
@@ -111,14 +112,15 @@ CREATE MACRO content(tweet, entities) AS struct_pack(
     places := located(tweet),
     cashtags := listed(entities, tagged(entities.cashtags)),
     community := NULL::VARCHAR,
-    reply_to := tweet.in_reply_to_user_id,
+    reply_to := id_of(tweet.in_reply_to_user_id),
     quoted := NULL::VARCHAR
 );
 -- Of an original of which there is nothing but the retweet.
 CREATE MACRO known_id(handle, users) AS
-    list_filter(users, lambda user: lower(user.username) = lower(handle) AND user.id IS NOT NULL)[1].id;
+    id_of(list_filter(
+    users, lambda user: lower(user.username) = lower(handle) AND id_of(user.id) IS NOT NULL)[1].id);
 CREATE MACRO remains(own, retweeted, author) AS struct_pack(
-    post_id := retweeted.id,
+    post_id := id_of(retweeted.id),
     created_at := NULL::TIMESTAMPTZ,
     lang := own.lang,
     text := without_half_word(without_head(own.text)),
@@ -149,7 +151,8 @@ WITH read AS (
 )
 SELECT page, file, line, record.includes.tweets AS included,
     whole(pairs(coalesce(record.includes.users, []) || coalesce(record.users, []))) AS people,
-    list_transform(list_filter(record.includes.users, lambda user: user.protected), lambda user: user.id) AS hidden,
+    flatten(list_transform(list_filter(record.includes.users, lambda user: user.protected),
+        lambda user: [id_of(user.id), lower(user.username)])) AS hidden,
     CASE
         WHEN reject IS NOT NULL THEN reject
         WHEN record IS NULL THEN CASE WHEN json_valid(content) THEN 'not a post object' ELSE 'invalid JSON' END
@@ -204,10 +207,11 @@ _ROWS = """
 WITH joined AS (
     SELECT t.row, p.file, p.line, p.unread, p.left_out, place, tweet, content(tweet, entities) AS own, entities,
         retweeted, quoted, answered, coalesce(named.people, []) AS people,
-        list_contains(p.hidden, writer(tweet)) AS hidden,
+        p.hidden,
         CASE WHEN retweeted.text IS NULL THEN r.referred ELSE retweeted END AS original,
         coalesce(writer(quoted), writer(q.referred)) AS quoted_author,
-        coalesce(tweet.in_reply_to_user_id, tweet.in_reply_to_user.id, writer(answered), writer(a.referred)) AS reply_to
+        coalesce(id_of(tweet.in_reply_to_user_id), id_of(tweet.in_reply_to_user.id), writer(answered),
+            writer(a.referred)) AS reply_to
     FROM tweet t
     JOIN page p USING (page)
     -- With the first one alone: a join copies what it finds, here all users of the page.
@@ -221,11 +225,13 @@ WITH joined AS (
             WHEN unread IS NOT NULL THEN unread
             WHEN left_out IS NOT NULL OR (tweet.username IS NOT NULL AND own.text IS NULL) THEN NULL
             WHEN coalesce(own.post_id, own.text, own.author) IS NULL THEN 'not a post object'
+            WHEN tweet.id IS NOT NULL AND own.post_id IS NULL THEN 'unreadable id'
             WHEN tweet.created_at IS NOT NULL AND own.created_at IS NULL THEN 'impossible date'
         END AS reject,
         CASE WHEN tweet.username IS NOT NULL AND own.text IS NULL THEN 'user profile' ELSE left_out END AS reason,
         -- Without a reference: the field was not asked for, and what stands so in this version's texts is a retweet.
         retweeted IS NOT NULL OR coalesce(regexp_matches(own.text, repost_head()), false) AS is_repost,
+        quote_links(own.urls)[-1] AS quote_link,
         entities(original) AS original_entities
     FROM joined
 ), readable AS (
@@ -238,10 +244,13 @@ SELECT file, line, reject, CASE WHEN unread IS NULL THEN reason END AS left_out,
     own.post_id, own.created_at, own.lang, own.text, own.author,
     own.mentions, own.hashtags, own.urls, own.places, own.cashtags,
     CASE WHEN own IS NOT NULL THEN reply_to END AS reply_to,
-    CASE WHEN own IS NOT NULL THEN quoted_author END AS quoted,
-    CASE WHEN own IS NOT NULL THEN answered.id END AS reply_to_post,
-    CASE WHEN own IS NOT NULL THEN quoted.id END AS quoted_post,
-    CASE WHEN own IS NOT NULL AND (tweet.author.protected OR hidden) THEN 'protected' END AS visibility,
+    CASE WHEN own IS NULL THEN NULL WHEN quoted_author IS NOT NULL THEN quoted_author
+        WHEN link_part(quote_link, 2) = quoted.id THEN link_owner(quote_link) END AS quoted,
+    CASE WHEN own IS NOT NULL THEN id_of(answered.id) END AS reply_to_post,
+    CASE WHEN own IS NOT NULL THEN id_of(quoted.id) END AS quoted_post,
+    CASE WHEN own IS NOT NULL AND (tweet.author.protected OR list_contains(hidden, own.author) OR (is_repost AND (
+        original.author.protected OR list_contains(hidden, lower(original_author))))) THEN 'protected' END
+        AS visibility,
     CASE WHEN own IS NOT NULL THEN is_repost END AS is_repost,
     CASE
         WHEN own IS NULL OR NOT is_repost THEN NULL
