@@ -406,6 +406,7 @@ asides = st.fixed_dictionaries(
         "people": st.none() | st.lists(st.none() | st.fixed_dictionaries({"id": users, "handle": users}), max_size=2),
         "deleted_post": st.none() | st.none() | ids,
         "deleted_author": st.none() | st.none() | users,
+        "restored_author": st.none() | st.none() | users,
     }
 )  # fmt: skip
 records = st.lists(

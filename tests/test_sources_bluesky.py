@@ -138,19 +138,20 @@ def test_what_was_taken_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("account", "gone"),
+    ("account", "gone", "restored"),
     [
-        ({"active": False, "status": "deleted"}, ANN),
-        ({"active": False, "status": "takendown"}, ANN),
-        ({"active": False, "status": "deactivated"}, ANN),
-        ({"active": False, "status": "desynchronized"}, None),
-        ({"active": True}, None),
+        ({"active": False, "status": "deleted"}, ANN, None),
+        ({"active": False, "status": "takendown"}, ANN, None),
+        ({"active": False, "status": "deactivated"}, ANN, None),
+        ({"active": False, "status": "desynchronized"}, None, None),
+        ({"active": True}, None, ANN),
     ],
 )
-def test_accounts_that_are_gone(tmp_path, account, gone):
+def test_accounts_that_are_gone_or_open_again(tmp_path, account, gone, restored):
     value = {"did": ANN, "time_us": SEEN, "kind": "account", "account": {"did": ANN, "seq": 1, **account}}
     (row,) = rows(tmp_path, value)
-    assert (row["left_out"], row["deleted_author"]) == ("account event", gone)
+    assert (row["left_out"], row["deleted_author"], row["restored_author"]) == ("account event", gone, restored)
+    assert (row["created_at"] is None) == (gone is restored is None)
 
 
 def test_identities_and_profiles_join_handles(tmp_path):

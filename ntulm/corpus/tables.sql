@@ -22,6 +22,7 @@ CREATE TABLE record (
 CREATE TABLE person (ordinal BIGINT, said_at TIMESTAMPTZ, id VARCHAR, handle VARCHAR);
 CREATE TABLE gone_post (post_id VARCHAR, reason VARCHAR);
 CREATE TABLE gone_author (name VARCHAR, reason VARCHAR);
+CREATE TABLE account_event (ordinal BIGINT, said_at TIMESTAMPTZ, name VARCHAR, is_open BOOLEAN);
 CREATE TABLE gone_name (name VARCHAR, reason VARCHAR);  -- the same accounts by all their names, as handle_key has them
 CREATE TABLE joined (name VARCHAR, id VARCHAR);         -- handles of posts and engagements, and the id that replaces them
 

@@ -106,6 +106,7 @@ CREATE MACRO event(e) AS struct_pack(
     seen_at := coalesce(TRY(make_timestamptz(TRY_CAST(e.time_us AS BIGINT))), moment(e.time)),
     account := CASE WHEN e.account.active IS NOT TRUE AND e.account.status IN ({_GONE})
         THEN coalesce(e.account.did, e.did) END,
+    restored := CASE WHEN e.account.active THEN coalesce(e.account.did, e.did) END,
     notice := CASE
         WHEN e.account IS NOT NULL OR e.identity IS NOT NULL OR e."$type" LIKE '%#sync' THEN 'account event'
         WHEN e."$type" = 'error' OR e."$type" LIKE '%#info' THEN 'stream notice' END,
@@ -119,6 +120,7 @@ CREATE MACRO view(v, value) AS struct_pack(
     record := coalesce(value, v.record),
     seen_at := moment(v.indexedAt),
     account := NULL::VARCHAR,
+    restored := NULL::VARCHAR,
     notice := NULL::VARCHAR,
     labels := v.labels,
     people := known([
@@ -237,7 +239,9 @@ _QUERY = """, told AS (
         reject IS NULL AND left_out IS NULL AS is_kept
     FROM judged
 )
-SELECT file, line, reject, left_out, own.post_id, own.created_at, own.lang, own."text", own.author,
+SELECT file, line, reject, left_out, own.post_id,
+    CASE WHEN kind = 'notice' THEN CASE WHEN coalesce(item.account, item.restored) IS NOT NULL THEN item.seen_at END
+        ELSE own.created_at END AS created_at, own.lang, own."text", own.author,
     own.mentions, own.hashtags, own.urls, own.reply_to, own.quoted,
     CASE WHEN is_kept AND kind = 'post' THEN post.reply.parent.uri END AS reply_to_post,
     CASE WHEN is_kept AND kind = 'post' THEN quoted_in(post.embed) END AS quoted_post,
@@ -255,7 +259,8 @@ SELECT file, line, reject, left_out, own.post_id, own.created_at, own.lang, own.
         CASE WHEN about IS NOT NULL THEN known(flatten(list_transform(post.facets,
             lambda facet: coalesce(named(post."text", facet), [])))) END), []) END AS people,
     CASE WHEN kind = 'deleted' THEN post_uri(item.uri) END AS deleted_post,
-    CASE WHEN kind = 'notice' THEN item.account END AS deleted_author
+    CASE WHEN kind = 'notice' THEN item.account END AS deleted_author,
+    CASE WHEN kind = 'notice' THEN item.restored END AS restored_author
 FROM shown
 """
 

@@ -81,7 +81,8 @@ RAW_SCHEMA = pa.schema(
         # The same person under two names: every user of the record of whom it has both.
         pa.field("people", pa.list_(pa.struct([("id", pa.string()), ("handle", pa.string())]))),
         pa.field("deleted_post", pa.string()),  # the record says that this post was taken back
-        pa.field("deleted_author", pa.string()),  # … or that this account was
+        pa.field("deleted_author", pa.string()),  # … or that this account was, at `created_at`
+        pa.field("restored_author", pa.string()),  # … or that this account is open, at `created_at`
     ]
 )
 
