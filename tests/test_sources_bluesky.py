@@ -1,6 +1,8 @@
 """The reader of Bluesky: events, views, feeds and records, facets by bytes, likes, reposts and deletions."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import hostile
 import pytest
 from hypothesis import given, settings
 
+from ntulm.corpus.records import Reader, read_export
 from ntulm.corpus.sources import bluesky
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import RAW_SCHEMA, Sample, objects
@@ -68,6 +71,15 @@ def rows(path: Path, *records: Any) -> list[dict[str, Any]]:
     return [row for batch in batches for row in batch.to_pylist()]
 
 
+@contextmanager
+def read(path: Path, *records: Any) -> Iterator[Reader]:
+    """What the corpus makes of the records."""
+    file = path / "a.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+    with read_export(file, "bluesky", None, [], "id", path / "spill") as export:
+        yield export
+
+
 def said(row: dict[str, Any]) -> dict[str, Any]:
     """What a row has beside its place."""
     return {key: value for key, value in row.items() if value is not None and key not in ("file", "line")}
@@ -118,7 +130,8 @@ def test_a_quoted_post_is_no_list(tmp_path, value, wanted):
 def test_likes_are_favorites_with_their_time_and_reposts_name_the_original(tmp_path):
     like, repost = rows(tmp_path, event(subject("like"), "like"), event(subject("repost"), "repost"))
     original = {"post_id": BOBS, "author": BOB}
-    assert (like["left_out"], like["is_favorite"], like["author"], like["post_id"]) == ("like", True, ANN, None)
+    assert (like["left_out"], like["is_favorite"], like["author"]) == ("like", True, ANN)
+    assert like["post_id"] == f"at://{ANN}/app.bsky.feed.like/3ka"
     assert like["created_at"] == repost["created_at"] == datetime(2024, 5, 1, 10, tzinfo=UTC)
     assert {key: value for key, value in like["reposted"].items() if value is not None} == original
     assert {key: value for key, value in repost["reposted"].items() if value is not None} == original
@@ -131,10 +144,22 @@ def test_what_was_taken_back(tmp_path):
     found = [said(row) for row in rows(tmp_path, *gone)]
     assert found == [
         {"left_out": "deleted by its author", "deleted_post": f"at://{ANN}/app.bsky.feed.post/3ka"},
-        {"left_out": "like taken back"},
-        {"left_out": "repost taken back"},
+        {"left_out": "like taken back", "deleted_post": f"at://{ANN}/app.bsky.feed.like/3ka"},
+        {"left_out": "repost taken back", "deleted_post": f"at://{ANN}/app.bsky.feed.repost/3ka"},
         {"left_out": "other record"},
     ]
+
+
+def test_likes_and_reposts_taken_back_are_no_engagements(tmp_path):
+    acts = [event(subject(name), name, rkey=rkey) for name in ("like", "repost") for rkey in ("1", "2")]
+    gone = [event(None, name, "delete", rkey="1") for name in ("like", "repost")]
+    with read(tmp_path, view(record()), *acts, *gone) as export:
+        assert sorted(export.connection.execute("SELECT kind FROM engagement").fetchall()) == [
+            ("favorited",), ("reposted",),
+        ]  # fmt: skip
+        assert (export.counts["posts"], export.counts["reposts"], export.counts["left_out"]) == (1, 1, 5)
+    with read(tmp_path, view(record()), *acts[::2], *gone) as export:
+        assert export.connection.execute("FROM engagement").fetchall() == []
 
 
 @pytest.mark.parametrize(

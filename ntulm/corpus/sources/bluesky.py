@@ -234,7 +234,7 @@ _QUERY = """, told AS (
             WHEN kind = 'passed on' THEN act(
                 coalesce(reason.uri, item.uri || '#' || reason."by".did), moment(reason.indexedAt), reason."by".did)
             WHEN kind = 'repost' THEN act(item.uri, least(moment(post.createdAt), item.seen_at), item.did)
-            WHEN kind = 'like' THEN act(NULL, least(moment(post.createdAt), item.seen_at), item.did)
+            WHEN kind = 'like' THEN act(item.uri, least(moment(post.createdAt), item.seen_at), item.did)
         END AS own,
         reject IS NULL AND left_out IS NULL AS is_kept
     FROM judged
@@ -258,7 +258,7 @@ SELECT file, line, reject, left_out, own.post_id,
         CASE WHEN kind = 'profile' THEN known([person(did, handle)]) END,
         CASE WHEN about IS NOT NULL THEN known(flatten(list_transform(post.facets,
             lambda facet: coalesce(named(post."text", facet), [])))) END), []) END AS people,
-    CASE WHEN kind = 'deleted' THEN post_uri(item.uri) END AS deleted_post,
+    CASE WHEN kind = 'deleted' AND left_out <> 'other record' THEN item.uri END AS deleted_post,
     CASE WHEN kind = 'notice' THEN item.account END AS deleted_author,
     CASE WHEN kind = 'notice' THEN item.restored END AS restored_author
 FROM shown
