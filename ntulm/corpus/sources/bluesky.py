@@ -5,8 +5,8 @@ A post is what its record says. Hashtags, links and mentions come from its facet
 into `people` wherever a record has both. A date is what the author's client says, or when the network saw the post if
 that was earlier: clients can say anything.
 
-Reads: JSON lines, arrays, and pages with `feed`, `posts`, `records` or `profiles`. Repositories (CAR files) come as
-events (`car.py`).
+Reads: JSON lines, arrays, pages with `feed`, `posts`, `records`, `profiles` or `notifications`, and threads (both
+versions) with the posts above and all answers below. Repositories (CAR files) come as events (`car.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from ntulm.text import SQL_PATTERNS, Reading
 if TYPE_CHECKING:
     from ntulm.corpus.config import TableMapping
 
-ITEMS = ("feed", "posts", "records", "profiles")  # of a page
+ITEMS = ("feed", "posts", "records", "profiles", "notifications", "thread")  # of a page
+MAX_ANSWERS = 32  # below one another; Bluesky loads six where nothing else is asked for
+MAX_PARENTS = 100  # above one another; Bluesky loads eighty
 
 _PROFILE = {"did": "VARCHAR", "handle": "VARCHAR"}
 _COMMIT = {"operation": "VARCHAR", "type": "VARCHAR", "collection": "VARCHAR", "rkey": "VARCHAR", "record": "JSON"}
@@ -54,7 +56,10 @@ STRUCTURE: dict[str, Any] = {
     **_EVENT,
     **_VIEW,
     "handle": "VARCHAR",
-    "value": "JSON",  # what listRecords calls a record
+    "value": "JSON",  # what listRecords calls a record, and the second version of threads a post
+    "thread": "JSON",
+    "replies": "JSON",
+    "parent": "JSON",
     "payload": _EVENT,
     "post": _VIEW,
     "reply": {"parent": {"author": _PROFILE}, "root": {"author": _PROFILE}},
@@ -84,7 +89,21 @@ _RECORD: dict[str, Any] = {
 }
 _GONE = "'deleted', 'takendown', 'suspended', 'deactivated'"  # what an account can be, and its posts with it
 
+_ABOVE = ", ".join(f"'$.{'parent.' * level}post'" for level in range(MAX_PARENTS + 1))
+_BELOW = ", ".join(f"json_extract(thread, '$.{'replies[*].' * level}post')" for level in range(1, MAX_ANSWERS + 1))
+_TOO_FAR = [f"$.{'replies[*].' * (MAX_ANSWERS + 1)}post", f"$.{'parent.' * (MAX_PARENTS + 1)}post"]
 _MACROS = rf"""
+CREATE MACRO thread_of(content, r) AS CASE
+    WHEN json_type(r.thread) = 'OBJECT' THEN r.thread
+    WHEN json_type(r."replies") = 'ARRAY' OR json_type(r.parent) = 'OBJECT' THEN content::JSON
+    WHEN json_type(r."value", '$.post') = 'OBJECT' THEN r."value" END;
+CREATE MACRO posts_of(thread) AS list_filter(list_concat(json_extract(thread, [{_ABOVE}]), {_BELOW}),
+    lambda post: json_type(post) = 'OBJECT');
+CREATE MACRO is_too_deep(thread) AS len(json_extract(thread, '{_TOO_FAR[0]}')) > 0
+    OR json_exists(thread, '{_TOO_FAR[1]}');
+CREATE MACRO is_unseen(kind) AS coalesce(regexp_matches(kind,
+    '#(?:(?:notFound|blocked)Post|threadItem(?:NotFound|Blocked|NoUnauthenticated))$'), false);
+CREATE MACRO view_of(post) AS TRY(from_json(post, '{json.dumps(_VIEW)}'));
 CREATE MACRO written_pattern() AS '{SQL_PATTERNS["written_pattern"]}';
 CREATE MACRO record_of(value) AS TRY(from_json(value, '{json.dumps(_RECORD)}'));
 CREATE MACRO did_of(uri) AS nullif(regexp_extract(uri, '^at://(did:[^/]+)', 1), '');
@@ -176,20 +195,32 @@ END;
 """
 
 # Each value is made once: DuckDB evaluates both sides of AND, and what two levels name twice, twice.
-_QUERY = """, told AS (
-    SELECT file, line, unread, record.did AS did, record.handle AS handle, record.reason AS reason,
+_QUERY = """, threads AS (
+    SELECT file, line, unread, record, CASE WHEN unread IS NULL THEN thread_of(content, record) END AS thread
+    FROM parsed
+), posts AS (
+    SELECT file, line, unread, record, CASE
+            WHEN is_unseen(coalesce(thread->>'$."$type"', record."value"->>'$."$type"', record."$type"))
+            THEN 'post not shown' END AS unseen,
+        unnest(CASE WHEN thread IS NULL THEN [NULL::JSON] ELSE coalesce(nullif(list_concat(posts_of(thread),
+            CASE WHEN is_too_deep(thread) THEN ['true'::JSON] END), []), [NULL::JSON]) END) AS post
+    FROM threads
+), told AS (
+    SELECT file, line, unread, CASE WHEN json_type(post) = 'BOOLEAN' THEN 'thread too deep' ELSE unseen END AS unseen,
+        record.did AS did, record.handle AS handle, record.reason AS reason,
         [person(record.reply.parent.author.did, record.reply.parent.author.handle),
          person(record.reply.root.author.did, record.reply.root.author.handle),
          person(record.reason."by".did, record.reason."by".handle)] AS others,
         CASE
+            WHEN post IS NOT NULL THEN view(view_of(post), NULL)
             WHEN record.post.uri IS NOT NULL THEN view(record.post, NULL)
             WHEN record.uri IS NOT NULL THEN view(record, record."value")
             WHEN record.payload IS NOT NULL THEN event(record.payload)
             ELSE event(record)
         END AS item
-    FROM parsed
+    FROM posts
 ), sorted AS (
-    SELECT file, line, unread, did, handle, reason, item, list_concat(item.people, known(others)) AS people,
+    SELECT file, line, unread, unseen, did, handle, reason, item, list_concat(item.people, known(others)) AS people,
         coalesce(collection_of(item.uri), '') AS collection,
         coalesce(item.operation IN ('delete', 'd'), false) AS deleted,
         record_of(item.record) AS post
@@ -197,6 +228,7 @@ _QUERY = """, told AS (
 ), kinds AS (
     SELECT *, features(post.facets) AS marks, CASE
         WHEN unread IS NOT NULL THEN 'unread'
+        WHEN unseen IS NOT NULL THEN 'unseen'
         WHEN item.notice IS NOT NULL THEN 'notice'
         WHEN collection = '' THEN CASE WHEN did <> '' AND handle <> '' THEN 'profile' ELSE 'unread' END
         WHEN item.did IS NULL THEN 'unread'
@@ -222,6 +254,7 @@ _QUERY = """, told AS (
                 THEN wordless(post.embed)
             WHEN kind = 'deleted' THEN taken_back(collection)
             WHEN kind = 'other' THEN other(collection)
+            WHEN kind = 'unseen' THEN unseen
             WHEN kind = 'notice' THEN item.notice
             WHEN kind IN ('like', 'profile') THEN kind
         END AS left_out
@@ -276,7 +309,9 @@ def _items(value: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _is_bluesky(value: dict[str, Any]) -> bool:
-    post, payload = value.get("post"), value.get("payload")
+    thread, post, payload = value.get("thread"), value.get("post"), value.get("payload")
+    if isinstance(thread, dict):
+        return _is_bluesky(thread) or str(thread.get("$type")).startswith("app.bsky.")
     if isinstance(payload, dict):
         return str(payload.get("$type")).startswith("network.bsky.jetstream.")
     if isinstance(post, dict):
