@@ -109,8 +109,9 @@ def test_a_post_and_its_facets_by_byte_offset(tmp_path):
     assert row["people"] == [{"id": BOB, "handle": "bob.example.com"}]
 
 
-def test_hashtags_and_links_without_facets_are_left_to_the_text_and_mentions_are_none(tmp_path):
-    (row,) = rows(tmp_path, event(record("#one @bob.example.com https://example.org")))
+@pytest.mark.parametrize("empty", [{}, {"facets": []}, {"tags": []}, {"facets": [{"features": []}], "tags": None}])
+def test_hashtags_and_links_without_facets_are_left_to_the_text_and_mentions_are_none(tmp_path, empty):
+    (row,) = rows(tmp_path, event(record("#one @bob.example.com https://example.org", **empty)))
     assert (row["hashtags"], row["urls"], row["mentions"]) == (None, None, [])
 
 

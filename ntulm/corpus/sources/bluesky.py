@@ -168,7 +168,7 @@ CREATE MACRO content(uri, did, seen_at, marks, post) AS struct_pack(
     text := post.text,
     author := did,
     mentions := coalesce(written(list_transform(marks, lambda feature: feature.did)), []),
-    hashtags := CASE WHEN marks IS NOT NULL OR post.tags IS NOT NULL
+    hashtags := CASE WHEN marks IS NOT NULL OR len(post.tags) > 0
         THEN written(list_concat(list_transform(marks, lambda feature: feature.tag), post.tags)) END,
     urls := CASE WHEN marks IS NOT NULL OR external(post.embed) IS NOT NULL
         THEN written(list_concat(list_transform(marks, lambda feature: feature.uri), [external(post.embed)])) END,
@@ -226,7 +226,7 @@ _QUERY = """, threads AS (
         record_of(item.record) AS post
     FROM told
 ), kinds AS (
-    SELECT *, features(post.facets) AS marks, CASE
+    SELECT *, nullif(features(post.facets), []) AS marks, CASE
         WHEN unread IS NOT NULL THEN 'unread'
         WHEN unseen IS NOT NULL THEN 'unseen'
         WHEN item.notice IS NOT NULL THEN 'notice'
