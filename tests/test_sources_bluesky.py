@@ -238,6 +238,21 @@ def test_a_view_has_its_author_with_handle_and_labels(tmp_path):
     assert row["labels"] == [{"field": "label", "value": "graphic-media"}]
 
 
+def test_a_label_that_was_taken_back_is_none(tmp_path):
+    labels = [{"src": ANN, "val": "spam", "neg": True}, {"src": ANN, "val": "nudity", "neg": False}]
+    (row,) = rows(tmp_path, view(record(labels={"values": [{"val": "graphic-media"}]}), labels=labels))
+    assert [one["value"] for one in row["labels"]] == ["nudity", "graphic-media"]
+
+
+@pytest.mark.parametrize("label", ["!takedown", "!hide"])
+def test_what_moderators_hide_is_left_out(tmp_path, label):
+    hidden = view(record(), labels=[{"val": label}])
+    reason = {"by": {"did": ANN}, "indexedAt": WRITTEN}
+    shown = view(record(), labels=[{"val": label, "neg": True}, {"val": "!warn"}])
+    found = rows(tmp_path, hidden, {"post": hidden, "reason": reason}, shown)
+    assert [row["left_out"] for row in found] == ["hidden by moderators", "hidden by moderators", None]
+
+
 def test_a_feed_with_a_repost_and_a_pinned_post(tmp_path):
     by = {"did": ANN, "handle": "ann.example.com"}
     reason = {"$type": "app.bsky.feed.defs#reasonRepost", "by": by, "indexedAt": "2024-05-02T00:00:00Z"}

@@ -49,7 +49,7 @@ _VIEW: dict[str, Any] = {
     "author": _PROFILE,
     "record": "JSON",
     "indexedAt": "VARCHAR",
-    "labels": [{"val": "VARCHAR"}],
+    "labels": [{"val": "VARCHAR", "neg": "BOOLEAN"}],
     "embed": {"record": _SEEN},
 }
 STRUCTURE: dict[str, Any] = {
@@ -129,7 +129,7 @@ CREATE MACRO event(e) AS struct_pack(
     notice := CASE
         WHEN e.account IS NOT NULL OR e.identity IS NOT NULL OR e."$type" LIKE '%#sync' THEN 'account event'
         WHEN e."$type" = 'error' OR e."$type" LIKE '%#info' THEN 'stream notice' END,
-    labels := NULL::STRUCT(val VARCHAR)[],
+    labels := NULL::VARCHAR[],
     people := known([person(coalesce(e.identity.did, e.did), e.identity.handle)])
 );
 CREATE MACRO view(v, value) AS struct_pack(
@@ -141,7 +141,7 @@ CREATE MACRO view(v, value) AS struct_pack(
     account := NULL::VARCHAR,
     restored := NULL::VARCHAR,
     notice := NULL::VARCHAR,
-    labels := v.labels,
+    labels := list_transform(list_filter(v.labels, lambda label: label.neg IS NOT TRUE), lambda label: label.val),
     people := known([
         person(v.author.did, v.author.handle),
         person(v.embed.record.author.did, v.embed.record.author.handle),
@@ -250,6 +250,8 @@ _QUERY = """, threads AS (
                 AND item.seen_at IS NULL THEN 'impossible date'
         END AS reject,
         CASE
+            WHEN kind IN ('post', 'passed on') AND list_has_any(item.labels, ['!takedown', '!hide'])
+                THEN 'hidden by moderators'
             WHEN kind IN ('post', 'passed on') AND NOT regexp_matches(post."text", written_pattern())
                 THEN wordless(post.embed)
             WHEN kind = 'deleted' THEN taken_back(collection)
@@ -285,7 +287,7 @@ SELECT file, line, reject, left_out, own.post_id,
         WHEN kind IN ('like', 'repost') THEN act(post.subject.uri, NULL::TIMESTAMPTZ, did_of(post.subject.uri))
     END AS reposted,
     CASE WHEN is_kept AND kind = 'post' THEN list_transform(
-        written(list_transform(list_concat(item.labels, post.labels."values"), lambda label: label.val)),
+        written(list_concat(item.labels, list_transform(post.labels."values", lambda label: label.val))),
         lambda name: struct_pack(field := 'label', "value" := name)) END AS labels,
     CASE WHEN reject IS NULL THEN nullif(list_concat(people,
         CASE WHEN kind = 'profile' THEN known([person(did, handle)]) END,
