@@ -157,6 +157,15 @@ def test_what_is_said_last_of_an_account_counts(tmp_path, events, is_gone):
     assert counts["left_out"] == sum(found.values())
 
 
+def test_of_an_edited_post_the_latest_version_counts(tmp_path):
+    second = post(1, text="second #b", edited_at=START + 2 * DAY)
+    rows = [post(1, text="first #a"), second, post(1, text="earlier", edited_at=START + DAY), post(2), second]
+    with resolved(tmp_path, *rows, repost(3, post(1, text="first #a"))) as (connection, counts):
+        assert (posts(connection)["p1"]["text"], posts(connection)["p1"]["hashtags"]) == ("second #b", ["b"])
+        assert (counts["posts"], counts["duplicates"], counts["reposts"]) == (2, 3, 1)
+        assert engaged(connection) == {("u3", "p1", "reposted")}
+
+
 @pytest.mark.parametrize("name", ["1", "@Ann"])
 def test_an_account_is_deleted_by_id_or_handle(tmp_path, name):
     rows = [

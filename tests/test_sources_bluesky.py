@@ -151,6 +151,13 @@ def test_what_was_taken_back(tmp_path):
     ]
 
 
+def test_a_later_version_of_a_post_says_when_it_was_made(tmp_path):
+    first, second = rows(tmp_path, event(record()), event(record("edited"), operation="update"))
+    assert (first["edited_at"], first["post_id"]) == (None, second["post_id"])
+    assert second["edited_at"] == datetime(2024, 5, 1, 10, 0, 0, 500000, tzinfo=UTC)
+    assert second["created_at"] == first["created_at"]
+
+
 def test_likes_and_reposts_taken_back_are_no_engagements(tmp_path):
     acts = [event(subject(name), name, rkey=rkey) for name in ("like", "repost") for rkey in ("1", "2")]
     gone = [event(None, name, "delete", rkey="1") for name in ("like", "repost")]

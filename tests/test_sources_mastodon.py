@@ -247,6 +247,15 @@ def test_what_a_stream_deletes_by_its_id_is_taken_back_by_its_uri(tmp_path):
     assert said(found[0]) == {"left_out": "deleted by its author", "deleted_post": gone[0]}
 
 
+def test_edited_statuses_say_when(tmp_path):
+    edited = {"event": "status.update", "payload": status(1, "<p>new</p>", edited_at="2024-05-03T10:00:00.000Z")}
+    dateless = {"event": "status.update", "payload": json.dumps(status(2))}
+    found = rows(tmp_path, {"event": "update", "payload": status(1)}, edited, dateless, status(3, edited_at=WRITTEN))
+    written = datetime(2024, 5, 1, 10, tzinfo=UTC)
+    assert [row["edited_at"] for row in found] == [None, datetime(2024, 5, 3, 10, tzinfo=UTC), written, written]
+    assert {row["created_at"] for row in found} == {written}
+
+
 # Archives
 
 

@@ -11,9 +11,15 @@ FROM (
     WHERE has_content AND NOT filtered AND (getvariable('by_text') OR EXISTS (FROM record WHERE by_text))
 );
 
--- The first record of each id; later ones are duplicates.
+-- The first record of each id; others are duplicates. Of a post that was edited it is the latest version.
+CREATE TABLE edited AS
+SELECT record_id, first(ordinal ORDER BY edited_at DESC, ordinal) AS ordinal
+FROM usable WHERE edited_at IS NOT NULL GROUP BY record_id;
+
 CREATE TABLE kept AS
-SELECT min(ordinal) AS ordinal FROM usable GROUP BY record_id;
+SELECT min(ordinal) AS ordinal FROM usable ANTI JOIN edited USING (record_id) GROUP BY record_id
+UNION ALL
+SELECT ordinal FROM edited;
 
 -- What can bring a post: these, and favorites that embed what is liked.
 CREATE VIEW bringing AS

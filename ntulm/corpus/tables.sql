@@ -11,6 +11,7 @@ CREATE TABLE record (
     has_content BOOLEAN,   -- whether there is enough to make a post of; always so, but for favorites
     record_id VARCHAR,     -- of the record itself
     actor VARCHAR, acted_at TIMESTAMPTZ,  -- who wrote the record, and when
+    edited_at TIMESTAMPTZ,  -- when this version of it was made, if it is not the first
     -- The content: of a repost or favorite, its original.
     post_id VARCHAR, created_at TIMESTAMPTZ, lang VARCHAR, text VARCHAR, author VARCHAR,
     mentions VARCHAR[], hashtags VARCHAR[], urls VARCHAR[], places VARCHAR[], cashtags VARCHAR[],

@@ -280,6 +280,8 @@ SELECT file, line, reject, left_out, own.post_id,
     own.mentions, own.hashtags, own.urls, own.reply_to, own.quoted,
     CASE WHEN is_kept AND kind = 'post' THEN post.reply.parent.uri END AS reply_to_post,
     CASE WHEN is_kept AND kind = 'post' THEN quoted_in(post.embed) END AS quoted_post,
+    CASE WHEN is_kept AND kind = 'post' AND item.operation IN ('update', 'u')
+        THEN coalesce(item.seen_at, own.created_at) END AS edited_at,
     CASE WHEN is_kept THEN kind IN ('passed on', 'repost') END AS is_repost,
     CASE WHEN kind = 'like' THEN true END AS is_favorite,
     CASE

@@ -72,6 +72,8 @@ RAW_SCHEMA = pa.schema(
         # The posts answered and quoted; their authors are `reply_to` and `quoted` where those are null.
         pa.field("reply_to_post", pa.string()),
         pa.field("quoted_post", pa.string()),
+        # When this version was made; null: as first written. Of a post's versions the latest counts.
+        pa.field("edited_at", pa.timestamp("us", tz="UTC")),
         pa.field("visibility", pa.string()),  # null: public; the corpus keeps `public` and `unlisted` alone
         pa.field("is_repost", pa.bool_()),
         pa.field("is_favorite", pa.bool_()),  # the record is no post: its author likes `reposted`

@@ -39,6 +39,7 @@ _STATUS: dict[str, Any] = {
     "id": "VARCHAR",
     "uri": "VARCHAR",
     "created_at": "VARCHAR",
+    "edited_at": "VARCHAR",
     "content": "VARCHAR",
     "spoiler_text": "VARCHAR",
     "visibility": "VARCHAR",
@@ -57,6 +58,7 @@ _ACTIVITY: dict[str, Any] = {  # of archives: an activity, or the note that it i
     "actor": "VARCHAR",
     "object": "JSON",
     "published": "VARCHAR",
+    "updated": "VARCHAR",
     "to": "JSON",  # an address or a list of them
     "cc": "JSON",
     "attributedTo": "VARCHAR",
@@ -220,7 +222,7 @@ _QUERY = r""", told AS (
     SELECT *, CASE
         WHEN kind = 'boost' THEN item.reblog
         WHEN kind = 'status' THEN struct_pack(id := item.id, uri := item.uri, created_at := item.created_at,
-            content := item.content, spoiler_text := item.spoiler_text, visibility := item.visibility,
+            edited_at := item.edited_at, content := item.content, spoiler_text := item.spoiler_text, visibility := item.visibility,
             "language" := item."language", in_reply_to_account_id := item.in_reply_to_account_id,
             account := item.account, mentions := item.mentions, tags := item.tags,
             media_attachments := item.media_attachments, poll := item.poll, quote := item.quote)
@@ -293,6 +295,8 @@ SELECT file, line, reject, left_out, own.post_id, own.created_at, own.lang, own.
     CASE WHEN is_kept AND kind = 'note' THEN item.inReplyTo END AS reply_to_post,
     CASE WHEN is_kept AND kind IN ('status', 'note') THEN
         coalesce(quoted_post(item.quote), item.quoteUri, item.quoteUrl) END AS quoted_post,
+    CASE WHEN is_kept AND kind IN ('status', 'note') THEN coalesce(moment(coalesce(item.edited_at, item.updated)),
+        CASE WHEN event = 'status.update' OR activity = 'Update' THEN own.created_at END) END AS edited_at,
     CASE WHEN is_kept OR is_favorite THEN visibility END AS visibility,
     CASE WHEN is_kept THEN kind NOT IN ('status', 'note') END AS is_repost,
     CASE WHEN is_favorite THEN true END AS is_favorite,
