@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntulm import text
+from ntulm.corpus.records import read_export
 from ntulm.corpus.sources import mastodon
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import RAW_SCHEMA, Sample, objects
@@ -141,6 +142,18 @@ def test_the_same_status_seen_from_two_servers_has_one_id(tmp_path):
 def test_an_answer_to_oneself(tmp_path):
     (row,) = rows(tmp_path, status(1, in_reply_to_id="7", in_reply_to_account_id="1"))
     assert row["reply_to"] == "ann@a.example"
+
+
+def test_an_answer_that_does_not_mention_whom_it_answers(tmp_path):
+    answer = {"in_reply_to_id": "1", "in_reply_to_account_id": "2"}
+    found = rows(tmp_path, status(1, account=BOB), status(2, **answer), status(3, **answer, mentions=[BOB]))
+    assert [row["local_id"] for row in found] == ["1/2", "2/1", "3/1"]
+    assert [(row["reply_to"], row["reply_to_post"]) for row in found] == [
+        (None, None), (None, "1/2"), ("bob@b.example", None),
+    ]  # fmt: skip
+    with read_export(tmp_path / "a.jsonl", "mastodon", None, [], "id", tmp_path / "spill") as export:
+        answered = export.connection.execute("SELECT reply_to FROM post ORDER BY post_id").fetchall()
+    assert sorted(name for (name,) in answered if name) == ["bob@b.example"] * 2
 
 
 def test_the_content_warning_stands_above_the_content(tmp_path):

@@ -133,7 +133,7 @@ SELECT
     distinct_items(urls) AS urls,
     distinct_items(places) AS places,
     distinct_items(cashtags) AS cashtags,
-    community, reply_to, quoted, reply_to_post, quoted_post,
+    community, reply_to, quoted, reply_to_post, quoted_post, local_id,
     favorited_by,
     labels
 FROM (

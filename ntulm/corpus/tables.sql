@@ -15,7 +15,7 @@ CREATE TABLE record (
     -- The content: of a repost or favorite, its original.
     post_id VARCHAR, created_at TIMESTAMPTZ, lang VARCHAR, text VARCHAR, author VARCHAR,
     mentions VARCHAR[], hashtags VARCHAR[], urls VARCHAR[], places VARCHAR[], cashtags VARCHAR[],
-    community VARCHAR, reply_to VARCHAR, quoted VARCHAR, reply_to_post VARCHAR, quoted_post VARCHAR,
+    community VARCHAR, reply_to VARCHAR, quoted VARCHAR, reply_to_post VARCHAR, quoted_post VARCHAR, local_id VARCHAR,
     favorited_by VARCHAR[], labels STRUCT(field VARCHAR, "value" VARCHAR)[]
 );
 

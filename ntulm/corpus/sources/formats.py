@@ -72,6 +72,7 @@ RAW_SCHEMA = pa.schema(
         # The posts answered and quoted; their authors are `reply_to` and `quoted` where those are null.
         pa.field("reply_to_post", pa.string()),
         pa.field("quoted_post", pa.string()),
+        pa.field("local_id", pa.string()),  # how `reply_to_post` may name the post too: its id on one server
         # When this version was made; null: as first written. Of a post's versions the latest counts.
         pa.field("edited_at", pa.timestamp("us", tz="UTC")),
         pa.field("visibility", pa.string()),  # null: public; the corpus keeps `public` and `unlisted` alone

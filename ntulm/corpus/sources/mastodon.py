@@ -44,6 +44,7 @@ _STATUS: dict[str, Any] = {
     "spoiler_text": "VARCHAR",
     "visibility": "VARCHAR",
     "language": "VARCHAR",
+    "in_reply_to_id": "VARCHAR",
     "in_reply_to_account_id": "VARCHAR",
     "account": _ACCOUNT,
     "mentions": [_ACCOUNT],
@@ -123,6 +124,8 @@ CREATE MACRO audience("to", cc) AS CASE
     ELSE 'direct'
 END;
 CREATE MACRO shown(warning, content) AS concat_ws(chr(10), nullif(trimmed(warning), ''), content);
+-- An answer names a status by its id on the server that was asked; with its author's there, no other server has it.
+CREATE MACRO local_id(id, account_id) AS id || '/' || account_id;
 -- Who wrote the status that is answered: its author again, or one of those mentioned.
 CREATE MACRO answered(s) AS CASE
     WHEN s.in_reply_to_account_id IS NULL THEN NULL
@@ -223,7 +226,7 @@ _QUERY = r""", told AS (
         WHEN kind = 'boost' THEN item.reblog
         WHEN kind = 'status' THEN struct_pack(id := item.id, uri := item.uri, created_at := item.created_at,
             edited_at := item.edited_at, content := item.content, spoiler_text := item.spoiler_text, visibility := item.visibility,
-            "language" := item."language", in_reply_to_account_id := item.in_reply_to_account_id,
+            "language" := item."language", in_reply_to_id := item.in_reply_to_id, in_reply_to_account_id := item.in_reply_to_account_id,
             account := item.account, mentions := item.mentions, tags := item.tags,
             media_attachments := item.media_attachments, poll := item.poll, quote := item.quote)
     END AS status
@@ -292,7 +295,10 @@ _QUERY = r""", told AS (
 )
 SELECT file, line, reject, left_out, own.post_id, own.created_at, own.lang, own."text", own.author,
     own.mentions, own.hashtags, own.urls, own.reply_to, own.quoted,
-    CASE WHEN is_kept AND kind = 'note' THEN item.inReplyTo END AS reply_to_post,
+    CASE WHEN is_kept AND kind = 'note' THEN item.inReplyTo
+        WHEN is_kept AND kind = 'status' AND own.reply_to IS NULL
+        THEN local_id(status.in_reply_to_id, status.in_reply_to_account_id) END AS reply_to_post,
+    CASE WHEN is_kept AND status IS NOT NULL THEN local_id(status.id, status.account.id) END AS local_id,
     CASE WHEN is_kept AND kind IN ('status', 'note') THEN
         coalesce(quoted_post(item.quote), item.quoteUri, item.quoteUrl) END AS quoted_post,
     CASE WHEN is_kept AND kind IN ('status', 'note') THEN coalesce(moment(coalesce(item.edited_at, item.updated)),
