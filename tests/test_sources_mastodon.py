@@ -128,6 +128,14 @@ def test_a_person_has_one_key_wherever_he_is_seen(tmp_path):
     assert found[2]["mentions"] == ["bob@b.example"]
 
 
+def test_an_account_without_an_address_is_at_home_where_its_status_is(tmp_path):
+    bare = {"id": "1", "username": "Ann", "acct": "Ann"}
+    found = rows(tmp_path, status(1, account=bare), status(2, account=bare, in_reply_to_account_id="1", uri=None))
+    assert [row["author"] for row in found] == ["ann@a.example", "ann"]
+    (row,) = rows(tmp_path, status(3, account=bare, reblog=status(4)))
+    assert (row["author"], row["reposted"]["author"]) == ("ann@a.example", "ann@a.example")
+
+
 def test_the_same_status_seen_from_two_servers_has_one_id(tmp_path):
     first, second, third = rows(
         tmp_path,
@@ -154,6 +162,11 @@ def test_an_answer_that_does_not_mention_whom_it_answers(tmp_path):
     with read_export(tmp_path / "a.jsonl", "mastodon", None, [], "id", tmp_path / "spill") as export:
         answered = export.connection.execute("SELECT reply_to FROM post ORDER BY post_id").fetchall()
     assert sorted(name for (name,) in answered if name) == ["bob@b.example"] * 2
+
+
+def test_without_a_list_mentions_are_those_of_the_links(tmp_path):
+    found = rows(tmp_path, status(1, HTML, mentions=None), status(2, HTML), status(3, mentions=None))
+    assert [row["mentions"] for row in found] == [["bob@b.example"], [], []]
 
 
 def test_the_content_warning_stands_above_the_content(tmp_path):

@@ -183,7 +183,8 @@ def _numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def resolve(connection: Connection, duplicates: str) -> Counts:
     """`record` to `post`, `engagement` and `label`; the fates of the records, which add up to what was read."""
     connection.execute("SET VARIABLE by_text = $by_text", {"by_text": duplicates == "text"})
-    for name, needed in (("gone.sql", _is_any(connection, "gone_post", "gone_author", "account_event")), ("posts.sql", True)):
+    is_any_gone = _is_any(connection, "gone_post", "gone_author", "account_event")
+    for name, needed in (("gone.sql", is_any_gone), ("posts.sql", True)):
         if needed:
             connection.execute((HERE / name).read_text(encoding="utf-8"))
     counts = dict(zip(("read", *FATES, "recovered"), row(connection, "SELECT * FROM fates"), strict=True))

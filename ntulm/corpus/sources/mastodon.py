@@ -95,6 +95,9 @@ CREATE MACRO handle_at(address) AS CASE
 CREATE MACRO handle(account) AS lower(CASE
     WHEN contains(account.acct, '@') THEN account.acct
     ELSE coalesce(account.acct, account.username) || coalesce('@' || host(coalesce(account.url, account.uri)), '') END);
+-- An account that shows no address is at home where its status is.
+CREATE MACRO writer(account, address) AS handle(account) || CASE
+    WHEN contains(handle(account), '@') OR host(address) IS NULL THEN '' ELSE '@' || lower(host(address)) END;
 CREATE MACRO named(tag) AS CASE WHEN length(tag.name) - length(replace(tag.name, '@', '')) > 1
     THEN lower(ltrim(tag.name, '@')) ELSE coalesce(handle_at(tag.href), lower(ltrim(tag.name, '@'))) END;
 
@@ -117,6 +120,12 @@ CREATE MACRO links(markup) AS CASE WHEN regexp_matches(markup, '(?i)<a\s') THEN 
         lambda tag: entities(regexp_extract(tag, '(?i)\shref\s*=\s*["'']([^"'']*)', 1))),
     lambda link: regexp_matches(link, '(?i)^https?://')) END;
 
+-- Whom the HTML links to; for records without a list.
+CREATE MACRO mentioned(markup) AS list_transform(
+    list_filter(regexp_extract_all(unquoted(markup), '(?i)<a\s[^>]*>'),
+        lambda tag: regexp_matches(tag, '(?i)class\s*=\s*["''][^"'']*\bmention\b')),
+    lambda tag: handle_at(regexp_extract(tag, '(?i)\shref\s*=\s*["'']([^"'']*)', 1)));
+
 CREATE MACRO audience("to", cc) AS CASE
     WHEN regexp_matches("to"::VARCHAR, '{_PUBLIC}') THEN 'public'
     WHEN regexp_matches(cc::VARCHAR, '{_PUBLIC}') THEN 'unlisted'
@@ -129,7 +138,7 @@ CREATE MACRO local_id(id, account_id) AS id || '/' || account_id;
 -- Who wrote the status that is answered: its author again, or one of those mentioned.
 CREATE MACRO answered(s) AS CASE
     WHEN s.in_reply_to_account_id IS NULL THEN NULL
-    WHEN s.in_reply_to_account_id = s.account.id THEN handle(s.account)
+    WHEN s.in_reply_to_account_id = s.account.id THEN writer(s.account, s.uri)
     ELSE list_transform(list_filter(s.mentions, lambda one: one.id = s.in_reply_to_account_id),
         lambda one: handle(one))[1] END;
 CREATE MACRO quoted_post(quote) AS CASE json_type(quote)
@@ -143,8 +152,9 @@ CREATE MACRO content(s) AS struct_pack(
     created_at := moment(s.created_at),
     lang := lower(split_part(s.language, '-', 1)),
     "text" := shown(s.spoiler_text, plain(s.content)),
-    author := handle(s.account),
-    mentions := listed(list_transform(coalesce(s.mentions, []), lambda one: handle(one))),
+    author := writer(s.account, s.uri),
+    mentions := coalesce(
+        listed(coalesce(list_transform(s.mentions, lambda one: handle(one)), mentioned(s.content))), []),
     hashtags := list_transform(s.tags, lambda tag: tag.name),
     urls := links(s.content),
     reply_to := answered(s),
@@ -225,9 +235,10 @@ _QUERY = r""", told AS (
     SELECT *, CASE
         WHEN kind = 'boost' THEN item.reblog
         WHEN kind = 'status' THEN struct_pack(id := item.id, uri := item.uri, created_at := item.created_at,
-            edited_at := item.edited_at, content := item.content, spoiler_text := item.spoiler_text, visibility := item.visibility,
-            "language" := item."language", in_reply_to_id := item.in_reply_to_id, in_reply_to_account_id := item.in_reply_to_account_id,
-            account := item.account, mentions := item.mentions, tags := item.tags,
+            edited_at := item.edited_at, content := item.content, spoiler_text := item.spoiler_text,
+            visibility := item.visibility, "language" := item."language", in_reply_to_id := item.in_reply_to_id,
+            in_reply_to_account_id := item.in_reply_to_account_id, account := item.account,
+            mentions := item.mentions, tags := item.tags,
             media_attachments := item.media_attachments, poll := item.poll, quote := item.quote)
     END AS status
     FROM kinds
@@ -241,7 +252,8 @@ _QUERY = r""", told AS (
             WHEN kind = 'address liked' THEN act(address, NULL::TIMESTAMPTZ, handle_at(address))
         END AS about,
         CASE
-            WHEN kind = 'boost' THEN act(coalesce(item.uri, item.id), moment(item.created_at), handle(item.account))
+            WHEN kind = 'boost' THEN act(coalesce(item.uri, item.id), moment(item.created_at),
+                writer(item.account, item.uri))
             WHEN kind IN ('announce', 'note announced') THEN act(id, moment(published), actor_name)
             WHEN kind = 'like' THEN act(NULL, moment(published), actor_name)
             WHEN kind = 'address liked' THEN act(NULL, NULL::TIMESTAMPTZ, $names[list_position($folders, folder)])
