@@ -402,10 +402,11 @@ asides = st.fixed_dictionaries(
         "left_out": st.sampled_from([None, None, None, "account event", "x\0"]),
         "visibility": st.sampled_from([None, None, "public", "direct", "\x1b"]),
         "is_favorite": st.sampled_from([None, False, False, True]),
-        "reply_to_post": ids, "quoted_post": ids,
+        "reply_to_post": ids, "quoted_post": ids, "edited_at": moments, "local_id": ids,
         "people": st.none() | st.lists(st.none() | st.fixed_dictionaries({"id": users, "handle": users}), max_size=2),
         "deleted_post": st.none() | st.none() | ids,
         "deleted_author": st.none() | st.none() | users,
+        "restored_author": st.none() | st.none() | users,
     }
 )  # fmt: skip
 records = st.lists(

@@ -1,5 +1,6 @@
 """What becomes of records that are no posts: left out, favorites, deletions; and users under one name each."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -7,6 +8,8 @@ from raw import START, batch, like, post, repost, resolved, said, table
 
 from ntulm.corpus import people, records
 from ntulm.corpus.records import reasons
+
+DAY = timedelta(days=1)
 
 
 def posts(connection) -> dict[str, dict[str, Any]]:
@@ -133,6 +136,34 @@ def test_a_repost_known_by_text_does_not_bring_a_deleted_post_back(tmp_path):
     with resolved(tmp_path, post(1), by_text, other, said(deleted_post="p1")) as (connection, _):
         assert set(posts(connection)) == {"p4"}
         assert engaged(connection) == {("u2", "p4", "reposted")}
+
+
+@pytest.mark.parametrize(
+    ("events", "is_gone"),
+    [
+        ([{"deleted_author": "u1"}, {"restored_author": "u1"}], False),
+        ([{"restored_author": "u1"}, {"deleted_author": "U1"}], True),
+        ([{"restored_author": "u1", "created_at": START + DAY}, {"deleted_author": "u1", "created_at": START}], False),
+        ([{"deleted_author": "u1", "created_at": START + DAY}, {"restored_author": "u1"}], True),
+        ([{"deleted_author": "u1"}, {"restored_author": "u2"}], True),
+    ],
+)
+def test_what_is_said_last_of_an_account_counts(tmp_path, events, is_gone):
+    first, second = (said(**one) for one in events)
+    with resolved(tmp_path, post(1), first, post(2), second) as (connection, counts):
+        assert set(posts(connection)) == ({"p2"} if is_gone else {"p1", "p2"})
+        found = {reason: times for reason, times, _, _ in reasons(connection, "left_out")}
+    assert found == {"account event": 2} | ({"account closed": 1} if is_gone else {})
+    assert counts["left_out"] == sum(found.values())
+
+
+def test_of_an_edited_post_the_latest_version_counts(tmp_path):
+    second = post(1, text="second #b", edited_at=START + 2 * DAY)
+    rows = [post(1, text="first #a"), second, post(1, text="earlier", edited_at=START + DAY), post(2), second]
+    with resolved(tmp_path, *rows, repost(3, post(1, text="first #a"))) as (connection, counts):
+        assert (posts(connection)["p1"]["text"], posts(connection)["p1"]["hashtags"]) == ("second #b", ["b"])
+        assert (counts["posts"], counts["duplicates"], counts["reposts"]) == (2, 3, 1)
+        assert engaged(connection) == {("u3", "p1", "reposted")}
 
 
 @pytest.mark.parametrize("name", ["1", "@Ann"])

@@ -1,6 +1,8 @@
 """The reader of Bluesky: events, views, feeds and records, facets by bytes, likes, reposts and deletions."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import hostile
 import pytest
 from hypothesis import given, settings
 
+from ntulm.corpus.records import Reader, read_export
 from ntulm.corpus.sources import bluesky
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import RAW_SCHEMA, Sample, objects
@@ -68,6 +71,15 @@ def rows(path: Path, *records: Any) -> list[dict[str, Any]]:
     return [row for batch in batches for row in batch.to_pylist()]
 
 
+@contextmanager
+def read(path: Path, *records: Any) -> Iterator[Reader]:
+    """What the corpus makes of the records."""
+    file = path / "a.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+    with read_export(file, "bluesky", None, [], "id", path / "spill") as export:
+        yield export
+
+
 def said(row: dict[str, Any]) -> dict[str, Any]:
     """What a row has beside its place."""
     return {key: value for key, value in row.items() if value is not None and key not in ("file", "line")}
@@ -97,8 +109,9 @@ def test_a_post_and_its_facets_by_byte_offset(tmp_path):
     assert row["people"] == [{"id": BOB, "handle": "bob.example.com"}]
 
 
-def test_hashtags_and_links_without_facets_are_left_to_the_text_and_mentions_are_none(tmp_path):
-    (row,) = rows(tmp_path, event(record("#one @bob.example.com https://example.org")))
+@pytest.mark.parametrize("empty", [{}, {"facets": []}, {"tags": []}, {"facets": [{"features": []}], "tags": None}])
+def test_hashtags_and_links_without_facets_are_left_to_the_text_and_mentions_are_none(tmp_path, empty):
+    (row,) = rows(tmp_path, event(record("#one @bob.example.com https://example.org", **empty)))
     assert (row["hashtags"], row["urls"], row["mentions"]) == (None, None, [])
 
 
@@ -118,7 +131,8 @@ def test_a_quoted_post_is_no_list(tmp_path, value, wanted):
 def test_likes_are_favorites_with_their_time_and_reposts_name_the_original(tmp_path):
     like, repost = rows(tmp_path, event(subject("like"), "like"), event(subject("repost"), "repost"))
     original = {"post_id": BOBS, "author": BOB}
-    assert (like["left_out"], like["is_favorite"], like["author"], like["post_id"]) == ("like", True, ANN, None)
+    assert (like["left_out"], like["is_favorite"], like["author"]) == ("like", True, ANN)
+    assert like["post_id"] == f"at://{ANN}/app.bsky.feed.like/3ka"
     assert like["created_at"] == repost["created_at"] == datetime(2024, 5, 1, 10, tzinfo=UTC)
     assert {key: value for key, value in like["reposted"].items() if value is not None} == original
     assert {key: value for key, value in repost["reposted"].items() if value is not None} == original
@@ -131,26 +145,46 @@ def test_what_was_taken_back(tmp_path):
     found = [said(row) for row in rows(tmp_path, *gone)]
     assert found == [
         {"left_out": "deleted by its author", "deleted_post": f"at://{ANN}/app.bsky.feed.post/3ka"},
-        {"left_out": "like taken back"},
-        {"left_out": "repost taken back"},
+        {"left_out": "like taken back", "deleted_post": f"at://{ANN}/app.bsky.feed.like/3ka"},
+        {"left_out": "repost taken back", "deleted_post": f"at://{ANN}/app.bsky.feed.repost/3ka"},
         {"left_out": "other record"},
     ]
 
 
+def test_a_later_version_of_a_post_says_when_it_was_made(tmp_path):
+    first, second = rows(tmp_path, event(record()), event(record("edited"), operation="update"))
+    assert (first["edited_at"], first["post_id"]) == (None, second["post_id"])
+    assert second["edited_at"] == datetime(2024, 5, 1, 10, 0, 0, 500000, tzinfo=UTC)
+    assert second["created_at"] == first["created_at"]
+
+
+def test_likes_and_reposts_taken_back_are_no_engagements(tmp_path):
+    acts = [event(subject(name), name, rkey=rkey) for name in ("like", "repost") for rkey in ("1", "2")]
+    gone = [event(None, name, "delete", rkey="1") for name in ("like", "repost")]
+    with read(tmp_path, view(record()), *acts, *gone) as export:
+        assert sorted(export.connection.execute("SELECT kind FROM engagement").fetchall()) == [
+            ("favorited",), ("reposted",),
+        ]  # fmt: skip
+        assert (export.counts["posts"], export.counts["reposts"], export.counts["left_out"]) == (1, 1, 5)
+    with read(tmp_path, view(record()), *acts[::2], *gone) as export:
+        assert export.connection.execute("FROM engagement").fetchall() == []
+
+
 @pytest.mark.parametrize(
-    ("account", "gone"),
+    ("account", "gone", "restored"),
     [
-        ({"active": False, "status": "deleted"}, ANN),
-        ({"active": False, "status": "takendown"}, ANN),
-        ({"active": False, "status": "deactivated"}, ANN),
-        ({"active": False, "status": "desynchronized"}, None),
-        ({"active": True}, None),
+        ({"active": False, "status": "deleted"}, ANN, None),
+        ({"active": False, "status": "takendown"}, ANN, None),
+        ({"active": False, "status": "deactivated"}, ANN, None),
+        ({"active": False, "status": "desynchronized"}, None, None),
+        ({"active": True}, None, ANN),
     ],
 )
-def test_accounts_that_are_gone(tmp_path, account, gone):
+def test_accounts_that_are_gone_or_open_again(tmp_path, account, gone, restored):
     value = {"did": ANN, "time_us": SEEN, "kind": "account", "account": {"did": ANN, "seq": 1, **account}}
     (row,) = rows(tmp_path, value)
-    assert (row["left_out"], row["deleted_author"]) == ("account event", gone)
+    assert (row["left_out"], row["deleted_author"], row["restored_author"]) == ("account event", gone, restored)
+    assert (row["created_at"] is None) == (gone is restored is None)
 
 
 def test_identities_and_profiles_join_handles(tmp_path):
@@ -209,6 +243,21 @@ def test_a_view_has_its_author_with_handle_and_labels(tmp_path):
     assert (row["author"], row["post_id"], row["text"]) == (BOB, BOBS, "hello")
     assert row["people"] == [{"id": BOB, "handle": "bob.example.com"}]
     assert row["labels"] == [{"field": "label", "value": "graphic-media"}]
+
+
+def test_a_label_that_was_taken_back_is_none(tmp_path):
+    labels = [{"src": ANN, "val": "spam", "neg": True}, {"src": ANN, "val": "nudity", "neg": False}]
+    (row,) = rows(tmp_path, view(record(labels={"values": [{"val": "graphic-media"}]}), labels=labels))
+    assert [one["value"] for one in row["labels"]] == ["nudity", "graphic-media"]
+
+
+@pytest.mark.parametrize("label", ["!takedown", "!hide"])
+def test_what_moderators_hide_is_left_out(tmp_path, label):
+    hidden = view(record(), labels=[{"val": label}])
+    reason = {"by": {"did": ANN}, "indexedAt": WRITTEN}
+    shown = view(record(), labels=[{"val": label, "neg": True}, {"val": "!warn"}])
+    found = rows(tmp_path, hidden, {"post": hidden, "reason": reason}, shown)
+    assert [row["left_out"] for row in found] == ["hidden by moderators", "hidden by moderators", None]
 
 
 def test_a_feed_with_a_repost_and_a_pinned_post(tmp_path):
@@ -291,6 +340,9 @@ def sample(*values: Any) -> Sample:
         {"posts": [view(record())]},
         {"records": [{"uri": BOBS, "cid": "b", "value": record()}]},
         {"profiles": [{"did": ANN, "handle": "a.example"}]},
+        {"thread": {"$type": "app.bsky.feed.defs#threadViewPost", "post": view(record())}},
+        {"thread": [{"uri": BOBS, "value": {"post": view(record())}}]},
+        {"notifications": [view(record(), reason="mention")]},
     ],
 )
 def test_the_format_is_told_by_one_object(value):
@@ -330,6 +382,7 @@ KNOWN = [
     view(record(), labels=[{"val": "x"}], embed={"record": {"author": {"did": ANN, "handle": "a.b"}}}),
     {"post": view(record()), "reason": {"by": {"did": ANN, "handle": "a.b"}, "indexedAt": WRITTEN}},
     {"uri": BOBS, "value": record()},
+    {"thread": {"post": view(record()), "replies": [], "parent": {"notFound": True}}},
 ]  # fmt: skip
 
 

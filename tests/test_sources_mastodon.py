@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntulm import text
+from ntulm.corpus.records import read_export
 from ntulm.corpus.sources import mastodon
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import RAW_SCHEMA, Sample, objects
@@ -127,6 +128,14 @@ def test_a_person_has_one_key_wherever_he_is_seen(tmp_path):
     assert found[2]["mentions"] == ["bob@b.example"]
 
 
+def test_an_account_without_an_address_is_at_home_where_its_status_is(tmp_path):
+    bare = {"id": "1", "username": "Ann", "acct": "Ann"}
+    found = rows(tmp_path, status(1, account=bare), status(2, account=bare, in_reply_to_account_id="1", uri=None))
+    assert [row["author"] for row in found] == ["ann@a.example", "ann"]
+    (row,) = rows(tmp_path, status(3, account=bare, reblog=status(4)))
+    assert (row["author"], row["reposted"]["author"]) == ("ann@a.example", "ann@a.example")
+
+
 def test_the_same_status_seen_from_two_servers_has_one_id(tmp_path):
     first, second, third = rows(
         tmp_path,
@@ -141,6 +150,23 @@ def test_the_same_status_seen_from_two_servers_has_one_id(tmp_path):
 def test_an_answer_to_oneself(tmp_path):
     (row,) = rows(tmp_path, status(1, in_reply_to_id="7", in_reply_to_account_id="1"))
     assert row["reply_to"] == "ann@a.example"
+
+
+def test_an_answer_that_does_not_mention_whom_it_answers(tmp_path):
+    answer = {"in_reply_to_id": "1", "in_reply_to_account_id": "2"}
+    found = rows(tmp_path, status(1, account=BOB), status(2, **answer), status(3, **answer, mentions=[BOB]))
+    assert [row["local_id"] for row in found] == ["1/2", "2/1", "3/1"]
+    assert [(row["reply_to"], row["reply_to_post"]) for row in found] == [
+        (None, None), (None, "1/2"), ("bob@b.example", None),
+    ]  # fmt: skip
+    with read_export(tmp_path / "a.jsonl", "mastodon", None, [], "id", tmp_path / "spill") as export:
+        answered = export.connection.execute("SELECT reply_to FROM post ORDER BY post_id").fetchall()
+    assert sorted(name for (name,) in answered if name) == ["bob@b.example"] * 2
+
+
+def test_without_a_list_mentions_are_those_of_the_links(tmp_path):
+    found = rows(tmp_path, status(1, HTML, mentions=None), status(2, HTML), status(3, mentions=None))
+    assert [row["mentions"] for row in found] == [["bob@b.example"], [], []]
 
 
 def test_the_content_warning_stands_above_the_content(tmp_path):
@@ -245,6 +271,15 @@ def test_what_a_stream_deletes_by_its_id_is_taken_back_by_its_uri(tmp_path):
     assert [row["deleted_post"] for row in found] == gone
     assert [row["left_out"] is None for row in found] == [False, False, False, True, False, False]
     assert said(found[0]) == {"left_out": "deleted by its author", "deleted_post": gone[0]}
+
+
+def test_edited_statuses_say_when(tmp_path):
+    edited = {"event": "status.update", "payload": status(1, "<p>new</p>", edited_at="2024-05-03T10:00:00.000Z")}
+    dateless = {"event": "status.update", "payload": json.dumps(status(2))}
+    found = rows(tmp_path, {"event": "update", "payload": status(1)}, edited, dateless, status(3, edited_at=WRITTEN))
+    written = datetime(2024, 5, 1, 10, tzinfo=UTC)
+    assert [row["edited_at"] for row in found] == [None, datetime(2024, 5, 3, 10, tzinfo=UTC), written, written]
+    assert {row["created_at"] for row in found} == {written}
 
 
 # Archives

@@ -12,5 +12,12 @@ WHERE trim(id) <> '' AND handle_key(handle) <> '' AND NOT contains(id || handle,
 INSERT INTO gone_post
 SELECT DISTINCT deleted_post, 'deleted by its author' FROM batch WHERE reject IS NULL AND deleted_post <> '';
 
-INSERT INTO gone_author
-SELECT DISTINCT deleted_author, 'account deleted' FROM batch WHERE reject IS NULL AND deleted_author <> '';
+INSERT INTO account_event
+SELECT ordinal, created_at, one.name, one.is_open
+FROM (
+    SELECT ordinal, created_at, unnest([
+        struct_pack(name := deleted_author, is_open := false), struct_pack(name := restored_author, is_open := true)
+    ]) AS one
+    FROM batch WHERE reject IS NULL AND (deleted_author <> '' OR restored_author <> '')
+)
+WHERE one.name <> '';

@@ -1,5 +1,9 @@
 -- Whatever was taken back (`gone_post`, `gone_author`) leaves `record`: left out, whether it was read before or after.
--- An account is meant by its id and by the handles that are its own now.
+-- An account is meant by its id and by the handles that are its own now; what is said of it last counts.
+
+INSERT INTO gone_author
+SELECT handle_key(name), 'account closed' FROM account_event GROUP BY 1
+HAVING NOT last(is_open ORDER BY said_at NULLS FIRST, ordinal, is_open DESC);
 
 INSERT INTO gone_name
 WITH named AS (SELECT handle_key(name) AS name, max(reason) AS reason FROM gone_author GROUP BY 1),

@@ -11,9 +11,15 @@ FROM (
     WHERE has_content AND NOT filtered AND (getvariable('by_text') OR EXISTS (FROM record WHERE by_text))
 );
 
--- The first record of each id; later ones are duplicates.
+-- The first record of each id; others are duplicates. Of a post that was edited it is the latest version.
+CREATE TABLE edited AS
+SELECT record_id, first(ordinal ORDER BY edited_at DESC, ordinal) AS ordinal
+FROM usable WHERE edited_at IS NOT NULL GROUP BY record_id;
+
 CREATE TABLE kept AS
-SELECT min(ordinal) AS ordinal FROM usable GROUP BY record_id;
+SELECT min(ordinal) AS ordinal FROM usable ANTI JOIN edited USING (record_id) GROUP BY record_id
+UNION ALL
+SELECT ordinal FROM edited;
 
 -- What can bring a post: these, and favorites that embed what is liked.
 CREATE VIEW bringing AS
@@ -70,12 +76,20 @@ WITH chosen AS (
     SELECT post_id, ordinal, recovered FROM survivor WHERE post_id = survivor_id
     UNION ALL
     SELECT post_id, ordinal, true FROM original WHERE recovered
-), author_of AS (  -- of the posts that others answer or quote without saying whose they are
-    SELECT c.post_id, r.author
-    FROM candidate c JOIN record r USING (ordinal)
-    WHERE c.post_id IN (SELECT unnest([
+), wanted AS (
+    SELECT unnest([
         CASE WHEN reply_to IS NULL THEN reply_to_post END, CASE WHEN quoted IS NULL THEN quoted_post END
-    ]) FROM record WHERE (reply_to IS NULL AND reply_to_post IS NOT NULL) OR (quoted IS NULL AND quoted_post IS NOT NULL))
+    ]) AS post_id
+    FROM record WHERE (reply_to IS NULL AND reply_to_post IS NOT NULL) OR (quoted IS NULL AND quoted_post IS NOT NULL)
+), author_of AS (  -- of the posts that others answer or quote without saying whose they are
+    SELECT post_id, first(author ORDER BY place, ordinal) AS author
+    FROM (
+        SELECT c.post_id, r.author, 1 AS place, ordinal
+        FROM candidate c JOIN record r USING (ordinal) WHERE c.post_id IN (FROM wanted)
+        UNION ALL
+        SELECT local_id, author, 2, ordinal FROM usable WHERE local_id IN (FROM wanted)
+    )
+    GROUP BY post_id
 )
 SELECT
     c.post_id, r.created_at, r.lang, r.text, r.author, r.mentions, r.hashtags, r.urls, r.places, r.cashtags, r.community,

@@ -39,7 +39,7 @@ Connection = duckdb.DuckDBPyConnection
 
 MOST_REASONS, OTHER = 20, "other reasons"
 FATES = ("posts", "reposts", "duplicates", "filtered", "left_out", "rejects")  # each record has one of them
-ASIDES = ("people", "deleted_post", "deleted_author")  # what a record says beside its post
+ASIDES = ("people", "deleted_post", "deleted_author", "restored_author")  # what a record says beside its post
 
 _STRINGS = pa.list_(pa.string())
 
@@ -157,7 +157,7 @@ def _functions(reading: Reading) -> dict[str, tuple[Callable[[pa.ChunkedArray], 
 
 
 def add_records(connection: Connection, batches: Iterable[pa.RecordBatch], languages: list[str]) -> None:
-    """Fill the tables `record`, `person`, `gone_post` and `gone_author` from batches of RAW_SCHEMA.
+    """Fill the tables `record`, `person`, `gone_post` and `account_event` from batches of RAW_SCHEMA.
 
     The records are numbered in the order in which they were read.
     """
@@ -183,7 +183,8 @@ def _numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def resolve(connection: Connection, duplicates: str) -> Counts:
     """`record` to `post`, `engagement` and `label`; the fates of the records, which add up to what was read."""
     connection.execute("SET VARIABLE by_text = $by_text", {"by_text": duplicates == "text"})
-    for name, needed in (("gone.sql", _is_any(connection, "gone_post", "gone_author")), ("posts.sql", True)):
+    is_any_gone = _is_any(connection, "gone_post", "gone_author", "account_event")
+    for name, needed in (("gone.sql", is_any_gone), ("posts.sql", True)):
         if needed:
             connection.execute((HERE / name).read_text(encoding="utf-8"))
     counts = dict(zip(("read", *FATES, "recovered"), row(connection, "SELECT * FROM fates"), strict=True))

@@ -125,7 +125,7 @@ SELECT
     is_favorite,
     coalesce(by_text, false) AS by_text,
     has_content AND (is_kept_language OR NOT is_favorite) AS has_content,
-    record_id, actor, acted_at, post_id, created_at, lang,
+    record_id, actor, acted_at, edited_at, post_id, created_at, lang,
     CASE WHEN has_content THEN text END AS text,
     author,
     distinct_items(mentions) AS mentions,
@@ -133,7 +133,7 @@ SELECT
     distinct_items(urls) AS urls,
     distinct_items(places) AS places,
     distinct_items(cashtags) AS cashtags,
-    community, reply_to, quoted, reply_to_post, quoted_post,
+    community, reply_to, quoted, reply_to_post, quoted_post, local_id,
     favorited_by,
     labels
 FROM (

@@ -11,10 +11,11 @@ CREATE TABLE record (
     has_content BOOLEAN,   -- whether there is enough to make a post of; always so, but for favorites
     record_id VARCHAR,     -- of the record itself
     actor VARCHAR, acted_at TIMESTAMPTZ,  -- who wrote the record, and when
+    edited_at TIMESTAMPTZ,  -- when this version of it was made, if it is not the first
     -- The content: of a repost or favorite, its original.
     post_id VARCHAR, created_at TIMESTAMPTZ, lang VARCHAR, text VARCHAR, author VARCHAR,
     mentions VARCHAR[], hashtags VARCHAR[], urls VARCHAR[], places VARCHAR[], cashtags VARCHAR[],
-    community VARCHAR, reply_to VARCHAR, quoted VARCHAR, reply_to_post VARCHAR, quoted_post VARCHAR,
+    community VARCHAR, reply_to VARCHAR, quoted VARCHAR, reply_to_post VARCHAR, quoted_post VARCHAR, local_id VARCHAR,
     favorited_by VARCHAR[], labels STRUCT(field VARCHAR, "value" VARCHAR)[]
 );
 
@@ -22,6 +23,7 @@ CREATE TABLE record (
 CREATE TABLE person (ordinal BIGINT, said_at TIMESTAMPTZ, id VARCHAR, handle VARCHAR);
 CREATE TABLE gone_post (post_id VARCHAR, reason VARCHAR);
 CREATE TABLE gone_author (name VARCHAR, reason VARCHAR);
+CREATE TABLE account_event (ordinal BIGINT, said_at TIMESTAMPTZ, name VARCHAR, is_open BOOLEAN);
 CREATE TABLE gone_name (name VARCHAR, reason VARCHAR);  -- the same accounts by all their names, as handle_key has them
 CREATE TABLE joined (name VARCHAR, id VARCHAR);         -- handles of posts and engagements, and the id that replaces them
 

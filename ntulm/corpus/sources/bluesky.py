@@ -5,8 +5,8 @@ A post is what its record says. Hashtags, links and mentions come from its facet
 into `people` wherever a record has both. A date is what the author's client says, or when the network saw the post if
 that was earlier: clients can say anything.
 
-Reads: JSON lines, arrays, and pages with `feed`, `posts`, `records` or `profiles`. Repositories (CAR files) come as
-events (`car.py`).
+Reads: JSON lines, arrays, pages with `feed`, `posts`, `records`, `profiles` or `notifications`, and threads (both
+versions) with the posts above and all answers below. Repositories (CAR files) come as events (`car.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from ntulm.text import SQL_PATTERNS, Reading
 if TYPE_CHECKING:
     from ntulm.corpus.config import TableMapping
 
-ITEMS = ("feed", "posts", "records", "profiles")  # of a page
+ITEMS = ("feed", "posts", "records", "profiles", "notifications", "thread")  # of a page
+MAX_ANSWERS = 32  # below one another; Bluesky loads six where nothing else is asked for
+MAX_PARENTS = 100  # above one another; Bluesky loads eighty
 
 _PROFILE = {"did": "VARCHAR", "handle": "VARCHAR"}
 _COMMIT = {"operation": "VARCHAR", "type": "VARCHAR", "collection": "VARCHAR", "rkey": "VARCHAR", "record": "JSON"}
@@ -47,14 +49,17 @@ _VIEW: dict[str, Any] = {
     "author": _PROFILE,
     "record": "JSON",
     "indexedAt": "VARCHAR",
-    "labels": [{"val": "VARCHAR"}],
+    "labels": [{"val": "VARCHAR", "neg": "BOOLEAN"}],
     "embed": {"record": _SEEN},
 }
 STRUCTURE: dict[str, Any] = {
     **_EVENT,
     **_VIEW,
     "handle": "VARCHAR",
-    "value": "JSON",  # what listRecords calls a record
+    "value": "JSON",  # what listRecords calls a record, and the second version of threads a post
+    "thread": "JSON",
+    "replies": "JSON",
+    "parent": "JSON",
     "payload": _EVENT,
     "post": _VIEW,
     "reply": {"parent": {"author": _PROFILE}, "root": {"author": _PROFILE}},
@@ -84,7 +89,21 @@ _RECORD: dict[str, Any] = {
 }
 _GONE = "'deleted', 'takendown', 'suspended', 'deactivated'"  # what an account can be, and its posts with it
 
+_ABOVE = ", ".join(f"'$.{'parent.' * level}post'" for level in range(MAX_PARENTS + 1))
+_BELOW = ", ".join(f"json_extract(thread, '$.{'replies[*].' * level}post')" for level in range(1, MAX_ANSWERS + 1))
+_TOO_FAR = [f"$.{'replies[*].' * (MAX_ANSWERS + 1)}post", f"$.{'parent.' * (MAX_PARENTS + 1)}post"]
 _MACROS = rf"""
+CREATE MACRO thread_of(content, r) AS CASE
+    WHEN json_type(r.thread) = 'OBJECT' THEN r.thread
+    WHEN json_type(r."replies") = 'ARRAY' OR json_type(r.parent) = 'OBJECT' THEN content::JSON
+    WHEN json_type(r."value", '$.post') = 'OBJECT' THEN r."value" END;
+CREATE MACRO posts_of(thread) AS list_filter(list_concat(json_extract(thread, [{_ABOVE}]), {_BELOW}),
+    lambda post: json_type(post) = 'OBJECT');
+CREATE MACRO is_too_deep(thread) AS len(json_extract(thread, '{_TOO_FAR[0]}')) > 0
+    OR json_exists(thread, '{_TOO_FAR[1]}');
+CREATE MACRO is_unseen(kind) AS coalesce(regexp_matches(kind,
+    '#(?:(?:notFound|blocked)Post|threadItem(?:NotFound|Blocked|NoUnauthenticated))$'), false);
+CREATE MACRO view_of(post) AS TRY(from_json(post, '{json.dumps(_VIEW)}'));
 CREATE MACRO written_pattern() AS '{SQL_PATTERNS["written_pattern"]}';
 CREATE MACRO record_of(value) AS TRY(from_json(value, '{json.dumps(_RECORD)}'));
 CREATE MACRO did_of(uri) AS nullif(regexp_extract(uri, '^at://(did:[^/]+)', 1), '');
@@ -106,10 +125,11 @@ CREATE MACRO event(e) AS struct_pack(
     seen_at := coalesce(TRY(make_timestamptz(TRY_CAST(e.time_us AS BIGINT))), moment(e.time)),
     account := CASE WHEN e.account.active IS NOT TRUE AND e.account.status IN ({_GONE})
         THEN coalesce(e.account.did, e.did) END,
+    restored := CASE WHEN e.account.active THEN coalesce(e.account.did, e.did) END,
     notice := CASE
         WHEN e.account IS NOT NULL OR e.identity IS NOT NULL OR e."$type" LIKE '%#sync' THEN 'account event'
         WHEN e."$type" = 'error' OR e."$type" LIKE '%#info' THEN 'stream notice' END,
-    labels := NULL::STRUCT(val VARCHAR)[],
+    labels := NULL::VARCHAR[],
     people := known([person(coalesce(e.identity.did, e.did), e.identity.handle)])
 );
 CREATE MACRO view(v, value) AS struct_pack(
@@ -119,8 +139,9 @@ CREATE MACRO view(v, value) AS struct_pack(
     record := coalesce(value, v.record),
     seen_at := moment(v.indexedAt),
     account := NULL::VARCHAR,
+    restored := NULL::VARCHAR,
     notice := NULL::VARCHAR,
-    labels := v.labels,
+    labels := list_transform(list_filter(v.labels, lambda label: label.neg IS NOT TRUE), lambda label: label.val),
     people := known([
         person(v.author.did, v.author.handle),
         person(v.embed.record.author.did, v.embed.record.author.handle),
@@ -147,7 +168,7 @@ CREATE MACRO content(uri, did, seen_at, marks, post) AS struct_pack(
     text := post.text,
     author := did,
     mentions := coalesce(written(list_transform(marks, lambda feature: feature.did)), []),
-    hashtags := CASE WHEN marks IS NOT NULL OR post.tags IS NOT NULL
+    hashtags := CASE WHEN marks IS NOT NULL OR len(post.tags) > 0
         THEN written(list_concat(list_transform(marks, lambda feature: feature.tag), post.tags)) END,
     urls := CASE WHEN marks IS NOT NULL OR external(post.embed) IS NOT NULL
         THEN written(list_concat(list_transform(marks, lambda feature: feature.uri), [external(post.embed)])) END,
@@ -174,27 +195,40 @@ END;
 """
 
 # Each value is made once: DuckDB evaluates both sides of AND, and what two levels name twice, twice.
-_QUERY = """, told AS (
-    SELECT file, line, unread, record.did AS did, record.handle AS handle, record.reason AS reason,
+_QUERY = """, threads AS (
+    SELECT file, line, unread, record, CASE WHEN unread IS NULL THEN thread_of(content, record) END AS thread
+    FROM parsed
+), posts AS (
+    SELECT file, line, unread, record, CASE
+            WHEN is_unseen(coalesce(thread->>'$."$type"', record."value"->>'$."$type"', record."$type"))
+            THEN 'post not shown' END AS unseen,
+        unnest(CASE WHEN thread IS NULL THEN [NULL::JSON] ELSE coalesce(nullif(list_concat(posts_of(thread),
+            CASE WHEN is_too_deep(thread) THEN ['true'::JSON] END), []), [NULL::JSON]) END) AS post
+    FROM threads
+), told AS (
+    SELECT file, line, unread, CASE WHEN json_type(post) = 'BOOLEAN' THEN 'thread too deep' ELSE unseen END AS unseen,
+        record.did AS did, record.handle AS handle, record.reason AS reason,
         [person(record.reply.parent.author.did, record.reply.parent.author.handle),
          person(record.reply.root.author.did, record.reply.root.author.handle),
          person(record.reason."by".did, record.reason."by".handle)] AS others,
         CASE
+            WHEN post IS NOT NULL THEN view(view_of(post), NULL)
             WHEN record.post.uri IS NOT NULL THEN view(record.post, NULL)
             WHEN record.uri IS NOT NULL THEN view(record, record."value")
             WHEN record.payload IS NOT NULL THEN event(record.payload)
             ELSE event(record)
         END AS item
-    FROM parsed
+    FROM posts
 ), sorted AS (
-    SELECT file, line, unread, did, handle, reason, item, list_concat(item.people, known(others)) AS people,
+    SELECT file, line, unread, unseen, did, handle, reason, item, list_concat(item.people, known(others)) AS people,
         coalesce(collection_of(item.uri), '') AS collection,
         coalesce(item.operation IN ('delete', 'd'), false) AS deleted,
         record_of(item.record) AS post
     FROM told
 ), kinds AS (
-    SELECT *, features(post.facets) AS marks, CASE
+    SELECT *, nullif(features(post.facets), []) AS marks, CASE
         WHEN unread IS NOT NULL THEN 'unread'
+        WHEN unseen IS NOT NULL THEN 'unseen'
         WHEN item.notice IS NOT NULL THEN 'notice'
         WHEN collection = '' THEN CASE WHEN did <> '' AND handle <> '' THEN 'profile' ELSE 'unread' END
         WHEN item.did IS NULL THEN 'unread'
@@ -216,10 +250,13 @@ _QUERY = """, told AS (
                 AND item.seen_at IS NULL THEN 'impossible date'
         END AS reject,
         CASE
+            WHEN kind IN ('post', 'passed on') AND list_has_any(item.labels, ['!takedown', '!hide'])
+                THEN 'hidden by moderators'
             WHEN kind IN ('post', 'passed on') AND NOT regexp_matches(post."text", written_pattern())
                 THEN wordless(post.embed)
             WHEN kind = 'deleted' THEN taken_back(collection)
             WHEN kind = 'other' THEN other(collection)
+            WHEN kind = 'unseen' THEN unseen
             WHEN kind = 'notice' THEN item.notice
             WHEN kind IN ('like', 'profile') THEN kind
         END AS left_out
@@ -232,15 +269,19 @@ _QUERY = """, told AS (
             WHEN kind = 'passed on' THEN act(
                 coalesce(reason.uri, item.uri || '#' || reason."by".did), moment(reason.indexedAt), reason."by".did)
             WHEN kind = 'repost' THEN act(item.uri, least(moment(post.createdAt), item.seen_at), item.did)
-            WHEN kind = 'like' THEN act(NULL, least(moment(post.createdAt), item.seen_at), item.did)
+            WHEN kind = 'like' THEN act(item.uri, least(moment(post.createdAt), item.seen_at), item.did)
         END AS own,
         reject IS NULL AND left_out IS NULL AS is_kept
     FROM judged
 )
-SELECT file, line, reject, left_out, own.post_id, own.created_at, own.lang, own."text", own.author,
+SELECT file, line, reject, left_out, own.post_id,
+    CASE WHEN kind = 'notice' THEN CASE WHEN coalesce(item.account, item.restored) IS NOT NULL THEN item.seen_at END
+        ELSE own.created_at END AS created_at, own.lang, own."text", own.author,
     own.mentions, own.hashtags, own.urls, own.reply_to, own.quoted,
     CASE WHEN is_kept AND kind = 'post' THEN post.reply.parent.uri END AS reply_to_post,
     CASE WHEN is_kept AND kind = 'post' THEN quoted_in(post.embed) END AS quoted_post,
+    CASE WHEN is_kept AND kind = 'post' AND item.operation IN ('update', 'u')
+        THEN coalesce(item.seen_at, own.created_at) END AS edited_at,
     CASE WHEN is_kept THEN kind IN ('passed on', 'repost') END AS is_repost,
     CASE WHEN kind = 'like' THEN true END AS is_favorite,
     CASE
@@ -248,14 +289,15 @@ SELECT file, line, reject, left_out, own.post_id, own.created_at, own.lang, own.
         WHEN kind IN ('like', 'repost') THEN act(post.subject.uri, NULL::TIMESTAMPTZ, did_of(post.subject.uri))
     END AS reposted,
     CASE WHEN is_kept AND kind = 'post' THEN list_transform(
-        written(list_transform(list_concat(item.labels, post.labels."values"), lambda label: label.val)),
+        written(list_concat(item.labels, list_transform(post.labels."values", lambda label: label.val))),
         lambda name: struct_pack(field := 'label', "value" := name)) END AS labels,
     CASE WHEN reject IS NULL THEN nullif(list_concat(people,
         CASE WHEN kind = 'profile' THEN known([person(did, handle)]) END,
         CASE WHEN about IS NOT NULL THEN known(flatten(list_transform(post.facets,
             lambda facet: coalesce(named(post."text", facet), [])))) END), []) END AS people,
-    CASE WHEN kind = 'deleted' THEN post_uri(item.uri) END AS deleted_post,
-    CASE WHEN kind = 'notice' THEN item.account END AS deleted_author
+    CASE WHEN kind = 'deleted' AND left_out <> 'other record' THEN item.uri END AS deleted_post,
+    CASE WHEN kind = 'notice' THEN item.account END AS deleted_author,
+    CASE WHEN kind = 'notice' THEN item.restored END AS restored_author
 FROM shown
 """
 
@@ -271,7 +313,9 @@ def _items(value: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _is_bluesky(value: dict[str, Any]) -> bool:
-    post, payload = value.get("post"), value.get("payload")
+    thread, post, payload = value.get("thread"), value.get("post"), value.get("payload")
+    if isinstance(thread, dict):
+        return _is_bluesky(thread) or str(thread.get("$type")).startswith("app.bsky.")
     if isinstance(payload, dict):
         return str(payload.get("$type")).startswith("network.bsky.jetstream.")
     if isinstance(post, dict):

@@ -72,6 +72,9 @@ RAW_SCHEMA = pa.schema(
         # The posts answered and quoted; their authors are `reply_to` and `quoted` where those are null.
         pa.field("reply_to_post", pa.string()),
         pa.field("quoted_post", pa.string()),
+        pa.field("local_id", pa.string()),  # how `reply_to_post` may name the post too: its id on one server
+        # When this version was made; null: as first written. Of a post's versions the latest counts.
+        pa.field("edited_at", pa.timestamp("us", tz="UTC")),
         pa.field("visibility", pa.string()),  # null: public; the corpus keeps `public` and `unlisted` alone
         pa.field("is_repost", pa.bool_()),
         pa.field("is_favorite", pa.bool_()),  # the record is no post: its author likes `reposted`
@@ -81,7 +84,8 @@ RAW_SCHEMA = pa.schema(
         # The same person under two names: every user of the record of whom it has both.
         pa.field("people", pa.list_(pa.struct([("id", pa.string()), ("handle", pa.string())]))),
         pa.field("deleted_post", pa.string()),  # the record says that this post was taken back
-        pa.field("deleted_author", pa.string()),  # … or that this account was
+        pa.field("deleted_author", pa.string()),  # … or that this account was, at `created_at`
+        pa.field("restored_author", pa.string()),  # … or that this account is open, at `created_at`
     ]
 )
 

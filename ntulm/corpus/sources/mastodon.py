@@ -39,10 +39,12 @@ _STATUS: dict[str, Any] = {
     "id": "VARCHAR",
     "uri": "VARCHAR",
     "created_at": "VARCHAR",
+    "edited_at": "VARCHAR",
     "content": "VARCHAR",
     "spoiler_text": "VARCHAR",
     "visibility": "VARCHAR",
     "language": "VARCHAR",
+    "in_reply_to_id": "VARCHAR",
     "in_reply_to_account_id": "VARCHAR",
     "account": _ACCOUNT,
     "mentions": [_ACCOUNT],
@@ -57,6 +59,7 @@ _ACTIVITY: dict[str, Any] = {  # of archives: an activity, or the note that it i
     "actor": "VARCHAR",
     "object": "JSON",
     "published": "VARCHAR",
+    "updated": "VARCHAR",
     "to": "JSON",  # an address or a list of them
     "cc": "JSON",
     "attributedTo": "VARCHAR",
@@ -92,6 +95,9 @@ CREATE MACRO handle_at(address) AS CASE
 CREATE MACRO handle(account) AS lower(CASE
     WHEN contains(account.acct, '@') THEN account.acct
     ELSE coalesce(account.acct, account.username) || coalesce('@' || host(coalesce(account.url, account.uri)), '') END);
+-- An account that shows no address is at home where its status is.
+CREATE MACRO writer(account, address) AS handle(account) || CASE
+    WHEN contains(handle(account), '@') OR host(address) IS NULL THEN '' ELSE '@' || lower(host(address)) END;
 CREATE MACRO named(tag) AS CASE WHEN length(tag.name) - length(replace(tag.name, '@', '')) > 1
     THEN lower(ltrim(tag.name, '@')) ELSE coalesce(handle_at(tag.href), lower(ltrim(tag.name, '@'))) END;
 
@@ -114,6 +120,12 @@ CREATE MACRO links(markup) AS CASE WHEN regexp_matches(markup, '(?i)<a\s') THEN 
         lambda tag: entities(regexp_extract(tag, '(?i)\shref\s*=\s*["'']([^"'']*)', 1))),
     lambda link: regexp_matches(link, '(?i)^https?://')) END;
 
+-- Whom the HTML links to; for records without a list.
+CREATE MACRO mentioned(markup) AS list_transform(
+    list_filter(regexp_extract_all(unquoted(markup), '(?i)<a\s[^>]*>'),
+        lambda tag: regexp_matches(tag, '(?i)class\s*=\s*["''][^"'']*\bmention\b')),
+    lambda tag: handle_at(regexp_extract(tag, '(?i)\shref\s*=\s*["'']([^"'']*)', 1)));
+
 CREATE MACRO audience("to", cc) AS CASE
     WHEN regexp_matches("to"::VARCHAR, '{_PUBLIC}') THEN 'public'
     WHEN regexp_matches(cc::VARCHAR, '{_PUBLIC}') THEN 'unlisted'
@@ -121,10 +133,12 @@ CREATE MACRO audience("to", cc) AS CASE
     ELSE 'direct'
 END;
 CREATE MACRO shown(warning, content) AS concat_ws(chr(10), nullif(trimmed(warning), ''), content);
+-- An answer names a status by its id on the server that was asked; with its author's there, no other server has it.
+CREATE MACRO local_id(id, account_id) AS id || '/' || account_id;
 -- Who wrote the status that is answered: its author again, or one of those mentioned.
 CREATE MACRO answered(s) AS CASE
     WHEN s.in_reply_to_account_id IS NULL THEN NULL
-    WHEN s.in_reply_to_account_id = s.account.id THEN handle(s.account)
+    WHEN s.in_reply_to_account_id = s.account.id THEN writer(s.account, s.uri)
     ELSE list_transform(list_filter(s.mentions, lambda one: one.id = s.in_reply_to_account_id),
         lambda one: handle(one))[1] END;
 CREATE MACRO quoted_post(quote) AS CASE json_type(quote)
@@ -138,8 +152,9 @@ CREATE MACRO content(s) AS struct_pack(
     created_at := moment(s.created_at),
     lang := lower(split_part(s.language, '-', 1)),
     "text" := shown(s.spoiler_text, plain(s.content)),
-    author := handle(s.account),
-    mentions := listed(list_transform(coalesce(s.mentions, []), lambda one: handle(one))),
+    author := writer(s.account, s.uri),
+    mentions := coalesce(
+        listed(coalesce(list_transform(s.mentions, lambda one: handle(one)), mentioned(s.content))), []),
     hashtags := list_transform(s.tags, lambda tag: tag.name),
     urls := links(s.content),
     reply_to := answered(s),
@@ -220,9 +235,10 @@ _QUERY = r""", told AS (
     SELECT *, CASE
         WHEN kind = 'boost' THEN item.reblog
         WHEN kind = 'status' THEN struct_pack(id := item.id, uri := item.uri, created_at := item.created_at,
-            content := item.content, spoiler_text := item.spoiler_text, visibility := item.visibility,
-            "language" := item."language", in_reply_to_account_id := item.in_reply_to_account_id,
-            account := item.account, mentions := item.mentions, tags := item.tags,
+            edited_at := item.edited_at, content := item.content, spoiler_text := item.spoiler_text,
+            visibility := item.visibility, "language" := item."language", in_reply_to_id := item.in_reply_to_id,
+            in_reply_to_account_id := item.in_reply_to_account_id, account := item.account,
+            mentions := item.mentions, tags := item.tags,
             media_attachments := item.media_attachments, poll := item.poll, quote := item.quote)
     END AS status
     FROM kinds
@@ -236,7 +252,8 @@ _QUERY = r""", told AS (
             WHEN kind = 'address liked' THEN act(address, NULL::TIMESTAMPTZ, handle_at(address))
         END AS about,
         CASE
-            WHEN kind = 'boost' THEN act(coalesce(item.uri, item.id), moment(item.created_at), handle(item.account))
+            WHEN kind = 'boost' THEN act(coalesce(item.uri, item.id), moment(item.created_at),
+                writer(item.account, item.uri))
             WHEN kind IN ('announce', 'note announced') THEN act(id, moment(published), actor_name)
             WHEN kind = 'like' THEN act(NULL, moment(published), actor_name)
             WHEN kind = 'address liked' THEN act(NULL, NULL::TIMESTAMPTZ, $names[list_position($folders, folder)])
@@ -290,9 +307,14 @@ _QUERY = r""", told AS (
 )
 SELECT file, line, reject, left_out, own.post_id, own.created_at, own.lang, own."text", own.author,
     own.mentions, own.hashtags, own.urls, own.reply_to, own.quoted,
-    CASE WHEN is_kept AND kind = 'note' THEN item.inReplyTo END AS reply_to_post,
+    CASE WHEN is_kept AND kind = 'note' THEN item.inReplyTo
+        WHEN is_kept AND kind = 'status' AND own.reply_to IS NULL
+        THEN local_id(status.in_reply_to_id, status.in_reply_to_account_id) END AS reply_to_post,
+    CASE WHEN is_kept AND status IS NOT NULL THEN local_id(status.id, status.account.id) END AS local_id,
     CASE WHEN is_kept AND kind IN ('status', 'note') THEN
         coalesce(quoted_post(item.quote), item.quoteUri, item.quoteUrl) END AS quoted_post,
+    CASE WHEN is_kept AND kind IN ('status', 'note') THEN coalesce(moment(coalesce(item.edited_at, item.updated)),
+        CASE WHEN event = 'status.update' OR activity = 'Update' THEN own.created_at END) END AS edited_at,
     CASE WHEN is_kept OR is_favorite THEN visibility END AS visibility,
     CASE WHEN is_kept THEN kind NOT IN ('status', 'note') END AS is_repost,
     CASE WHEN is_favorite THEN true END AS is_favorite,
