@@ -116,6 +116,55 @@ def test_what_is_deleted_is_left_out_and_its_account_is_nobody(tmp_path, value, 
     assert (row["author"], row["text"], row["deleted_post"]) == (None, None, gone)
 
 
+@pytest.mark.parametrize(
+    "notice",
+    [
+        "[ Removed by moderator ]",
+        "[Removed by moderator]",
+        "[ Removed by Reddit ]",
+        "[removed by reddit]",
+        "[ Removed by reddit in response to a copyright notice. ]",
+        "[ Removed by Reddit on account of violating the [content policy](/help/contentpolicy). ]",
+        "[deleted by user]",
+        "[unavailable]",
+    ],
+)
+def test_a_notice_in_the_place_of_a_text_is_no_text(tmp_path, notice):
+    link = submission(1, title=notice, is_self=False, url="https://example.org/a")
+    for row in rows(tmp_path, link, submission(2, selftext=notice), comment(3, body=notice)):
+        assert row["left_out"] == "deleted or removed"
+        assert row["deleted_post"] in ("t3_s1", "t3_s2", "t1_c3")
+
+
+@pytest.mark.parametrize("body", ["[removed by my dentist]", "[removed by reddit] so they say [sic]", "removed"])
+def test_a_text_about_a_removal_is_a_text(tmp_path, body):
+    (row,) = rows(tmp_path, comment(1, body=body))
+    assert (row["left_out"], row["text"]) == (None, body)
+
+
+@pytest.mark.parametrize(
+    "taken_down",
+    [
+        *(
+            {"removed_by_category": who}
+            for who in ("moderator", "reddit", "anti_evil_ops", "automod_filtered", "deleted")
+        ),
+        *({"_meta": {"removal_type": how, "retrieved_2nd_on": SECONDS}} for how in ("deleted", "removed by reddit")),
+    ],
+)
+def test_what_was_taken_down_is_left_out_though_its_text_is_there(tmp_path, taken_down):
+    link = submission(1, is_self=False, url="https://example.org/a", **taken_down)
+    copy = submission(2, title="What flies 1", crosspost_parent_list=[link])
+    for row in rows(tmp_path, link, comment(1, **taken_down), copy):
+        assert row["left_out"] == "deleted or removed"
+
+
+def test_what_was_not_taken_down_stays(tmp_path):
+    kept = {"removed_by_category": None, "_meta": {"retrieved_2nd_on": SECONDS, "is_edited": True}}
+    for row in rows(tmp_path, submission(1, **kept), comment(1, **kept), comment(2, _meta="x")):
+        assert row["left_out"] is row["reject"] is None
+
+
 def test_bots_are_authors_and_an_author_may_be_missing(tmp_path):
     bot, nobody = rows(tmp_path, comment(1, author="AutoModerator"), comment(2, author=None))
     assert (bot["author"], bot["left_out"]) == ("automoderator", None)

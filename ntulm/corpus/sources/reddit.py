@@ -37,6 +37,8 @@ _ORIGINAL: dict[str, Any] = {
     "selftext": "VARCHAR",
     "url": "VARCHAR",
     "is_self": "BOOLEAN",
+    "removed_by_category": "VARCHAR",  # who took it down; null: nobody
+    "_meta": {"removal_type": "VARCHAR"},  # the same, by Arctic Shift, which keeps the text
 }
 _THING: dict[str, Any] = {
     **_ORIGINAL,
@@ -46,7 +48,11 @@ _THING: dict[str, Any] = {
     "crosspost_parent_list": [_ORIGINAL],
 }
 STRUCTURE: dict[str, Any] = {**_THING, "kind": "VARCHAR", "data": _THING}  # dumps have no `data`
-_GONE = r"(?i)\s*\[(?:deleted|removed|deleted by user| ?removed by reddit ?)\]\s*"
+# What stands in the place of a title or text: `[removed]`, `[ Removed by Reddit in response to a copyright notice. ]`
+_GONE = (
+    r"(?i)\s*\[\s*(?:deleted|removed|unavailable)"
+    r"(?: by (?:user|author|moderators?|reddit)\b(?:[^\[\]\n]|\[[^\[\]\n]*\])*)?\s*\]\s*"
+)
 
 _PATHS = [
     f"$.data{start}.children[*]{'.data.replies.data.children[*]' * level}"
@@ -57,6 +63,8 @@ _CHILDREN = ", ".join(f"json_extract(page, '{path}')" for path in _PATHS)
 _MACROS = rf"""
 CREATE MACRO moment(value) AS TRY(to_timestamp(TRY_CAST(value AS DOUBLE)));
 CREATE MACRO is_gone(said) AS coalesce(regexp_full_match(said, '{_GONE}'), false);
+CREATE MACRO is_removed(thing) AS is_gone(thing.title) OR is_gone(thing.selftext)
+    OR coalesce(thing.removed_by_category, '') <> '' OR coalesce(thing._meta.removal_type, '') <> '';
 CREATE MACRO username(name) AS CASE WHEN NOT is_gone(name) THEN nullif(lower(trim(name)), '') END;
 CREATE MACRO full_name(kind, name, id) AS
     CASE WHEN regexp_matches(name, '^t\d_\w+$') THEN name ELSE kind || '_' || id END;
@@ -103,6 +111,7 @@ _QUERY = r""", pages AS (
         ELSE struct_pack(id := thing.id, name := thing.name, author := thing.author,
             created_utc := thing.created_utc, subreddit := thing.subreddit, title := thing.title,
             selftext := thing.selftext, url := thing.url, is_self := thing.is_self,
+            removed_by_category := thing.removed_by_category, _meta := thing._meta,
             subreddit_type := thing.subreddit_type, body := thing.body, parent_id := thing.parent_id,
             crosspost_parent_list := thing.crosspost_parent_list)
     END AS thing
@@ -131,7 +140,7 @@ _QUERY = r""", pages AS (
             WHEN kind IN ('t1', 't3') AND thing.created_utc IS NOT NULL AND written_at IS NULL THEN 'impossible date'
         END AS reject,
         kind IN ('t1', 't3')
-            AND (is_gone(thing.body) OR is_gone(thing.selftext) OR is_gone(thing.title)) AS is_taken_back
+            AND (is_gone(thing.body) OR is_removed(thing)) AS is_taken_back
     FROM named
 ), sorted AS (
     SELECT *, CASE
@@ -139,7 +148,7 @@ _QUERY = r""", pages AS (
         WHEN kind = 'other' THEN CASE wrapped WHEN 'Listing' THEN 'empty page' WHEN 'more' THEN 'answers not loaded'
             WHEN 't2' THEN 'profile' WHEN 't4' THEN 'direct message' ELSE 'subreddit' END
         WHEN is_taken_back OR username(thing.author) IS NULL THEN 'deleted or removed'
-        WHEN is_repost AND (is_gone(original.selftext) OR username(original.author) IS NULL) THEN 'deleted or removed'
+        WHEN is_repost AND (is_removed(original) OR username(original.author) IS NULL) THEN 'deleted or removed'
     END AS left_out
     FROM judged
 ), filled AS (
