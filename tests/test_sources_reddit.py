@@ -10,6 +10,7 @@ import hostile
 import pytest
 from hypothesis import given, settings
 
+from ntulm.corpus.records import read_export
 from ntulm.corpus.sources import reddit
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import RAW_SCHEMA, Sample, objects
@@ -106,8 +107,12 @@ def test_a_comment_answers_a_post_of_either_kind(tmp_path):
         (comment(1, body="[deleted]", author="[deleted]"), "t1_c1"),
         (submission(1, selftext="[removed]"), "t3_s1"),
         (submission(1, title="[deleted by user]", author="[deleted]"), "t3_s1"),
-        (comment(1, author="[deleted]"), None),
-        (submission(1, author="[deleted]"), None),
+        (comment(1, author="[deleted]"), "t1_c1"),
+        (submission(1, author="[deleted]"), "t3_s1"),
+        (comment(1, author="[ Deleted ]"), "t1_c1"),
+        (comment(1, author="[unavailable]"), "t1_c1"),
+        (comment(1, author="None"), "t1_c1"),
+        (comment(1, author=None), "t1_c1"),
     ],
 )
 def test_what_is_deleted_is_left_out_and_its_account_is_nobody(tmp_path, value, gone):
@@ -165,10 +170,27 @@ def test_what_was_not_taken_down_stays(tmp_path):
         assert row["left_out"] is row["reject"] is None
 
 
-def test_bots_are_authors_and_an_author_may_be_missing(tmp_path):
-    bot, nobody = rows(tmp_path, comment(1, author="AutoModerator"), comment(2, author=None))
+def test_bots_are_authors(tmp_path):
+    (bot,) = rows(tmp_path, comment(1, author="AutoModerator"))
     assert (bot["author"], bot["left_out"]) == ("automoderator", None)
-    assert said(nobody) == {"left_out": "deleted or removed"}
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"author": "[deleted]"},
+        {"author": None},
+        {"body": "[removed]"},
+        {"_meta": {"removal_type": "deleted"}},
+    ],
+)
+def test_a_later_copy_that_is_gone_takes_the_post_back(tmp_path, later):
+    file = tmp_path / "a.jsonl"
+    records = [comment(1), comment(2), comment(1, **later)]
+    file.write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+    with read_export(file, "auto", None, [], "id", tmp_path / "spill") as export:
+        assert export.connection.sql("SELECT post_id FROM post").fetchall() == [("t1_c2",)]
+        assert (export.counts["posts"], export.counts["left_out"]) == (1, 2)
 
 
 @pytest.mark.parametrize(

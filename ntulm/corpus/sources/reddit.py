@@ -65,7 +65,9 @@ CREATE MACRO moment(value) AS TRY(to_timestamp(TRY_CAST(value AS DOUBLE)));
 CREATE MACRO is_gone(said) AS coalesce(regexp_full_match(said, '{_GONE}'), false);
 CREATE MACRO is_removed(thing) AS is_gone(thing.title) OR is_gone(thing.selftext)
     OR coalesce(thing.removed_by_category, '') <> '' OR coalesce(thing._meta.removal_type, '') <> '';
-CREATE MACRO username(name) AS CASE WHEN NOT is_gone(name) THEN nullif(lower(trim(name)), '') END;
+-- No name has brackets, but what stands in its place has: `[deleted]`. PRAW says `None`.
+CREATE MACRO username(name) AS CASE WHEN NOT regexp_full_match(name, '\s*(?:\[.*\]|None)\s*')
+    THEN nullif(lower(trim(name)), '') END;
 CREATE MACRO full_name(kind, name, id) AS
     CASE WHEN regexp_matches(name, '^t\d_\w+$') THEN name ELSE kind || '_' || id END;
 -- Reddit's editor writes these where its user left a line empty; the corpus resolves what other entities there are.
@@ -140,15 +142,15 @@ _QUERY = r""", pages AS (
             WHEN kind IN ('t1', 't3') AND thing.created_utc IS NOT NULL AND written_at IS NULL THEN 'impossible date'
         END AS reject,
         kind IN ('t1', 't3')
-            AND (is_gone(thing.body) OR is_removed(thing)) AS is_taken_back
+            AND (is_gone(thing.body) OR is_removed(thing) OR username(thing.author) IS NULL) AS is_taken_back,
+        is_removed(original) OR username(original.author) IS NULL AS is_original_gone
     FROM named
 ), sorted AS (
     SELECT *, CASE
         WHEN reject IS NOT NULL THEN NULL
         WHEN kind = 'other' THEN CASE wrapped WHEN 'Listing' THEN 'empty page' WHEN 'more' THEN 'answers not loaded'
             WHEN 't2' THEN 'profile' WHEN 't4' THEN 'direct message' ELSE 'subreddit' END
-        WHEN is_taken_back OR username(thing.author) IS NULL THEN 'deleted or removed'
-        WHEN is_repost AND (is_removed(original) OR username(original.author) IS NULL) THEN 'deleted or removed'
+        WHEN is_taken_back OR (is_repost AND is_original_gone) THEN 'deleted or removed'
     END AS left_out
     FROM judged
 ), filled AS (
