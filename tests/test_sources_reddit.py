@@ -175,6 +175,21 @@ def test_bots_are_authors(tmp_path):
     assert (bot["author"], bot["left_out"]) == ("automoderator", None)
 
 
+@pytest.mark.parametrize("author", [{"name": "Ann", "id": "a"}, "Redditor(name='Ann')"])
+@pytest.mark.parametrize("subreddit", [{"display_name": "Birds"}, "Subreddit(display_name='Birds')"])
+def test_objects_of_praw_are_the_names_in_them(tmp_path, author, subreddit):
+    for row in rows(tmp_path, *(one(1, author=author, subreddit=subreddit) for one in (submission, comment))):
+        assert (row["author"], row["community"]) == ("ann", "Birds")
+
+
+@pytest.mark.parametrize(
+    "author", [{"id": "a"}, {"name": None}, {}, "Redditor(fullname='t2_a')", {"name": "[deleted]"}]
+)
+def test_an_object_without_a_name_is_nobody(tmp_path, author):
+    (row,) = rows(tmp_path, comment(1, author=author))
+    assert (row["author"], row["left_out"]) == (None, "deleted or removed")
+
+
 @pytest.mark.parametrize(
     "later",
     [

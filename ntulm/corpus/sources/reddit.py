@@ -65,9 +65,16 @@ CREATE MACRO moment(value) AS TRY(to_timestamp(TRY_CAST(value AS DOUBLE)));
 CREATE MACRO is_gone(said) AS coalesce(regexp_full_match(said, '{_GONE}'), false);
 CREATE MACRO is_removed(thing) AS is_gone(thing.title) OR is_gone(thing.selftext)
     OR coalesce(thing.removed_by_category, '') <> '' OR coalesce(thing._meta.removal_type, '') <> '';
+-- PRAW's objects, as JSON or as Python prints them: `Redditor(name='ann')`.
+CREATE MACRO unwrapped(value, key) AS CASE
+    WHEN starts_with(value, '{{') THEN TRY(json_extract_string(value, '$.' || key))
+    WHEN ends_with(value, ''')') THEN nullif(regexp_extract(value, '^\w+\(' || key || '=''([^'']*)''\)$', 1), '')
+    ELSE value END;
 -- No name has brackets, but what stands in its place has: `[deleted]`. PRAW says `None`.
-CREATE MACRO username(name) AS CASE WHEN NOT regexp_full_match(name, '\s*(?:\[.*\]|None)\s*')
+CREATE MACRO account(name) AS CASE WHEN NOT regexp_full_match(name, '\s*(?:\[.*\]|None)\s*')
     THEN nullif(lower(trim(name)), '') END;
+CREATE MACRO username(author) AS account(unwrapped(author, 'name'));
+CREATE MACRO community_of(subreddit) AS unwrapped(subreddit, 'display_name');
 CREATE MACRO full_name(kind, name, id) AS
     CASE WHEN regexp_matches(name, '^t\d_\w+$') THEN name ELSE kind || '_' || id END;
 -- Reddit's editor writes these where its user left a line empty; the corpus resolves what other entities there are.
@@ -90,7 +97,7 @@ CREATE MACRO submission(s, name) AS struct_pack(
     author := username(s.author),
     mentions := users_in(s.selftext),
     urls := links(s.url, s.is_self, s.id, s.selftext),
-    community := s.subreddit
+    community := community_of(s.subreddit)
 );
 """
 # Each value is made once: DuckDB evaluates both sides of AND, and what two levels name twice, twice.
@@ -159,7 +166,7 @@ _QUERY = r""", pages AS (
         WHEN kind = 't3' THEN submission(thing, name)
         ELSE struct_pack(post_id := name, created_at := written_at, "text" := trim(bare(thing.body)),
             author := username(thing.author), mentions := users_in(thing.body), urls := NULL::VARCHAR[],
-            community := thing.subreddit)
+            community := community_of(thing.subreddit))
     END AS own
     FROM sorted
 )
