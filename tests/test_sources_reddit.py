@@ -87,6 +87,38 @@ def test_a_link_is_what_a_submission_is_about(tmp_path):
     assert with_text["urls"] == ["https://example.org/a?b=1&c=2", "https://other.example/x"]
 
 
+@pytest.mark.parametrize(
+    ("markdown", "text"),
+    [
+        ("see [https://ex.org/x](https://ex.org/x) ok", "see https://ex.org/x ok"),
+        ("see <https://ex.org/x>, &lt;https://ex.org/y&gt;", "see https://ex.org/x, https://ex.org/y"),
+        (
+            '[a #b](https://ex.org/x "title"), [c](&lt;https://ex.org/y&gt;)',
+            "a #b (https://ex.org/x), c (https://ex.org/y)",
+        ),
+        (
+            "[goose](https://ex.org/x)s of [A](https://ex.org/A_(b))",
+            "goose (https://ex.org/x) s of A (https://ex.org/A_(b))",
+        ),
+        (r"https://ex.org/a\_b ¯\\\_(ツ)\_/¯ \#duck", r"https://ex.org/a_b ¯\_(ツ)_/¯ #duck"),
+        (r"\[no\](https://ex.org/x) [inside](/r/ducks) a\b", r"[no](https://ex.org/x) [inside](/r/ducks) a\b"),
+    ],
+)
+def test_markdown_is_the_text_that_it_shows(tmp_path, markdown, text):
+    original = submission(9, title="that", selftext=markdown)
+    about, answer, copy = rows(
+        tmp_path, submission(1, selftext=markdown), comment(2, body=markdown),
+        submission(3, title="that", crosspost_parent_list=[original]),
+    )  # fmt: skip
+    assert (about["text"], answer["text"]) == (f"What flies 1\n\n{text}", text)
+    assert copy["reposted"]["text"] == f"that\n\n{text}"
+
+
+def test_a_user_with_an_escaped_name_is_that_user(tmp_path):
+    (row,) = rows(tmp_path, comment(1, body=r"ask u/some\_one"))
+    assert row["mentions"] == ["some_one"]
+
+
 def test_a_comment_answers_a_post_of_either_kind(tmp_path):
     first, second, third = rows(
         tmp_path,

@@ -54,6 +54,19 @@ _GONE = (
     r"(?: by (?:user|author|moderators?|reddit)\b(?:[^\[\]\n]|\[[^\[\]\n]*\])*)?\s*\]\s*"
 )
 
+# Markdown to the text that it shows, with links beside their words; `<` and `>` may be written as entities.
+_LABEL = r"(?:[^\[\]\\]|\\.)*"
+_TARGET = r'(?:<|&lt;)?(https?://(?:[^\s()\\<>]|\\.|\([^\s()]*\))+?)(?:>|&gt;)?(?:\s+"[^"]*")?'
+_PLAIN = "said"
+for _markup, _shown in (
+    (rf"!?\[https?://{_LABEL}\]\({_TARGET}\)", r"\1"),
+    (rf"!?\[({_LABEL})\]\({_TARGET}\)(\w)", r"\1 (\2) \3"),
+    (rf"!?\[({_LABEL})\]\({_TARGET}\)", r"\1 (\2)"),
+    (r"(?:<|&lt;)(https?://[^\s<>]+?)(?:>|&gt;)", r"\1"),
+    (r"\\([!-/:-@\[-`{-~])", r"\1"),
+):
+    _PLAIN = f"regexp_replace({_PLAIN}, '{_markup}', '{_shown}', 'g')"
+
 _PATHS = [
     f"$.data{start}.children[*]{'.data.replies.data.children[*]' * level}"
     for level in range(MAX_ANSWERS)
@@ -79,6 +92,7 @@ CREATE MACRO full_name(kind, name, id) AS
     CASE WHEN regexp_matches(name, '^t\d_\w+$') THEN name ELSE kind || '_' || id END;
 -- Reddit's editor writes these where its user left a line empty; the corpus resolves what other entities there are.
 CREATE MACRO bare(said) AS regexp_replace(said, '&(?:amp;)?#x200B;', '', 'gi');
+CREATE MACRO plain(said) AS CASE WHEN contains(said, '://') OR contains(said, '\') THEN {_PLAIN} ELSE said END;
 CREATE MACRO titled(title, said) AS concat_ws(chr(10) || chr(10), nullif(trim(bare(title)), ''),
     nullif(trim(bare(said)), ''));
 CREATE MACRO users_in(said) AS CASE WHEN contains(said, 'u/')
@@ -90,13 +104,13 @@ CREATE MACRO links(address, is_self, id, said) AS CASE
     THEN list_concat([replace(address, '&amp;', '&')],
         list_transform(regexp_extract_all(said, 'https?://\S+'), lambda link: rtrim(link, '.,;:!?)]}}"''…'))) END;
 CREATE MACRO children_of(page) AS list_concat({_CHILDREN});
-CREATE MACRO submission(s, name) AS struct_pack(
+CREATE MACRO submission(s, name, said) AS struct_pack(
     post_id := name,
     created_at := moment(s.created_utc),
-    "text" := titled(s.title, s.selftext),
+    "text" := titled(s.title, said),
     author := username(s.author),
-    mentions := users_in(s.selftext),
-    urls := links(s.url, s.is_self, s.id, s.selftext),
+    mentions := users_in(said),
+    urls := links(s.url, s.is_self, s.id, said),
     community := community_of(s.subreddit)
 );
 """
@@ -150,7 +164,8 @@ _QUERY = r""", pages AS (
         END AS reject,
         kind IN ('t1', 't3')
             AND (is_gone(thing.body) OR is_removed(thing) OR username(thing.author) IS NULL) AS is_taken_back,
-        is_removed(original) OR username(original.author) IS NULL AS is_original_gone
+        is_removed(original) OR username(original.author) IS NULL AS is_original_gone,
+        plain(coalesce(thing.body, thing.selftext)) AS said, plain(original.selftext) AS original_said
     FROM named
 ), sorted AS (
     SELECT *, CASE
@@ -163,9 +178,9 @@ _QUERY = r""", pages AS (
 ), filled AS (
     SELECT *, reject IS NULL AND left_out IS NULL AS is_kept, CASE
         WHEN reject IS NOT NULL OR left_out IS NOT NULL THEN NULL
-        WHEN kind = 't3' THEN submission(thing, name)
-        ELSE struct_pack(post_id := name, created_at := written_at, "text" := trim(bare(thing.body)),
-            author := username(thing.author), mentions := users_in(thing.body), urls := NULL::VARCHAR[],
+        WHEN kind = 't3' THEN submission(thing, name, said)
+        ELSE struct_pack(post_id := name, created_at := written_at, "text" := trim(bare(said)),
+            author := username(thing.author), mentions := users_in(said), urls := NULL::VARCHAR[],
             community := community_of(thing.subreddit))
     END AS own
     FROM sorted
@@ -182,7 +197,7 @@ SELECT file, line, reject, left_out, own.post_id, own.created_at, own.author, ow
         CASE WHEN thing.subreddit_type IN ('private', 'employees_only', 'gold_only') THEN 'private' ELSE 'public' END
     END AS visibility,
     CASE WHEN is_kept THEN is_repost END AS is_repost,
-    CASE WHEN is_kept AND is_repost THEN submission(original, original_name) END AS reposted,
+    CASE WHEN is_kept AND is_repost THEN submission(original, original_name, original_said) END AS reposted,
     CASE WHEN reject IS NULL AND is_taken_back THEN name END AS deleted_post
 FROM filled
 """
