@@ -202,6 +202,19 @@ def test_what_was_not_taken_down_stays(tmp_path):
         assert row["left_out"] is row["reject"] is None
 
 
+def test_an_id_may_be_a_full_name(tmp_path):
+    answer, about = rows(tmp_path, comment(1, id="t1_c1"), submission(2, id="t3_s2", name=None))
+    assert (answer["post_id"], about["post_id"]) == ("t1_c1", "t3_s2")
+
+
+@pytest.mark.parametrize(
+    "date", ["2024-05-01T00:00:00Z", "2024-05-01 00:00:00", "2024-05-01T02:00:00+02:00", 1714521600.0]
+)
+def test_a_date_may_be_written_out(tmp_path, date):
+    (row,) = rows(tmp_path, comment(1, created_utc=date))
+    assert row["created_at"] == WRITTEN
+
+
 def test_bots_are_authors(tmp_path):
     (bot,) = rows(tmp_path, comment(1, author="AutoModerator"))
     assert (bot["author"], bot["left_out"]) == ("automoderator", None)

@@ -31,7 +31,7 @@ _ORIGINAL: dict[str, Any] = {
     "id": "VARCHAR",
     "name": "VARCHAR",
     "author": "VARCHAR",
-    "created_utc": "VARCHAR",  # a number, or a string of one
+    "created_utc": "VARCHAR",  # a number, a string of one, or a date
     "subreddit": "VARCHAR",
     "title": "VARCHAR",
     "selftext": "VARCHAR",
@@ -74,7 +74,8 @@ _PATHS = [
 ]
 _CHILDREN = ", ".join(f"json_extract(page, '{path}')" for path in _PATHS)
 _MACROS = rf"""
-CREATE MACRO moment(value) AS TRY(to_timestamp(TRY_CAST(value AS DOUBLE)));
+CREATE MACRO moment(value) AS CASE WHEN regexp_matches(value, '^\d{{4}}-') THEN TRY_CAST(value AS TIMESTAMPTZ)
+    ELSE TRY(to_timestamp(TRY_CAST(value AS DOUBLE))) END;
 CREATE MACRO is_gone(said) AS coalesce(regexp_full_match(said, '{_GONE}'), false);
 CREATE MACRO is_removed(thing) AS is_gone(thing.title) OR is_gone(thing.selftext)
     OR coalesce(thing.removed_by_category, '') <> '' OR coalesce(thing._meta.removal_type, '') <> '';
@@ -88,8 +89,9 @@ CREATE MACRO account(name) AS CASE WHEN NOT regexp_full_match(name, '\s*(?:\[.*\
     THEN nullif(lower(trim(name)), '') END;
 CREATE MACRO username(author) AS account(unwrapped(author, 'name'));
 CREATE MACRO community_of(subreddit) AS unwrapped(subreddit, 'display_name');
+CREATE MACRO is_full(name) AS coalesce(regexp_matches(name, '^t\d_\w+$'), false);
 CREATE MACRO full_name(kind, name, id) AS
-    CASE WHEN regexp_matches(name, '^t\d_\w+$') THEN name ELSE kind || '_' || id END;
+    CASE WHEN is_full(name) THEN name WHEN is_full(id) THEN id ELSE kind || '_' || id END;
 -- Reddit's editor writes these where its user left a line empty; the corpus resolves what other entities there are.
 CREATE MACRO bare(said) AS regexp_replace(said, '&(?:amp;)?#x200B;', '', 'gi');
 CREATE MACRO plain(said) AS CASE WHEN contains(said, '://') OR contains(said, '\') THEN {_PLAIN} ELSE said END;
