@@ -6,19 +6,25 @@ subreddit is the community; users whom a text names are `u/name`. A crosspost un
 repost of it, one under a title of its own is a post that quotes it. What was deleted or removed is left out, and what
 deleted accounts wrote too: `[deleted]` is nobody.
 
-Reads: JSON lines, arrays, and listings (`{"kind": "Listing", "data": {"children": […]}}`) with all their answers.
+Reads: JSON lines, arrays, and listings (`{"kind": "Listing", "data": {"children": […]}}`) with all their answers; CSV
+and Parquet with a column for each field.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ntulm.corpus.sources import table_records
+from ntulm.corpus.sources.content import HEAD_BYTES, head
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import Sample
 from ntulm.corpus.sources.json_records import read_json
+from ntulm.corpus.sources.lines import record_lines
 from ntulm.text import Reading
 
 if TYPE_CHECKING:
@@ -78,7 +84,8 @@ CREATE MACRO moment(value) AS CASE WHEN regexp_matches(value, '^\d{{4}}-') THEN 
     ELSE TRY(to_timestamp(TRY_CAST(value AS DOUBLE))) END;
 CREATE MACRO is_gone(said) AS coalesce(regexp_full_match(said, '{_GONE}'), false);
 CREATE MACRO is_removed(thing) AS is_gone(thing.title) OR is_gone(thing.selftext)
-    OR coalesce(thing.removed_by_category, '') <> '' OR coalesce(thing._meta.removal_type, '') <> '';
+    OR coalesce(thing.removed_by_category, '') NOT IN ('', 'None', 'nan')  -- as Python's libraries write nothing
+    OR coalesce(thing._meta.removal_type, '') <> '';
 -- PRAW's objects, as JSON or as Python prints them: `Redditor(name='ann')`.
 CREATE MACRO unwrapped(value, key) AS CASE
     WHEN starts_with(value, '{{') THEN TRY(json_extract_string(value, '$.' || key))
@@ -144,7 +151,7 @@ _QUERY = r""", pages AS (
 ), kinds AS (
     SELECT file, line, unread, wrapped, thing, thing.crosspost_parent_list[1] AS original, CASE
         WHEN unread IS NOT NULL THEN 'unread'
-        WHEN thing.body IS NOT NULL AND coalesce(thing.id, thing.name) IS NOT NULL THEN 't1'
+        WHEN thing.body IS NOT NULL AND thing.title IS NULL AND coalesce(thing.id, thing.name) IS NOT NULL THEN 't1'
         WHEN thing.title IS NOT NULL AND thing.subreddit IS NOT NULL AND coalesce(thing.id, thing.name) IS NOT NULL
             THEN 't3'
         WHEN wrapped IN ('Listing', 'more', 't2', 't4', 't5') THEN 'other'
@@ -206,8 +213,19 @@ FROM filled
 
 
 def confidence(sample: Sample) -> float:
-    """Sure where one of the first objects is a submission or a comment, or a page of them."""
-    return float(any(_is_reddit(value) for value in sample.objects))
+    """Sure where one of the first objects is a submission or a comment, or a page of them; or a row, by its columns."""
+    return float(any(_is_reddit(value) for value in sample.objects) or _is_table(sample.file, sample.head))
+
+
+def _is_table(file: File, start: bytes) -> bool:
+    """Whether it has the columns, and dates that are read without being told how."""
+    row = table_records.first_row(file, start, STRUCTURE)
+    return _is_thing(row) and re.fullmatch(r"\d{4}-\d\d-.*|[\d.]+(?:[eE]\+?\d+)?", str(row["created_utc"])) is not None
+
+
+def _is_thing(row: dict[str, Any]) -> bool:
+    """Whether these fields are enough to know a submission or a comment."""
+    return {"id", "author", "created_utc", "subreddit"} <= row.keys() and bool({"title", "body"} & row.keys())
 
 
 def _is_reddit(value: dict[str, Any]) -> bool:
@@ -216,6 +234,8 @@ def _is_reddit(value: dict[str, Any]) -> bool:
         return any(isinstance(item, dict) and _is_reddit(item) for item in inner)
     if isinstance(inner, dict):
         return value.get("kind") in ("Listing", "t1", "t3")
+    if _is_thing(value):
+        return True
     if not value.keys() >= {"subreddit", "created_utc", "author"}:
         return False
     is_comment = "body" in value and bool(value.keys() & {"link_id", "parent_id"})
@@ -231,4 +251,14 @@ def facts(mapping: TableMapping | None) -> Reading:
 def read(files: Sequence[File], mapping: TableMapping | None, labels: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
     """Every record of the files in RAW_SCHEMA; a column mapping is of no use here."""
     del mapping
-    return read_json(files, STRUCTURE, _MACROS, _QUERY, ITEMS, labels=labels)
+    return read_json(files, STRUCTURE, _MACROS, _QUERY, ITEMS, labels=labels, lines=_lines(files, labels))
+
+
+def _lines(files: Sequence[File], labels: Sequence[str]) -> Iterator[pa.Table]:
+    wanted = {*STRUCTURE, *labels, *(path.split(".")[0] for path in labels)}
+    for is_table, group in groupby(files, lambda file: _is_table(file, head(file, HEAD_BYTES))):
+        if is_table:
+            for file in group:
+                yield from table_records.record_tables(file, wanted, "created_utc")
+        else:
+            yield from record_lines(group, ITEMS)
