@@ -10,6 +10,7 @@ import hostile
 import pytest
 from hypothesis import given, settings
 
+from ntulm.corpus.records import read_export
 from ntulm.corpus.sources import reddit
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import RAW_SCHEMA, Sample, objects
@@ -86,6 +87,38 @@ def test_a_link_is_what_a_submission_is_about(tmp_path):
     assert with_text["urls"] == ["https://example.org/a?b=1&c=2", "https://other.example/x"]
 
 
+@pytest.mark.parametrize(
+    ("markdown", "text"),
+    [
+        ("see [https://ex.org/x](https://ex.org/x) ok", "see https://ex.org/x ok"),
+        ("see <https://ex.org/x>, &lt;https://ex.org/y&gt;", "see https://ex.org/x, https://ex.org/y"),
+        (
+            '[a #b](https://ex.org/x "title"), [c](&lt;https://ex.org/y&gt;)',
+            "a #b (https://ex.org/x), c (https://ex.org/y)",
+        ),
+        (
+            "[goose](https://ex.org/x)s of [A](https://ex.org/A_(b))",
+            "goose (https://ex.org/x) s of A (https://ex.org/A_(b))",
+        ),
+        (r"https://ex.org/a\_b ¯\\\_(ツ)\_/¯ \#duck", r"https://ex.org/a_b ¯\_(ツ)_/¯ #duck"),
+        (r"\[no\](https://ex.org/x) [inside](/r/ducks) a\b", r"[no](https://ex.org/x) [inside](/r/ducks) a\b"),
+    ],
+)
+def test_markdown_is_the_text_that_it_shows(tmp_path, markdown, text):
+    original = submission(9, title="that", selftext=markdown)
+    about, answer, copy = rows(
+        tmp_path, submission(1, selftext=markdown), comment(2, body=markdown),
+        submission(3, title="that", crosspost_parent_list=[original]),
+    )  # fmt: skip
+    assert (about["text"], answer["text"]) == (f"What flies 1\n\n{text}", text)
+    assert copy["reposted"]["text"] == f"that\n\n{text}"
+
+
+def test_a_user_with_an_escaped_name_is_that_user(tmp_path):
+    (row,) = rows(tmp_path, comment(1, body=r"ask u/some\_one"))
+    assert row["mentions"] == ["some_one"]
+
+
 def test_a_comment_answers_a_post_of_either_kind(tmp_path):
     first, second, third = rows(
         tmp_path,
@@ -106,8 +139,12 @@ def test_a_comment_answers_a_post_of_either_kind(tmp_path):
         (comment(1, body="[deleted]", author="[deleted]"), "t1_c1"),
         (submission(1, selftext="[removed]"), "t3_s1"),
         (submission(1, title="[deleted by user]", author="[deleted]"), "t3_s1"),
-        (comment(1, author="[deleted]"), None),
-        (submission(1, author="[deleted]"), None),
+        (comment(1, author="[deleted]"), "t1_c1"),
+        (submission(1, author="[deleted]"), "t3_s1"),
+        (comment(1, author="[ Deleted ]"), "t1_c1"),
+        (comment(1, author="[unavailable]"), "t1_c1"),
+        (comment(1, author="None"), "t1_c1"),
+        (comment(1, author=None), "t1_c1"),
     ],
 )
 def test_what_is_deleted_is_left_out_and_its_account_is_nobody(tmp_path, value, gone):
@@ -116,10 +153,104 @@ def test_what_is_deleted_is_left_out_and_its_account_is_nobody(tmp_path, value, 
     assert (row["author"], row["text"], row["deleted_post"]) == (None, None, gone)
 
 
-def test_bots_are_authors_and_an_author_may_be_missing(tmp_path):
-    bot, nobody = rows(tmp_path, comment(1, author="AutoModerator"), comment(2, author=None))
+@pytest.mark.parametrize(
+    "notice",
+    [
+        "[ Removed by moderator ]",
+        "[Removed by moderator]",
+        "[ Removed by Reddit ]",
+        "[removed by reddit]",
+        "[ Removed by reddit in response to a copyright notice. ]",
+        "[ Removed by Reddit on account of violating the [content policy](/help/contentpolicy). ]",
+        "[deleted by user]",
+        "[unavailable]",
+    ],
+)
+def test_a_notice_in_the_place_of_a_text_is_no_text(tmp_path, notice):
+    link = submission(1, title=notice, is_self=False, url="https://example.org/a")
+    for row in rows(tmp_path, link, submission(2, selftext=notice), comment(3, body=notice)):
+        assert row["left_out"] == "deleted or removed"
+        assert row["deleted_post"] in ("t3_s1", "t3_s2", "t1_c3")
+
+
+@pytest.mark.parametrize("body", ["[removed by my dentist]", "[removed by reddit] so they say [sic]", "removed"])
+def test_a_text_about_a_removal_is_a_text(tmp_path, body):
+    (row,) = rows(tmp_path, comment(1, body=body))
+    assert (row["left_out"], row["text"]) == (None, body)
+
+
+@pytest.mark.parametrize(
+    "taken_down",
+    [
+        *(
+            {"removed_by_category": who}
+            for who in ("moderator", "reddit", "anti_evil_ops", "automod_filtered", "deleted")
+        ),
+        *({"_meta": {"removal_type": how, "retrieved_2nd_on": SECONDS}} for how in ("deleted", "removed by reddit")),
+    ],
+)
+def test_what_was_taken_down_is_left_out_though_its_text_is_there(tmp_path, taken_down):
+    link = submission(1, is_self=False, url="https://example.org/a", **taken_down)
+    copy = submission(2, title="What flies 1", crosspost_parent_list=[link])
+    for row in rows(tmp_path, link, comment(1, **taken_down), copy):
+        assert row["left_out"] == "deleted or removed"
+
+
+def test_what_was_not_taken_down_stays(tmp_path):
+    kept = {"removed_by_category": None, "_meta": {"retrieved_2nd_on": SECONDS, "is_edited": True}}
+    for row in rows(tmp_path, submission(1, **kept), comment(1, **kept), comment(2, _meta="x")):
+        assert row["left_out"] is row["reject"] is None
+
+
+def test_an_id_may_be_a_full_name(tmp_path):
+    answer, about = rows(tmp_path, comment(1, id="t1_c1"), submission(2, id="t3_s2", name=None))
+    assert (answer["post_id"], about["post_id"]) == ("t1_c1", "t3_s2")
+
+
+@pytest.mark.parametrize(
+    "date", ["2024-05-01T00:00:00Z", "2024-05-01 00:00:00", "2024-05-01T02:00:00+02:00", 1714521600.0]
+)
+def test_a_date_may_be_written_out(tmp_path, date):
+    (row,) = rows(tmp_path, comment(1, created_utc=date))
+    assert row["created_at"] == WRITTEN
+
+
+def test_bots_are_authors(tmp_path):
+    (bot,) = rows(tmp_path, comment(1, author="AutoModerator"))
     assert (bot["author"], bot["left_out"]) == ("automoderator", None)
-    assert said(nobody) == {"left_out": "deleted or removed"}
+
+
+@pytest.mark.parametrize("author", [{"name": "Ann", "id": "a"}, "Redditor(name='Ann')"])
+@pytest.mark.parametrize("subreddit", [{"display_name": "Birds"}, "Subreddit(display_name='Birds')"])
+def test_objects_of_praw_are_the_names_in_them(tmp_path, author, subreddit):
+    for row in rows(tmp_path, *(one(1, author=author, subreddit=subreddit) for one in (submission, comment))):
+        assert (row["author"], row["community"]) == ("ann", "Birds")
+
+
+@pytest.mark.parametrize(
+    "author", [{"id": "a"}, {"name": None}, {}, "Redditor(fullname='t2_a')", {"name": "[deleted]"}]
+)
+def test_an_object_without_a_name_is_nobody(tmp_path, author):
+    (row,) = rows(tmp_path, comment(1, author=author))
+    assert (row["author"], row["left_out"]) == (None, "deleted or removed")
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"author": "[deleted]"},
+        {"author": None},
+        {"body": "[removed]"},
+        {"_meta": {"removal_type": "deleted"}},
+    ],
+)
+def test_a_later_copy_that_is_gone_takes_the_post_back(tmp_path, later):
+    file = tmp_path / "a.jsonl"
+    records = [comment(1), comment(2), comment(1, **later)]
+    file.write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+    with read_export(file, "auto", None, [], "id", tmp_path / "spill") as export:
+        assert export.connection.sql("SELECT post_id FROM post").fetchall() == [("t1_c2",)]
+        assert (export.counts["posts"], export.counts["left_out"]) == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def read_json(
     tables: Mapping[str, pa.Table] | None = None,
     values: Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),
+    lines: Iterator[pa.Table] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Every record of the files as batches of RAW_SCHEMA.
 
@@ -59,8 +60,9 @@ def read_json(
         tables: that `query` uses, by name.
         values: what `query` names beside `$structure`.
         labels: paths to labels in the records.
+        lines: the records as `record_lines` gives them, where they do not lie in the files as JSON.
     """
-    for table in query_json(files, structure, macros, query, items, tables, values, labels):
+    for table in query_json(files, structure, macros, query, items, tables, values, labels, lines):
         yield from conformed(table).to_batches()
 
 
@@ -73,15 +75,16 @@ def query_json(
     tables: Mapping[str, pa.Table] | None = None,
     values: Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),
+    lines: Iterator[pa.Table] | None = None,
 ) -> Iterator[pa.Table]:
     """What `query` gives of the records, whatever its columns; the arguments are those of `read_json`."""
     given = {"structure": json.dumps(structure), **(values or {})}
     paths = LabelPaths(labels)
 
-    def parsed(connection: Connection, lines: pa.Table) -> pa.Table:
-        connection.register("lines", lines)  # one core, so the rows come back in their order
+    def parsed(connection: Connection, block: pa.Table) -> pa.Table:
+        connection.register("lines", block)  # one core, so the rows come back in their order
         rows = connection.sql(_PARSED + query, params=given).to_arrow_table()
-        return paths.added(connection, lines, conformed(rows)) if labels else rows
+        return paths.added(connection, block, conformed(rows)) if labels else rows
 
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
@@ -89,5 +92,5 @@ def query_json(
             connection.register("given", table)
             connection.execute(f'CREATE TABLE "{name}" AS FROM given')  # of the database, so that all cursors see it
         connection.execute(macros + json_paths.MACROS)
-        yield from side_by_side(connection, parsed, record_lines(files, items))
+        yield from side_by_side(connection, parsed, record_lines(files, items) if lines is None else lines)
     paths.judge()
