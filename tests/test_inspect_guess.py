@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntulm.inspect.dates import FORMATS, time_format
-from ntulm.inspect.guess import guess, likely_columns, plain_name
+from ntulm.inspect.guess import guess, likely_columns
 from ntulm.inspect.inspection import inspect
+from ntulm.inspect.names import plain_name
 from ntulm.inspect.values import at, sampled
 
 
@@ -127,6 +128,27 @@ def test_usual_tables_are_guessed(header, row, expected):
     found = guessed(header, row)
     assert found | expected == found
     assert "{" not in str([row[header.index(column)] for column in found.values() if column in header])
+
+
+@pytest.mark.parametrize(
+    ("column", "seen", "unseen"),
+    [
+        ("visibility", ["public", "unlisted", "home"], ["private", "direct", "followers", "specified"]),
+        ("user.protected", ["False", "", "0"], ["True", "1"]),
+        ("author_protected", ["FALSE"], ["TRUE"]),
+    ],
+)
+def test_posts_that_not_everybody_sees_are_left_out(tmp_path, column, seen, unseen):
+    rows = [[ISO, f"text {place}", "ann", value] for place, value in enumerate([*seen, *unseen])]
+    found = inspect(table(tmp_path / "a.csv", ["created_at", "text", "author", column], *rows))
+    assert found.mapping is not None
+    assert found.mapping.visibility == column
+    assert (found.counts["posts"], found.counts["left_out"]) == (len(seen), len(unseen))
+
+
+def test_a_visibility_that_is_something_else_is_not_taken():
+    header = ["created_at", "text", "author", "visibility"]
+    assert "visibility" not in guessed(header, [ISO, "fog", "ann", "5000"], [ISO, "sun", "ann", "9000"])
 
 
 def test_what_would_split_a_user_in_two_is_not_taken():

@@ -7,71 +7,20 @@ mentions are, lists that are no objects. Library of `ntulm inspect`.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ntulm.corpus.config import TableMapping
 from ntulm.inspect.dates import TimeFormat, time_format
+from ntulm.inspect.names import NAMES, candidates, plain_name
 from ntulm.inspect.values import Values
 
-# Names as `plain_name` writes them, the likelier first: of Twitter's interfaces, TAGS, twint, rtweet, twarc, snscrape,
-# Brandwatch, Meltwater, Sprinklr, CrowdTangle, Mastodon, Bluesky and Reddit, of research tables, and German ones.
-NAMES = {
-    "post_id": (
-        "postid", "tweetid", "tweetidstr", "idstr", "id", "statusid", "statusidstr", "messageid", "documentid",
-        "resourceid", "uri", "tweetlink", "beitragsid",
-    ),
-    "created_at": (
-        "createdat", "createdatutc", "record.createdat", "tweetcreatedat", "tweettime", "createdtime", "postcreated",
-        "indexedat", "publishdate", "publishedat", "published", "createdutc", "created", "timestamp", "datetime",
-        "datetimeutc", "date", "dateutc", "tweetdate", "time", "datum", "zeitpunkt", "zeitstempel", "erstelltam",
-        "veröffentlichtam", "uhrzeit",
-    ),
-    "text": (
-        "text", "record.text", "fulltext", "tweettext", "tweetfulltext", "content", "rawcontent", "tweetcontent",
-        "tweet", "body", "selftext", "message", "hitsentence", "openingtext", "posttext", "statustext", "snippet",
-        "title", "inhalt", "nachricht", "beitrag", "beitragstext",
-    ),
-    "author": (
-        "author", "authorid", "author.handle", "author.username", "authorusername", "authorhandle",
-        "userid", "useridstr", "screenname", "userscreenname", "username", "userusername", "user", "fromuser",
-        "fromuserid", "fromuseridstr", "user.screenname", "user.username", "twitterscreenname", "senderscreenname",
-        "senderuserid", "influencer", "account.acct", "accountacct", "acct", "handle", "account", "accountname",
-        "author.did", "did", "authorname", "pagename", "autor", "autorin", "verfasser", "benutzername", "benutzer",
-        "nutzername", "nutzer",
-    ),
-    "lang": (
-        "lang", "language", "tweetlanguage", "tweetlang", "record.langs", "langs", "languagecode", "langcode",
-        "sprache",
-    ),
-    "repost_flag": ("retweet", "isretweet", "isrepost", "repost", "isrt", "rt", "isreblog"),
-    "reposted_id": (
-        "retweetedid", "retweettweetid", "retweetedstatusid", "retweetedstatusidstr", "repostedid", "retweetstatusid",
-        "retweetid", "retweetedtweetid", "referencedtweets.retweeted.id", "reblog.id",
-    ),
-    "reposted_author": (
-        "retweeteduserid", "retweetuserid", "retweetedscreenname", "retweetscreenname", "retweetedusername",
-        "retweeteduserscreenname", "repostedauthor", "userrt", "reblog.account.acct",
-    ),
-    "favorited_by": ("favoritedby", "favouritedby", "likedby", "likers"),
-    "hashtags": (
-        "hashtags", "hashtag", "entities.hashtags.tag", "entities.hashtags.text", "tags.name", "tags", "schlagworte",
-    ),
-    "mentions": (
-        "mentions.acct", "mentions", "mentionsscreenname", "usermentions", "entities.mentions.username",
-        "entities.usermentions.screenname", "mentionedusers", "mentionedauthors", "mentionednames", "mentionsuserid",
-        "erwähnungen",
-    ),
-    "urls": ("urls", "expandedurls", "urlsexpandedurl", "entities.urls.expandedurl"),
-    "community": ("subreddit",),
-    "cashtags": ("cashtags",),
-}  # fmt: skip
 REQUIRED = ("created_at", "text", "author")
 USERS = ("author", "reposted_author", "mentions", "favorited_by")
 LISTS = ("hashtags", "mentions", "favorited_by", "urls", "cashtags")
 FLAGS = {"0", "1", "0.0", "1.0", "true", "false", "t", "f", "yes", "no", "y", "n", "retweet", "repost", "tweet"}
+VISIBILITIES = {"public", "unlisted", "home", "private", "followers", "specified", "direct", "local", "protected"}
 FEDIVERSE = ("account.acct", "accountacct", "acct", "account")  # of authors: handles have hosts, texts are HTML
 ATPROTO = ("author.handle", "handle")  # of authors: handles have hosts
 # The shares are of values: of most, of a part that no accident gives, and of nearly all.
@@ -91,19 +40,6 @@ class Guess:
     mapping: TableMapping | None
     missing: tuple[str, ...] = ()  # of REQUIRED
     notes: list[str] = field(default_factory=list)
-
-
-def plain_name(column: str) -> str:
-    """A name without case, white space, underscores, hyphens and brackets: `Created_at (UTC)` is `createdatutc`."""
-    return re.sub(r"[\s_\-()\[\]#:]+", "", unicodedata.normalize("NFKC", column).strip().casefold())
-
-
-def candidates(columns: Sequence[str], wanted: str) -> list[str]:
-    """The columns that may be what a key of the mapping wants, the likelier first."""
-    by_name: dict[str, str] = {}
-    for column in columns:
-        by_name.setdefault(plain_name(column), column)
-    return [by_name[name] for name in NAMES[wanted] if name in by_name]
 
 
 def likely_columns(columns: Sequence[str]) -> list[str]:
@@ -217,6 +153,8 @@ def _fitting(name: str, columns: Sequence[str], values: Values, found: dict[str,
         own = values.get(column, [])
         if name == "repost_flag" and not all(value.casefold() in FLAGS for value in own):
             continue
+        if name == "visibility" and own and not _are_visibilities(column, own):
+            continue  # how far one could see, or how many saw it
         if name in LISTS and not _is_list(own):
             continue
         if name in USERS and own and _are_handles(_items(own)) != _are_handles(values.get(str(found["author"]), [])):
@@ -225,6 +163,11 @@ def _fitting(name: str, columns: Sequence[str], values: Values, found: dict[str,
             continue  # somebody's keywords
         return column
     return None
+
+
+def _are_visibilities(column: str, values: list[str]) -> bool:
+    words = FLAGS if "protected" in plain_name(column) else VISIBILITIES
+    return _share(lambda value: value.casefold() in words, values) >= MOST
 
 
 def _is_list(values: list[str]) -> bool:

@@ -65,6 +65,13 @@ CREATE MACRO place_items(value) AS CASE
 END;
 CREATE MACRO present(list) AS
     list_filter(list_transform(list, lambda item: trim(item)), lambda item: item IS NOT NULL AND item <> '');
+-- Misskey's `home` is for all who look; `true` says that an account is protected.
+CREATE MACRO visibility_of(value) AS CASE
+    WHEN value IN ('false', 'f', '0', '0.0', 'no', 'n') THEN NULL
+    WHEN value IN ('true', 't', '1', '1.0', 'yes', 'y') THEN 'protected'
+    WHEN value = 'home' THEN 'unlisted'
+    ELSE value
+END;
 CREATE MACRO unix_time(number) AS CASE
     WHEN number >= 1e8 AND number < 1e10 THEN to_timestamp(number)
     WHEN number >= 1e11 AND number < 1e13 THEN to_timestamp(number / 1e3)
@@ -98,7 +105,7 @@ _TYPED = {
     "author_handle": "user_key(author_handle, $casefold)",
     "lang": "items(lang)[1]",
     "community": "filled(community)",
-    "visibility": "lower(filled(visibility))",
+    "visibility": "visibility_of(lower(filled(visibility)))",
     "reply_to": "user_key(reply_to, $casefold)",
     "reply_to_post": "filled(reply_to_post)",
     "quoted": "user_key(quoted, $casefold)",
