@@ -8,6 +8,7 @@ from exports import files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ntulm.inspect import command
 from ntulm.inspect.dates import FORMATS, time_format
 from ntulm.inspect.guess import guess, likely_columns
 from ntulm.inspect.inspection import inspect
@@ -149,6 +150,27 @@ def test_posts_that_not_everybody_sees_are_left_out(tmp_path, column, seen, unse
 def test_a_visibility_that_is_something_else_is_not_taken():
     header = ["created_at", "text", "author", "visibility"]
     assert "visibility" not in guessed(header, [ISO, "fog", "ann", "5000"], [ISO, "sun", "ann", "9000"])
+
+
+@pytest.mark.parametrize("cell", ["{'id': 1, 'screen_name': 'ann'}", "User(username='ann', id=1)"])
+def test_objects_are_no_authors(tmp_path, cell):
+    header = ["created_at", "text", "user", "username", "mentions", "hashtags"]
+    row = [ISO, "hi", cell, "ann", f"[{cell}]", f"[{cell}]"]
+    found = guessed(header, row)
+    assert found["author"] == "username"
+    assert not {"mentions", "hashtags"} & set(found)
+    found = inspect(table(tmp_path / "a.csv", header[:3], row[:3]))
+    assert found.missing == ("author",)
+    assert "user: the cells are objects" in command.format_inspection(found)
+
+
+def test_addresses_of_authors_are_said(tmp_path):
+    header, row = ["created_at", "text", "author", "user_id"], [ISO, "hi @ann", "https://mastodon.example/@ann", "7"]
+    assert guessed(header, row)["author"] == "user_id"
+    found = inspect(table(tmp_path / "a.csv", header[:3], row[:3]))
+    assert found.mapping is not None
+    assert found.mapping.author == "author"
+    assert "! author: authors are addresses (https://mastodon.example/@ann)" in command.format_inspection(found)
 
 
 def test_what_would_split_a_user_in_two_is_not_taken():

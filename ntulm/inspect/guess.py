@@ -30,6 +30,8 @@ ITEM = re.compile(r"[^\s,;|\"'\[\]]+")  # as `items` of corpus/sources/table.py
 HANDLE = re.compile(r"(?!x?\d+$)[@＠]?[\w.\-]*[^\W\d][\w.\-]*(@[\w.\-]+)?")
 TAG = re.compile(r"</?(p|br|a|span|div)\b[^>]*>", re.IGNORECASE)
 MENTION = re.compile(r"(?<!\w)[@＠](\w+)")
+OBJECT = re.compile(r"\s*\[?\s*(\{|[A-Za-z_][\w.]*\(\w+=)")  # as Python and pandas write them: {'id': 1}, User(id=1)
+ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 HOST = re.compile(r"[@＠]?[\w\-]+(\.[\w\-]+)+|[@＠]?[\w.\-]+@[\w\-]+(\.[\w\-]+)+")
 
 
@@ -40,6 +42,7 @@ class Guess:
     mapping: TableMapping | None
     missing: tuple[str, ...] = ()  # of REQUIRED
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # of what would be read wrong
 
 
 def likely_columns(columns: Sequence[str]) -> list[str]:
@@ -59,6 +62,7 @@ def guess(columns: Sequence[str], values: Values) -> Guess:
         values: of `likely_columns`, as far as they are known.
     """
     notes: list[str] = []
+    warnings: list[str] = []
     written = _time(candidates(columns, "created_at"), values, notes)
     found: dict[str, str | None] = {"created_at": written[0], "text": _text(columns, values)}
     if found["text"]:
@@ -66,7 +70,7 @@ def guess(columns: Sequence[str], values: Values) -> Guess:
         found["author"] = _author(columns, values, found["text"], found["mentions"], notes)
     missing = tuple(name for name in REQUIRED if not found.get(name))
     if missing:
-        return Guess(None, missing, notes)
+        return Guess(None, missing, notes, warnings)
     for name in _wanted():
         if name not in found:
             found[name] = _fitting(name, columns, values, found)
@@ -79,7 +83,12 @@ def guess(columns: Sequence[str], values: Values) -> Guess:
         "mention_hosts": plain_name(author) in FEDIVERSE + ATPROTO
         or _share(HOST.fullmatch, values.get(author, [])) >= NEARLY_ALL,
     }
-    return Guess(TableMapping.model_validate({**found, **settings}), (), notes)
+    if _are_addresses(values.get(author, [])):
+        warnings.append(
+            f"{author}: authors are addresses ({values[author][0][:40]}): no mention is one of them, so whoever writes "
+            "and is mentioned is two users; name a column of user names (corpus.table.author), or make one"
+        )
+    return Guess(TableMapping.model_validate({**found, **settings}), (), notes, warnings)
 
 
 def _time(columns: list[str], values: Values, notes: list[str]) -> tuple[str | None, str | None]:
@@ -128,7 +137,15 @@ def _mentions(columns: Sequence[str], values: Values) -> str | None:
 
 def _author(columns: Sequence[str], values: Values, text: str, mentions: str | None, notes: list[str]) -> str | None:
     """The column of authors that is written as the mentions are; the same user has one key then."""
-    found = candidates(columns, "author")
+    named = candidates(columns, "author")
+    found = [column for column in named if not _are_objects(values.get(column, []))]
+    if named and not found:
+        notes.append(
+            f"{named[0]}: the cells are objects ({values[named[0]][0][:40]}), of which no author can be taken: write "
+            "the table with a column of user names or ids"
+        )
+    if any(_are_addresses(values.get(column, [])) for column in found):
+        found = [column for column in found if _are_users(values.get(column, []))] or found
     if len(found) < 2:
         return found[0] if found else None
     given = [item for value in values.get(mentions or "", []) for item in ITEM.findall(value)]
@@ -171,8 +188,21 @@ def _are_visibilities(column: str, values: list[str]) -> bool:
 
 
 def _is_list(values: list[str]) -> bool:
-    """No objects: `[{"tag": "x"}]` in a cell is not a list of names."""
-    return not any("{" in value for value in values)
+    """No objects: `[{"tag": "x"}]` or `[User(id=1)]` in a cell is not a list of names."""
+    return not any("{" in value or OBJECT.match(value) for value in values)
+
+
+def _are_objects(values: list[str]) -> bool:
+    return _share(OBJECT.match, values) >= SOME
+
+
+def _are_addresses(values: list[str]) -> bool:
+    return _share(ADDRESS.match, values) >= SOME
+
+
+def _are_users(values: list[str]) -> bool:
+    """Handles or ids, not addresses or names of people."""
+    return _share(lambda value: HANDLE.fullmatch(value) or value.isdigit(), values) >= NEARLY_ALL
 
 
 def _are_hashtags(values: list[str], texts: list[str]) -> bool:

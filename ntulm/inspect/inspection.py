@@ -128,6 +128,7 @@ def _with_mapping(found: Inspection, table: ModuleType, files: Sequence[Any], ow
         origin="guessed",
         missing=guessed.missing,
         notes=(*found.notes, *guessed.notes),
+        warnings=tuple(guessed.warnings),
     )
 
 
@@ -164,7 +165,7 @@ def _with_records(found: Inspection, read: Reader) -> Inspection:
         refuse_empty_parts(connection, {**graph.parts, "graph": 1}, params.corpus.splits)
     except UserError as error:
         warnings.append(f"the stage corpus would stop: {error}")
-    return replace(found, sample=sample, languages=languages, graph=graph, warnings=tuple(warnings))
+    return replace(found, sample=sample, languages=languages, graph=graph, warnings=(*found.warnings, *warnings))
 
 
 def _reasons(rows: Sequence[tuple[str, int, str, int]]) -> list[Reason]:
