@@ -173,6 +173,97 @@ def test_addresses_of_authors_are_said(tmp_path):
     assert "! author: authors are addresses (https://mastodon.example/@ann)" in command.format_inspection(found)
 
 
+@pytest.mark.parametrize(
+    ("header", "row", "expected"),
+    [
+        (  # twarc's CSV
+            ["author.username", "referenced_tweets.replied_to.id", "referenced_tweets.quoted.id", "in_reply_to_user_id",
+             "in_reply_to_username", "quoted_username"],
+            ["ann", "2", "3", "78", "bob", "cem"],
+            {"reply_to": "in_reply_to_username", "reply_to_post": "referenced_tweets.replied_to.id",
+             "quoted": "quoted_username", "quoted_post": "referenced_tweets.quoted.id"},
+        ),
+        (  # twarc's json2csv
+            ["user_screen_name", "tweet_type", "retweet_or_quote_id", "retweet_or_quote_screen_name"],
+            ["ann", "retweet", "2", "bob"],
+            {"repost_flag": "tweet_type", "reposted_id": "retweet_or_quote_id",
+             "reposted_author": "retweet_or_quote_screen_name"},
+        ),
+        (["user_screen_name", "retweet_or_quote_id"], ["ann", "2"], {"reposted_id": None}),
+        (  # academictwitteR's table
+            ["user_username", "sourcetweet_type", "sourcetweet_id", "in_reply_to_user_id"],
+            ["ann", "retweeted", "2", ""],
+            {"repost_flag": "sourcetweet_type", "reposted_id": "sourcetweet_id", "reply_to": None},
+        ),
+        (  # version 1 made flat
+            ["user.screen_name", "retweeted_status.id_str", "quoted_status_id_str", "place.full_name"],
+            ["ann", "2", "", "Köln, Deutschland"],
+            {"reposted_id": "retweeted_status.id_str", "quoted_post": "quoted_status_id_str",
+             "places": "place.full_name"},
+        ),
+        (["user.username", "retweetedTweet.id"], ["ann", "2"], {"reposted_id": "retweetedTweet.id"}),  # twscrape
+        (  # Brandwatch
+            ["author", "Thread Entry Type", "Twitter Retweet of"],
+            ["ann", "share", "https://twitter.example/bob/statuses/1"],
+            {"repost_flag": "Thread Entry Type", "reposted_id": None},
+        ),
+        (["author", "Twitter Retweet of"], ["ann", "https://twitter.example/1"], {"reposted_id": "Twitter Retweet of"}),
+        (["author", "uri", "reply_to"], ["did:plc:a", "at://a/1", "at://b/2"], {"reply_to_post": "reply_to"}),
+        (["author", "reply_to"], ["ann", "[]"], {"reply_to_post": None, "reply_to": None}),  # twint
+        (  # ids as authors, with their handles
+            ["userid", "user_screen_name", "user_mentions"], ["77", "ann", "[78, 79]"],
+            {"author": "userid", "author_handle": "user_screen_name"},
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_post_refers_to(header, row, expected):
+    ids = [] if "uri" in header else ["id"]
+    found = guessed(["created_at", "text", *ids, *header], [ISO, "hi @bob", *(["1"] if ids else []), *row])
+    assert {key: found.get(key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("word", ["retweet", "Retweeted", "repost", "share", "reblog", "true", "1"])
+def test_words_for_reposts(tmp_path, word):
+    rows = [[ISO, "hi", "ann", "original" if len(word) > 4 else "0"], [ISO, "RT @ann: hi", "bob", word]]
+    found = inspect(table(tmp_path / "a.csv", ["created_at", "text", "author", "tweet_type"], *rows))
+    assert (found.counts["posts"], found.counts["reposts"]) == (1, 1)
+
+
+def test_whole_texts_rather_than_cut_ones(tmp_path):
+    header = ["created_at", "author", "text", "full_text"]
+    rows = [[ISO, "ann", "a long te… https://t.co/x", "a long text"], [ISO, "bob", "hi", "hi"]]
+    assert guessed(header, *rows)["text"] == "full_text"
+    rows[1][3] = ""
+    found = inspect(table(tmp_path / "a.csv", header, *rows))
+    assert found.mapping is not None
+    assert found.mapping.text == "text"
+    assert "! text: some texts are cut and stand whole in full_text" in command.format_inspection(found)
+
+
+def test_reposts_that_no_column_tells_are_said(tmp_path):
+    rows = [[ISO, f"text {number}", "ann", "0"] for number in range(9)] + [[ISO, "RT @ann: text 1", "bob", "1"]]
+    header = ["created_at", "text", "author", "is_retweet"]
+    said = "10% of the texts begin with `RT @`"
+    assert said not in command.format_inspection(inspect(table(tmp_path / "a.csv", header, *rows)))
+    path = table(tmp_path / "a.csv", header[:3], *(row[:3] for row in rows))
+    assert said in command.format_inspection(inspect(path))
+
+
+@pytest.mark.parametrize(
+    ("post_id", "author"),
+    [("at://did:plc:a/app.bsky.feed.post/1", "ann"), ("1", "did:plc:a"), ("1", "ann.example.com")],
+)
+def test_handles_of_atproto_have_hosts(post_id, author):
+    assert guessed(["id", "created_at", "text", "author"], [post_id, ISO, "hi @bob.example.com", author])[
+        "mention_hosts"
+    ]
+
+
+def test_what_stands_for_nothing_is_no_value(tmp_path):
+    path = table(tmp_path / "a.csv", ["a"], ["NA"], ["x"], ["None"], ["nan"], ["NULL"])
+    assert sampled(files(path), ["a"]) == {"a": ["x"]}
+
+
 def test_what_would_split_a_user_in_two_is_not_taken():
     header = ["created_at", "text", "user_name", "retweet_userid", "retweet_screen_name", "user_id"]
     found = guessed(header, [ISO, "hi @bob", "ann", "78", "bob", "77"])

@@ -13,13 +13,18 @@ from typing import Any
 
 from ntulm.corpus.config import TableMapping
 from ntulm.inspect.dates import TimeFormat, time_format
-from ntulm.inspect.names import NAMES, candidates, plain_name
+from ntulm.inspect.names import NAMES, OF_ANY_SOURCE, WHOLE_TEXTS, candidates, plain_name
 from ntulm.inspect.values import Values
 
 REQUIRED = ("created_at", "text", "author")
-USERS = ("author", "reposted_author", "mentions", "favorited_by")
+USERS = ("author", "reposted_author", "mentions", "favorited_by", "reply_to", "quoted")
+POSTS = ("reply_to_post", "quoted_post", "reposted_id")
 LISTS = ("hashtags", "mentions", "favorited_by", "urls", "cashtags")
-FLAGS = {"0", "1", "0.0", "1.0", "true", "false", "t", "f", "yes", "no", "y", "n", "retweet", "repost", "tweet"}
+FLAGS = {"0", "1", "0.0", "1.0", "true", "false", "t", "f", "yes", "no", "y", "n"}
+KINDS = {
+    "retweet", "retweeted", "repost", "reposted", "reblog", "share", "tweet", "original", "post", "status", "toot",
+    "reply", "replied_to", "quote", "quoted", "comment",
+}  # fmt: skip
 VISIBILITIES = {"public", "unlisted", "home", "private", "followers", "specified", "direct", "local", "protected"}
 FEDIVERSE = ("account.acct", "accountacct", "acct", "account")  # of authors: handles have hosts, texts are HTML
 ATPROTO = ("author.handle", "handle")  # of authors: handles have hosts
@@ -28,10 +33,13 @@ MOST, SOME, NEARLY_ALL = 0.5, 0.3, 0.9
 
 ITEM = re.compile(r"[^\s,;|\"'\[\]]+")  # as `items` of corpus/sources/table.py
 HANDLE = re.compile(r"(?!x?\d+$)[@＠]?[\w.\-]*[^\W\d][\w.\-]*(@[\w.\-]+)?")
+ID = re.compile(r"\d+|did:\S+")
 TAG = re.compile(r"</?(p|br|a|span|div)\b[^>]*>", re.IGNORECASE)
 MENTION = re.compile(r"(?<!\w)[@＠](\w+)")
+CUT = re.compile(r"(…|\.\.\.)(\s*https?://\S+)?\s*$")
 OBJECT = re.compile(r"\s*\[?\s*(\{|[A-Za-z_][\w.]*\(\w+=)")  # as Python and pandas write them: {'id': 1}, User(id=1)
 ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+AT_IDS = re.compile(r"did:|at://")  # of ATProto, whose handles have hosts
 HOST = re.compile(r"[@＠]?[\w\-]+(\.[\w\-]+)+|[@＠]?[\w.\-]+@[\w\-]+(\.[\w\-]+)+")
 
 
@@ -64,7 +72,7 @@ def guess(columns: Sequence[str], values: Values) -> Guess:
     notes: list[str] = []
     warnings: list[str] = []
     written = _time(candidates(columns, "created_at"), values, notes)
-    found: dict[str, str | None] = {"created_at": written[0], "text": _text(columns, values)}
+    found: dict[str, str | None] = {"created_at": written[0], "text": _text(columns, values, warnings)}
     if found["text"]:
         found["mentions"] = _mentions(columns, values)
         found["author"] = _author(columns, values, found["text"], found["mentions"], notes)
@@ -76,12 +84,16 @@ def guess(columns: Sequence[str], values: Values) -> Guess:
             found[name] = _fitting(name, columns, values, found)
     texts = values.get(str(found["text"]), [])
     author = str(found["author"])
+    if _share(ID.fullmatch, values.get(author, [])) >= NEARLY_ALL:
+        users = (column for column in candidates(columns, "author") if column != author)
+        found["author_handle"] = next((column for column in users if _are_handles(values.get(column, []))), None)
     settings: dict[str, Any] = {
         "time_format": written[1],
         "html": plain_name(author) in FEDIVERSE or _share(TAG.search, texts) >= SOME,
         "casefold_users": True,
         "mention_hosts": plain_name(author) in FEDIVERSE + ATPROTO
-        or _share(HOST.fullmatch, values.get(author, [])) >= NEARLY_ALL,
+        or _share(HOST.fullmatch, values.get(author, [])) >= NEARLY_ALL
+        or any(_share(AT_IDS.match, values.get(str(found[name]), [])) >= MOST for name in ("author", "post_id")),
     }
     if _are_addresses(values.get(author, [])):
         warnings.append(
@@ -122,11 +134,25 @@ def _about(column: str, found: TimeFormat) -> str:
     )
 
 
-def _text(columns: Sequence[str], values: Values) -> str | None:
-    """The first with text in most rows: of posts of which only the title is filled, the title."""
+def _text(columns: Sequence[str], values: Values, warnings: list[str]) -> str | None:
+    """The first with text in most rows: of posts of which only the title is filled, the title.
+
+    Whole texts rather than those beside them that are cut, where as many rows have them.
+    """
     found = candidates(columns, "text")
     most = max((len(values.get(column, [])) for column in found), default=0)
-    return next((column for column in found if len(values.get(column, [])) >= MOST * most), None)
+    chosen = next((column for column in found if len(values.get(column, [])) >= MOST * most), None)
+    texts = values.get(chosen or "", [])
+    for whole in (column for column in found if plain_name(column) in WHOLE_TEXTS and column != chosen):
+        filled = len(values.get(whole, []))
+        if texts and filled >= len(texts):
+            return whole
+        if filled and any(CUT.search(text) for text in texts):
+            warnings.append(
+                f"{chosen}: some texts are cut and stand whole in {whole}, which most rows lack: write "
+                "the table with one column of whole texts"
+            )
+    return chosen
 
 
 def _mentions(columns: Sequence[str], values: Values) -> str | None:
@@ -168,18 +194,39 @@ def _fitting(name: str, columns: Sequence[str], values: Values, found: dict[str,
     """The first column whose values are of the kind that the key wants."""
     for column in candidates(columns, name):
         own = values.get(column, [])
-        if name == "repost_flag" and not all(value.casefold() in FLAGS for value in own):
+        texts, authors = values.get(str(found["text"]), []), values.get(str(found["author"]), [])
+        if column in found.values() or (name in LISTS and not _is_list(own)):
+            continue
+        if name == "repost_flag" and not all(value.casefold() in FLAGS | KINDS for value in own):
             continue
         if name == "visibility" and own and not _are_visibilities(column, own):
             continue  # how far one could see, or how many saw it
-        if name in LISTS and not _is_list(own):
-            continue
-        if name in USERS and own and _are_handles(_items(own)) != _are_handles(values.get(str(found["author"]), [])):
+        handles = _are_handles(_items(own)) if own else not plain_name(column).endswith(("id", "idstr"))
+        if name in USERS and authors and handles != _are_handles(authors):
             continue  # an id beside handles would be a second key of the same user
-        if plain_name(column) == "tags" and not _are_hashtags(own, values.get(str(found["text"]), [])):
+        if name not in LISTS and any(OBJECT.match(value) or value.startswith("[") for value in own):
+            continue
+        if name in POSTS + USERS and not _is_told(name, column, own, values, found):
+            continue
+        if plain_name(column) == "tags" and not _are_hashtags(own, texts):
             continue  # somebody's keywords
         return column
     return None
+
+
+def _is_told(name: str, column: str, own: list[str], values: Values, found: dict[str, str | None]) -> bool:
+    """Whether what a column says of another post is known to be what the key wants."""
+    flag, ids = found.get("repost_flag"), values.get(found.get("post_id") or "", [])
+    plain = plain_name(column)
+    if plain == "replyto":  # a user, or a post: told by its ids alone
+        return bool(own) and bool(ids) and all(_kind(value) == _kind(ids[0]) for value in own)
+    if name == "reposted_id" and flag and own:  # addresses beside ids name no post of the table
+        return _are_addresses(own) == _are_addresses(ids)
+    return bool(flag) or not plain.startswith(OF_ANY_SOURCE)
+
+
+def _kind(post_id: str) -> str:
+    return post_id.split(":")[0] if ":" in post_id else "digits" if post_id.isdigit() else "other"
 
 
 def _are_visibilities(column: str, values: list[str]) -> bool:

@@ -20,9 +20,9 @@ NAMES = {
         "veröffentlichtam", "uhrzeit",
     ),
     "text": (
-        "text", "record.text", "fulltext", "tweettext", "tweetfulltext", "content", "rawcontent", "tweetcontent",
-        "tweet", "body", "selftext", "message", "hitsentence", "openingtext", "posttext", "statustext", "snippet",
-        "title", "inhalt", "nachricht", "beitrag", "beitragstext",
+        "text", "record.text", "fulltext", "tweettext", "tweetfulltext", "extendedtweet.fulltext", "content",
+        "rawcontent", "tweetcontent", "tweet", "body", "selftext", "message", "hitsentence", "openingtext", "posttext",
+        "statustext", "snippet", "title", "inhalt", "nachricht", "beitrag", "beitragstext",
     ),
     "author": (
         "author", "authorid", "author.handle", "author.username", "authorusername", "authorhandle",
@@ -36,15 +36,40 @@ NAMES = {
         "lang", "language", "tweetlanguage", "tweetlang", "record.langs", "langs", "languagecode", "langcode",
         "sprache",
     ),
-    "repost_flag": ("retweet", "isretweet", "isrepost", "repost", "isrt", "rt", "isreblog"),
+    "repost_flag": (
+        "retweet", "isretweet", "isrepost", "repost", "isrt", "rt", "isreblog", "tweettype", "sourcetweettype",
+        "threadentrytype", "posttype", "statustype",
+    ),
     "reposted_id": (
         "retweetedid", "retweettweetid", "retweetedstatusid", "retweetedstatusidstr", "repostedid", "retweetstatusid",
-        "retweetid", "retweetedtweetid", "referencedtweets.retweeted.id", "reblog.id",
+        "retweetid", "retweetedtweetid", "referencedtweets.retweeted.id", "reblog.id", "retweetedstatus.idstr",
+        "retweetedstatus.id", "retweetedtweet.idstr", "retweetedtweet.id", "reblog.uri", "twitterretweetof",
+        "retweetorquoteid", "sourcetweetid",
     ),
     "reposted_author": (
         "retweeteduserid", "retweetuserid", "retweetedscreenname", "retweetscreenname", "retweetedusername",
-        "retweeteduserscreenname", "repostedauthor", "userrt", "reblog.account.acct",
+        "retweeteduserscreenname", "repostedauthor", "userrt", "reblog.account.acct", "retweetedstatus.user.screenname",
+        "retweetedstatus.user.idstr", "retweetedtweet.user.username", "retweetedtweet.user.id",
+        "retweetorquotescreenname", "retweetorquoteuserid", "sourcetweetauthorid",
     ),
+    "reply_to": (
+        "inreplytousername", "inreplytoscreenname", "inreplytouserid", "inreplytouseridstr", "inreplytouser.username",
+        "inreplytoaccountid", "replytousername", "replytoscreenname", "replytouserid", "replytouser", "inreplytouser",
+    ),
+    "reply_to_post": (
+        "inreplytostatusid", "inreplytostatusidstr", "inreplytotweetid", "inreplytoid", "replytostatusid",
+        "replytotweetid", "replytostatusidstr", "inreplytotweetidstr", "referencedtweets.repliedto.id",
+        "record.reply.parent.uri", "replyid", "replyto",
+    ),
+    "quoted": (
+        "quotedusername", "quotedscreenname", "quoteduserid", "quotedstatus.user.screenname",
+        "quotedstatus.user.idstr", "quotedtweet.user.username", "quotedtweet.user.id",
+    ),
+    "quoted_post": (
+        "quotedstatusidstr", "quotedstatusid", "quotedtweetid", "quotedtweetidstr", "quotedstatus.idstr",
+        "quotedstatus.id", "quotedtweet.idstr", "quotedtweet.id", "referencedtweets.quoted.id",
+    ),
+    "places": ("placefullname", "place.fullname", "placename", "geo.fullname", "place"),
     "favorited_by": ("favoritedby", "favouritedby", "likedby", "likers"),
     "hashtags": (
         "hashtags", "hashtag", "entities.hashtags.tag", "entities.hashtags.text", "tags.name", "tags", "schlagworte",
@@ -52,7 +77,7 @@ NAMES = {
     "mentions": (
         "mentions.acct", "mentions", "mentionsscreenname", "usermentions", "entities.mentions.username",
         "entities.usermentions.screenname", "mentionedusers", "mentionedauthors", "mentionednames", "mentionsuserid",
-        "erwähnungen",
+        "erwähnungen", "mentionedusers.username", "mentionedusers.screenname",
     ),
     "urls": ("urls", "expandedurls", "urlsexpandedurl", "entities.urls.expandedurl"),
     "community": ("subreddit",),
@@ -62,6 +87,8 @@ NAMES = {
     ),
     "cashtags": ("cashtags",),
 }  # fmt: skip
+WHOLE_TEXTS = ("fulltext", "tweetfulltext", "extendedtweet.fulltext")  # of which a text beside them may be cut
+OF_ANY_SOURCE = ("retweetorquote", "sourcetweet")  # a repost or a quote: only beside a flag that says which
 
 
 def plain_name(column: str) -> str:

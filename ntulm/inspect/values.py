@@ -23,6 +23,7 @@ HEAD_BYTES = 1 << 20  # of a file
 RECORDS = 1000  # of a file
 FILES = 5  # spread over the export
 PARQUET = b"PAR1"
+NOTHING = {"", "na", "n/a", "<na>", "nan", "nat", "none", "null", "\\n"}  # as R, pandas, Python and databases write it
 
 Values = dict[str, list[str]]  # column -> its values that are not empty; a list of a JSON record is several, by ` `
 
@@ -34,7 +35,8 @@ def sampled(files: Sequence[File], columns: Sequence[str]) -> Values:
     for file in files[::step]:
         for record in islice(_records(file, columns), RECORDS):
             for column in columns:
-                if value := str(record.get(column) or "").strip():
+                value = str(record.get(column) or "").strip()
+                if value.casefold() not in NOTHING:
                     found[column].append(value)
     return found
 

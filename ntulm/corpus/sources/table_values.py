@@ -114,7 +114,7 @@ _TYPED = {
     "reposted_author": "user_key(reposted_author, $casefold)",
     "repost_flag": "lower(trim(repost_flag))",
 }
-_FLAGS = "('1', '1.0', 'true', 't', 'yes', 'y', 'retweet', 'repost')"
+_FLAGS = "('1', '1.0', 'true', 't', 'yes', 'y', 'retweet', 'retweeted', 'repost', 'reposted', 'reblog', 'share')"
 _USERS = ("mentions", "favorited_by")
 _OF_REPOSTED = ("lang", "text", "mentions", "hashtags", "urls", "places", "cashtags", "community")
 _WITHIN = ("author_handle", "repost_flag", "reposted_id", "reposted_author")  # no columns of RAW_SCHEMA
