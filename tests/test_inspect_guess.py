@@ -300,12 +300,44 @@ def test_of_names_and_handles_those_that_are_mentioned_are_the_authors():
         (["31 May 2021", "1 May 2021"], "%d %b %Y"),
         (["Wed, 31 Mar 2021 12:00:00 +0000"], "%a, %d %b %Y %H:%M:%S %z"),
         (["20210331", "20211231"], "%Y%m%d"),
+        (["2021-03-31 20:50:37 +0000", "2021-03-31 20:50 +02:00", "2021-03-31 20:50:37 +0000 UTC"], None),
+        (["2021-03-31 20:50:37 Z", "2021-07-31 20:50:37 CEST", "2021-07-31 20:50:37 EDT"], None),
+        (["31/03/21 14:05", "01/04/21 10:00"], "%d/%m/%y %H:%M"),
+        (["31-03-21", "01-04-21"], "%d-%m-%y"),
+        (["Mon Apr 06 22:19:45 PDT 2009", "Mon Apr 06 22:19:49 PDT 2009"], "%a %b %d %H:%M:%S %z %Y"),
+        (["2:05 PM · Mar 31, 2021"], "%I:%M %p · %b %d, %Y"),
+        (["2021-03-31, 14:05"], "%Y-%m-%d, %H:%M"),
+        (["1.617192E+12"], None),
     ],
 )
 def test_the_format_of_times_is_found(values, expected):
     found = time_format(values)
     assert found is not None
     assert (found.format, found.values, found.or_else) == (expected, len(values), None)
+
+
+def test_days_beside_a_column_of_times_of_day_are_said(tmp_path):
+    header = ["Date", "Time", "User", "Text"]
+    found = inspect(table(tmp_path / "a.csv", header, ["2021-03-31", "14:05", "ann", "a"]))
+    said = "! the column Date has no times of day, the column Time has"
+    assert said in command.format_inspection(found)
+    found = inspect(table(tmp_path / "a.csv", header, ["2021-03-31 14:05", "14:05", "ann", "a"]))
+    assert said not in command.format_inspection(found)
+
+
+def test_rounded_numbers_as_times_are_said():
+    found = guess(["timestamp", "text", "user"], {"timestamp": ["1.6172E+12"], "text": ["hi"], "user": ["ann"]})
+    assert found.mapping is not None
+    assert found.mapping.time_format is None
+    assert "1.6172E+12 are rounded" in found.warnings[0]
+
+
+def test_values_are_read_with_the_delimiter_of_the_reader(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('"Datum";"Autor";"Text";"Ort (Stadt, Land, Kontinent, Planet)"\n31.03.2021 14:05;ann;hi;Bonn\n')
+    assert sampled(files(path), ["Datum", "Autor"]) == {"Datum": ["31.03.2021 14:05"], "Autor": ["ann"]}
+    path.write_bytes(b"Autor;Text\nann;caf\xe9\n")
+    assert sampled(files(path), ["Autor"]) == {"Autor": ["ann"]}
 
 
 def test_day_and_month_that_may_be_exchanged_are_said():

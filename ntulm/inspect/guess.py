@@ -34,6 +34,8 @@ MOST, SOME, NEARLY_ALL = 0.5, 0.3, 0.9
 ITEM = re.compile(r"[^\s,;|\"'\[\]]+")  # as `items` of corpus/sources/table.py
 HANDLE = re.compile(r"(?!x?\d+$)[@＠]?[\w.\-]*[^\W\d][\w.\-]*(@[\w.\-]+)?")
 ID = re.compile(r"\d+|did:\S+")
+CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d(\.\d+)?)?( ?[ap]\.?m\.?)?", re.IGNORECASE)
+ROUNDED = re.compile(r"\d(\.\d*)?e\+?\d+", re.IGNORECASE)
 TAG = re.compile(r"</?(p|br|a|span|div)\b[^>]*>", re.IGNORECASE)
 MENTION = re.compile(r"(?<!\w)[@＠](\w+)")
 CUT = re.compile(r"(…|\.\.\.)(\s*https?://\S+)?\s*$")
@@ -71,7 +73,9 @@ def guess(columns: Sequence[str], values: Values) -> Guess:
     """
     notes: list[str] = []
     warnings: list[str] = []
-    written = _time(candidates(columns, "created_at"), values, notes)
+    times = candidates(columns, "created_at")
+    written = _time(times, values, notes)
+    warnings += _inexact(written[0], times, values)
     found: dict[str, str | None] = {"created_at": written[0], "text": _text(columns, values, warnings)}
     if found["text"]:
         found["mentions"] = _mentions(columns, values)
@@ -122,6 +126,21 @@ def _time(columns: list[str], values: Values, notes: list[str]) -> tuple[str | N
     if found.format is not None:
         notes.append(_about(column, found))
     return column, found.format
+
+
+def _inexact(column: str | None, columns: list[str], values: Values) -> list[str]:
+    """What is to be said of times that are less exact than they could be."""
+    own = values.get(column or "", [])
+    if any(ROUNDED.fullmatch(value) for value in own):
+        return [f"{column}: numbers like {own[0]} are rounded, and so are the times: write the table with all digits"]
+    if not own or any(":" in value or value.isdigit() for value in own):
+        return []
+    clock = (other for other in columns if _share(CLOCK.fullmatch, values.get(other, [])) >= NEARLY_ALL)
+    return [
+        f"the column {column} has no times of day, the column {other} has: all posts of a day are at 00:00; write the "
+        "table with one column of both (2021-03-31 14:05)"
+        for other in clock
+    ][:1]
 
 
 def _about(column: str, found: TimeFormat) -> str:
@@ -206,7 +225,7 @@ def _fitting(name: str, columns: Sequence[str], values: Values, found: dict[str,
             continue  # an id beside handles would be a second key of the same user
         if name not in LISTS and any(OBJECT.match(value) or value.startswith("[") for value in own):
             continue
-        if name in POSTS + USERS and not _is_told(name, column, own, values, found):
+        if name in (*POSTS, *USERS, "places") and not _is_told(name, column, own, values, found):
             continue
         if plain_name(column) == "tags" and not _are_hashtags(own, texts):
             continue  # somebody's keywords
@@ -218,6 +237,8 @@ def _is_told(name: str, column: str, own: list[str], values: Values, found: dict
     """Whether what a column says of another post is known to be what the key wants."""
     flag, ids = found.get("repost_flag"), values.get(found.get("post_id") or "", [])
     plain = plain_name(column)
+    if plain == "place" and not own:  # where there are some, they may be objects
+        return False
     if plain == "replyto":  # a user, or a post: told by its ids alone
         return bool(own) and bool(ids) and all(_kind(value) == _kind(ids[0]) for value in own)
     if name == "reposted_id" and flag and own:  # addresses beside ids name no post of the table
