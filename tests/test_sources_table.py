@@ -403,6 +403,35 @@ def test_a_date_that_no_post_has(tmp_path, written):
         assert (export.counts["posts"], export.counts["rejects"]) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("written", "time_format", "hour"),
+    [
+        ("2021-07-31 14:05:00 CEST", None, 12), ("2021-07-31 14:05:00 EDT", None, 18),
+        ("2021-07-31 14:05:00 CDT", None, 19),
+        ("2021-07-31 14:05:00 MDT", None, 20), ("2021-07-31 14:05:00 PDT", None, 21),
+        ("2021-07-31 14:05 BST", None, 13),
+        ("2021-07-31 14:05:00 EST", None, 19), ("2021-07-31 14:05:00 +0200", None, 12),
+        ("2021-07-31 14:05:00 Z", None, 14), ("2021-07-31 14:05:00 -0100 UTC", None, 15),
+        ("Sat Jul 31 14:05:00 PDT 2021", "%a %b %d %H:%M:%S %z %Y", 21), ("31.07.2021 14 PDT", "%d.%m.%Y %H PDT", 14),
+    ],
+)  # fmt: skip
+def test_names_of_zones_and_offsets_with_a_blank(tmp_path, written, time_format, hour):
+    (tmp_path / "a.csv").write_text(f"author,text,time\nann,hi,{written}\n")
+    (row,) = rows(tmp_path, mapping(time_format=time_format))
+    assert row["created_at"] is not None, row["reject"]
+    assert (row["created_at"].day, row["created_at"].hour) == (31, hour)
+
+
+@pytest.mark.parametrize(("written", "hint"), [("31/03/21 14:05", "%d/%m/%y %H:%M"), ("31-03-21", "%d-%m-%y")])
+def test_a_year_of_two_digits_is_not_of_antiquity(tmp_path, written, hint):
+    (tmp_path / "a.csv").write_text(f"author,text,time\nann,hi,{written}\n")
+    (row,) = rows(tmp_path)
+    assert row["created_at"] is None
+    assert hint in row["reject"]
+    (row,) = rows(tmp_path, mapping(time_format=hint))
+    assert (row["created_at"].year, row["created_at"].month) == (2021, 3)
+
+
 def test_zones_and_numbers_side_by_side(tmp_path):
     same = (
         "2020-01-01T12:00:00Z", "2020-01-01T14:00:00+02:00", "2020-01-01 12:00:00", "2020-01-01 13:00:00 Europe/Berlin",

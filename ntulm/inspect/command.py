@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ntulm.corpus.config import TableMapping
 from ntulm.inspect import proposal
-from ntulm.inspect.guess import NAMES
 from ntulm.inspect.inspection import Inspection, Languages, Post, Reason, inspect
+from ntulm.inspect.names import NAMES
 from ntulm.inspect.preview import RECIPE, Preview
 from ntulm.inspect.shown import NAME_LENGTH, TEXT_LENGTH, harmless
 

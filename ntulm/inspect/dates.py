@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 import duckdb
 
+from ntulm.corpus.sources.table_dates import MACROS
+
 FEW = 5  # values that decide which formats are tried on all
 SOME, READ = 0.5, 0.9  # share of the values that a format has to read: of these few, and of all
 
 _DAYS = (  # of equally good ones the first is proposed
-    "%d.%m.%Y", "%d.%m.%y", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d/%m/%y", "%d-%m-%Y", "%m-%d-%Y", "%Y.%m.%d",
-    "%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%Y%m%d",
+    "%d.%m.%Y", "%d.%m.%y", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d/%m/%y", "%d-%m-%Y", "%m-%d-%Y", "%d-%m-%y",
+    "%m-%d-%y", "%y-%m-%d", "%y/%m/%d", "%Y-%m-%d", "%Y.%m.%d", "%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%b %d, %Y",
+    "%B %d, %Y", "%Y%m%d",
 )  # fmt: skip
 _TIMES = ("%H:%M:%S", "%H:%M", "%I:%M:%S %p", "%I:%M %p", "%I:%M:%S%p", "%I:%M%p")
 _BETWEEN = (" ", ", ", "T", " - ")
@@ -26,20 +29,17 @@ WHOLE = (
     "%a, %d %b %Y %H:%M:%S %Z",
     "%a %b %d %H:%M:%S %Y",
     "%Y%m%d%H%M%S",
+    "%I:%M %p · %b %d, %Y",  # Twitter's page
 )
 FORMATS = (*WHOLE, *(day + between + time for day in _DAYS for between in _BETWEEN for time in _TIMES), *_DAYS)
 
-# As `moment` of corpus/sources/table.py reads without a format.
-_PLAIN = r"""
-SELECT avg((regexp_full_match(value, '\d{9,10}(\.\d+)?|\d{12,13}|\d{15,16}')
-    OR TRY_CAST(value AS TIMESTAMPTZ) IS NOT NULL)::INT)
-FROM (SELECT unnest($values::VARCHAR[]) AS value)
-"""
-# A year of two digits is not one of four: strptime takes 21 for the year 21.
+_PLAIN = "SELECT avg((moment(value, NULL) IS NOT NULL)::INT) FROM (SELECT unnest($values::VARCHAR[]) AS value)"
+# A year of two digits is not one of four: strptime takes 21 for the year 21. No post is of a year to come.
 _BY_FORMAT = """
-SELECT avg((year(moment) BETWEEN 1990 AND 2100)::INT) AS share, bit_xor(hash(value, moment)) AS meaning
+SELECT avg((year(written) BETWEEN 1990 AND year(current_date) + 1)::INT) AS share,
+    bit_xor(hash(value, written)) AS meaning
 FROM (
-    SELECT value, coalesce(try_strptime(value, $format)::TIMESTAMPTZ, TIMESTAMPTZ '0001-01-01') AS moment
+    SELECT value, coalesce(moment(value, $format), TIMESTAMPTZ '0001-01-01') AS written
     FROM (SELECT unnest($values::VARCHAR[]) AS value))
 """
 
@@ -60,6 +60,7 @@ def time_format(values: Sequence[str]) -> TimeFormat | None:
         return None
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(MACROS)
         ((share,),) = connection.execute(_PLAIN, {"values": distinct}).fetchall()
         if share >= READ:
             return TimeFormat(None, len(distinct))
@@ -75,7 +76,7 @@ def time_format(values: Sequence[str]) -> TimeFormat | None:
 
 def _likely(connection: duckdb.DuckDBPyConnection, values: list[str]) -> list[str]:
     """The formats that read most of a few values: a query for all, since most formats read none."""
-    read = ", ".join(f"avg((try_strptime(value, '{name}') IS NOT NULL)::INT)" for name in FORMATS)
+    read = ", ".join(f"avg((try_strptime(with_offset(value), '{name}') IS NOT NULL)::INT)" for name in FORMATS)
     query = f"SELECT [{read}] FROM (SELECT unnest($values::VARCHAR[]) AS value)"  # noqa: S608 - formats of our own
     ((shares,),) = connection.execute(query, {"values": values}).fetchall()
     return [name for name, share in zip(FORMATS, shares, strict=True) if share >= SOME]

@@ -24,6 +24,7 @@ from ntulm.inspect.values import sampled
 
 SAMPLE = 10  # posts that are shown
 JUDGED = 20_000  # posts of which scripts and words are looked at
+NOTICED = 0.01  # share of the texts that begin as reposts do
 KINDS = {"digits": "ids", "did": "DIDs", "handle": "handles"}  # of users
 
 
@@ -128,6 +129,7 @@ def _with_mapping(found: Inspection, table: ModuleType, files: Sequence[Any], ow
         origin="guessed",
         missing=guessed.missing,
         notes=(*found.notes, *guessed.notes),
+        warnings=tuple(guessed.warnings),
     )
 
 
@@ -152,7 +154,7 @@ def _with_records(found: Inspection, read: Reader) -> Inspection:
     )
     if not counts["posts"]:
         return found
-    warnings = _one_author(connection) + _two_kinds_of_users(connection)
+    warnings = _one_author(connection) + _two_kinds_of_users(connection) + _untold_reposts(connection, found.mapping)
     sample, languages = tuple(sample_posts(connection)), languages_of(connection)
     params = settings()
     try:
@@ -164,7 +166,7 @@ def _with_records(found: Inspection, read: Reader) -> Inspection:
         refuse_empty_parts(connection, {**graph.parts, "graph": 1}, params.corpus.splits)
     except UserError as error:
         warnings.append(f"the stage corpus would stop: {error}")
-    return replace(found, sample=sample, languages=languages, graph=graph, warnings=tuple(warnings))
+    return replace(found, sample=sample, languages=languages, graph=graph, warnings=(*found.warnings, *warnings))
 
 
 def _reasons(rows: Sequence[tuple[str, int, str, int]]) -> list[Reason]:
@@ -218,6 +220,19 @@ def _one_author(connection: Connection) -> list[str]:
     return [
         "one author wrote all posts: who wrote a post says nothing here, so author information cannot help; hashtags "
         "may (run.variants=[text, hashtag] model.variant=hashtag)"
+    ]
+
+
+def _untold_reposts(connection: Connection, mapping: TableMapping | None) -> list[str]:
+    """Reposts of a table that has no column for them."""
+    if mapping is None or mapping.repost_flag or mapping.reposted_id:
+        return []
+    (share,) = row(connection, r"SELECT avg(regexp_matches(text, '^\s*RT\s+[@＠]\w')::INT) FROM post")
+    if share < NOTICED:
+        return []
+    return [
+        f"{share:.0%} of the texts begin with `RT @`: reposts are not told apart from posts; name the column that "
+        "tells them (corpus.table.repost_flag or reposted_id), or write the table with one that is 1 for those texts"
     ]
 
 

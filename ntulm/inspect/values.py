@@ -5,8 +5,6 @@ Reads the beginning of some files of a table; library of `ntulm inspect`.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -14,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from ntulm.corpus.sources.csv_records import DELIMITERS
+from ntulm.corpus.sources import csv_records
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import objects
 from ntulm.corpus.sources.lines import head
@@ -23,6 +21,7 @@ HEAD_BYTES = 1 << 20  # of a file
 RECORDS = 1000  # of a file
 FILES = 5  # spread over the export
 PARQUET = b"PAR1"
+NOTHING = {"", "na", "n/a", "<na>", "nan", "nat", "none", "null", "\\n"}  # as R, pandas, Python and databases write it
 
 Values = dict[str, list[str]]  # column -> its values that are not empty; a list of a JSON record is several, by ` `
 
@@ -34,7 +33,8 @@ def sampled(files: Sequence[File], columns: Sequence[str]) -> Values:
     for file in files[::step]:
         for record in islice(_records(file, columns), RECORDS):
             for column in columns:
-                if value := str(record.get(column) or "").strip():
+                value = str(record.get(column) or "").strip()
+                if value.casefold() not in NOTHING:
                     found[column].append(value)
     return found
 
@@ -46,14 +46,20 @@ def _records(file: File, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     elif found := objects(start):
         yield from ({column: at(record, column) for column in columns} for record in found)
     else:
-        text = start.decode("utf-8-sig", "replace")
-        whole = text if len(start) < HEAD_BYTES else text[: text.rfind("\n") + 1]  # the last line may be cut off
-        header = whole.split("\n", 1)[0]
-        rows = csv.DictReader(io.StringIO(whole, newline=""), delimiter=max(DELIMITERS, key=header.count))
-        try:
-            yield from rows
-        except csv.Error:  # the reader of the table says where
-            return
+        yield from _csv(file)
+
+
+def _csv(file: File) -> Iterator[dict[str, Any]]:
+    """As the reader of the table takes it: with its delimiter, without the rows that it rejects."""
+    table = csv_records.Table(file)
+    for _, reject, row in islice(table.records(0), RECORDS):
+        if reject is None:
+            yield {name: _shown(value) for name, value in zip(table.header, row, strict=True)}
+
+
+def _shown(value: str) -> str:
+    """Text without what is not UTF-8: such a row is a reject, and no query takes it."""
+    return value.encode("utf-8", "replace").decode()
 
 
 def _parquet(file: File, columns: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ntulm.corpus.sources import table_dates
 from ntulm.corpus.sources.formats import conformed
+from ntulm.corpus.sources.table_dates import TIME_FORMATS, UNKNOWN_DATE
 from ntulm.errors import UserError
 from ntulm.text import SPACES, plain_text
 
@@ -33,13 +35,6 @@ SPLITTERS = {
     "places": "place_items",
 }  # fmt: skip
 LISTS = tuple(SPLITTERS)
-# Tried where a date is neither ISO 8601 nor Unix time: a hint, not a guess that is acted on.
-TIME_FORMATS = (
-    "%d.%m.%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%d/%m/%Y", "%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%m/%d/%Y",
-    "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %I:%M %p", "%m/%d/%Y %I:%M:%S %p", "%d-%m-%Y", "%d-%m-%Y %H:%M",
-    "%d-%m-%Y %H:%M:%S", "%a, %d %b %Y %H:%M:%S %z", "%a, %d %b %Y %H:%M:%S GMT", "%a %b %d %H:%M:%S %z %Y", "%Y%m%d",
-    "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y",
-)  # fmt: skip
 
 MACROS = rf"""
 -- As `user_key` in ntulm/text.py.
@@ -65,24 +60,14 @@ CREATE MACRO place_items(value) AS CASE
 END;
 CREATE MACRO present(list) AS
     list_filter(list_transform(list, lambda item: trim(item)), lambda item: item IS NOT NULL AND item <> '');
-CREATE MACRO unix_time(number) AS CASE
-    WHEN number >= 1e8 AND number < 1e10 THEN to_timestamp(number)
-    WHEN number >= 1e11 AND number < 1e13 THEN to_timestamp(number / 1e3)
-    WHEN number >= 1e14 AND number < 1e16 THEN to_timestamp(number / 1e6)
-    WHEN number >= 1e17 AND number < 1e19 THEN to_timestamp(number / 1e9)
-END;
--- `year` has no sign.
-CREATE MACRO is_possible(moment) AS moment BETWEEN TIMESTAMPTZ '0002-01-01' AND TIMESTAMPTZ '9998-01-01';
-CREATE MACRO moment(value, format) AS CASE
-    -- Words that DuckDB takes for dates, whatever the format.
-    WHEN format IS NOT NULL AND lower(value) NOT IN ('infinity', '-infinity', 'epoch')
-    THEN try_strptime(value, format)::TIMESTAMPTZ
-    WHEN format IS NOT NULL THEN NULL
-    WHEN regexp_full_match(value, '\d+(\.\d*)?([eE]\+?\d\d?)?') THEN unix_time(TRY_CAST(value AS DOUBLE))
-    ELSE TRY_CAST(value AS TIMESTAMPTZ)
+-- Misskey's `home` is for all who look; `true` says that an account is protected.
+CREATE MACRO visibility_of(value) AS CASE
+    WHEN value IN ('false', 'f', '0', '0.0', 'no', 'n') THEN NULL
+    WHEN value IN ('true', 't', '1', '1.0', 'yes', 'y') THEN 'protected'
+    WHEN value = 'home' THEN 'unlisted'
+    ELSE value
 END;
 """
-UNKNOWN_DATE = "date neither ISO 8601 nor Unix time"
 _HINT = f"""SELECT CASE WHEN reject = '{UNKNOWN_DATE}' THEN concat_ws('" or "', {
     ", ".join(
         f"CASE WHEN year(try_strptime(trim(written), '{one}')) BETWEEN 1990 AND 2100 THEN '{one}' END"
@@ -98,7 +83,7 @@ _TYPED = {
     "author_handle": "user_key(author_handle, $casefold)",
     "lang": "items(lang)[1]",
     "community": "filled(community)",
-    "visibility": "lower(filled(visibility))",
+    "visibility": "visibility_of(lower(filled(visibility)))",
     "reply_to": "user_key(reply_to, $casefold)",
     "reply_to_post": "filled(reply_to_post)",
     "quoted": "user_key(quoted, $casefold)",
@@ -107,7 +92,7 @@ _TYPED = {
     "reposted_author": "user_key(reposted_author, $casefold)",
     "repost_flag": "lower(trim(repost_flag))",
 }
-_FLAGS = "('1', '1.0', 'true', 't', 'yes', 'y', 'retweet', 'repost')"
+_FLAGS = "('1', '1.0', 'true', 't', 'yes', 'y', 'retweet', 'retweeted', 'repost', 'reposted', 'reblog', 'share')"
 _USERS = ("mentions", "favorited_by")
 _OF_REPOSTED = ("lang", "text", "mentions", "hashtags", "urls", "places", "cashtags", "community")
 _WITHIN = ("author_handle", "repost_flag", "reposted_id", "reposted_author")  # no columns of RAW_SCHEMA
@@ -127,6 +112,7 @@ def prepare(connection: Connection, time_format: str | None) -> None:
         UserError: the format is none of strptime.
     """
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(table_dates.MACROS)
     connection.execute(MACROS)
     try:
         if time_format is not None:
