@@ -41,6 +41,10 @@ TIME_FORMATS = (
     "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y",
 )  # fmt: skip
 
+# How pandas, R, MySQL and others write that there is no value. The last three may be words of texts, or authors.
+_NONE_IN_TEXTS = r"'NaN', 'nan', 'NA', 'None', 'NULL', '\N', '<NA>'"
+_NONE = f"{_NONE_IN_TEXTS}, 'null', 'N/A', 'NaT'"
+
 MACROS = rf"""
 -- As `user_key` in ntulm/text.py.
 -- Most are plain, and sets of characters take their time.
@@ -50,14 +54,19 @@ CREATE MACRO bare_user(name) AS CASE
 END;
 CREATE MACRO user_key(name, casefold) AS
     nullif(CASE WHEN casefold THEN lower(bare_user(name)) ELSE bare_user(name) END, '');
-CREATE MACRO filled(value) AS nullif(trim(value), '');
+CREATE MACRO filled(value) AS CASE WHEN trim(value) NOT IN ('', {_NONE}) THEN trim(value) END;
+CREATE MACRO told(value) AS CASE WHEN value NOT IN ({_NONE_IN_TEXTS}) THEN value END;
+-- Of posts that are named, zero and minus one are none.
+CREATE MACRO other_post(value) AS
+    CASE WHEN NOT regexp_full_match(filled(value), '0+(\.0+)?|-1(\.0+)?') THEN filled(value) END;
 -- A list is written `a b`, `a,b`, `a|b`, `['a', 'b']` or `["a","b"]`.
-CREATE MACRO items(value) AS regexp_extract_all(value, '[^\s,;|"''\[\]]+');
+CREATE MACRO items(value) AS regexp_extract_all(filled(value), '[^\s,;|"''\[\]]+');
 -- A link may hold a comma or a bar: there one item ends only where another starts.
 CREATE MACRO link_items(value) AS
-    regexp_extract_all(regexp_replace(value, '["'']?[,;|]\s*["'']?(https?://)', ' \1', 'g'), '[^\s"''\[\]]+');
+    regexp_extract_all(regexp_replace(filled(value), '["'']?[,;|]\s*["'']?(https?://)', ' \1', 'g'), '[^\s"''\[\]]+');
 -- A place may hold blanks and commas; in brackets it stands in quotes.
 CREATE MACRO place_items(value) AS CASE
+    WHEN filled(value) IS NULL THEN NULL
     WHEN regexp_full_match(trim(value), '\[\s*["''].*\]')
     THEN list_transform(regexp_extract_all(value, '"[^"]+"|''[^'']+'''), lambda place: place[2:-2])
     ELSE list_filter(list_transform(regexp_split_to_array(value, '[;|]'), lambda place: trim(place)),
@@ -93,18 +102,18 @@ _HINT = f"""SELECT CASE WHEN reject = '{UNKNOWN_DATE}' THEN concat_ws('" or "', 
 _TYPED = {
     "post_id": "filled(post_id)",
     "created_at": "moment(filled(created_at), $time_format)",
-    "text": "text",
-    "author": "user_key(author, $casefold)",
-    "author_handle": "user_key(author_handle, $casefold)",
+    "text": "told(text)",
+    "author": "user_key(told(author), $casefold)",
+    "author_handle": "user_key(told(author_handle), $casefold)",
     "lang": "items(lang)[1]",
     "community": "filled(community)",
     "visibility": "lower(filled(visibility))",
-    "reply_to": "user_key(reply_to, $casefold)",
-    "reply_to_post": "filled(reply_to_post)",
-    "quoted": "user_key(quoted, $casefold)",
-    "quoted_post": "filled(quoted_post)",
-    "reposted_id": "filled(reposted_id)",
-    "reposted_author": "user_key(reposted_author, $casefold)",
+    "reply_to": "user_key(filled(reply_to), $casefold)",
+    "reply_to_post": "other_post(reply_to_post)",
+    "quoted": "user_key(filled(quoted), $casefold)",
+    "quoted_post": "other_post(quoted_post)",
+    "reposted_id": "other_post(reposted_id)",
+    "reposted_author": "user_key(filled(reposted_author), $casefold)",
     "repost_flag": "lower(trim(repost_flag))",
 }
 _FLAGS = "('1', '1.0', 'true', 't', 'yes', 'y', 'retweet', 'repost')"
