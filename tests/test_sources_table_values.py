@@ -113,3 +113,88 @@ def test_where_a_cell_of_a_list_is_empty_the_text_is_read(tmp_path, form):
     assert [(one["hashtags"], one["mentions"], one["urls"]) for one in found] == [
         (["t"], ["bob"], ["https://a.example"]), ([], [], []),
     ]  # fmt: skip
+
+
+# Reposts
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("id_of", ["7", ""])
+def test_of_an_original_that_is_cut_in_its_repost(tmp_path, form, id_of):
+    """Also where the lists of the repost have the half hashtag, and whose post it is."""
+    cut = {"text": "RT @bob: hello #whole it ends with #Hal…", "flag": "1", "of": id_of, "of_user": "Bob"}
+    lists = {"tags": "whole #hal", "users": "bob eve"}
+    path = written(tmp_path / "a", form, post(1, **cut, **lists))
+    columns = {"repost_flag": "flag", "reposted_id": "of", "reposted_author": "of_user"}
+    for listed in ({}, {"hashtags": "tags", "mentions": "users"}):
+        (original,) = posts(path, **columns, **listed)
+        assert (original["text"], original["author"]) == ("hello #whole it ends with", None)
+        assert (original["hashtags"], original["recovered"]) == (["whole"], True)
+        assert original["mentions"] == (["eve"] if listed else [])
+        assert not id_of or original["post_id"] == id_of
+
+
+def test_of_an_original_that_is_whole_in_its_repost(tmp_path):
+    whole = {"text": "RT @bob: hello #whole", "of": "7", "of_user": "Bob"}
+    (original,) = posts(written(tmp_path / "a", "csv", post(1, **whole)), reposted_id="of", reposted_author="of_user")
+    assert (original["text"], original["author"], original["hashtags"]) == ("hello #whole", "bob", ["whole"])
+    assert original["mentions"] == []
+
+
+def test_a_flag_alone_and_a_cut_text(tmp_path):
+    (original,) = posts(
+        written(tmp_path / "a", "csv", post(1, text="RT @bob: so #on and #of…", flag="true")), repost_flag="flag"
+    )
+    assert (original["text"], original["hashtags"], original["author"]) == ("so #on and", ["on"], None)
+
+
+def test_a_text_without_head_that_ends_in_dots_is_whole(tmp_path):
+    (original,) = posts(written(tmp_path / "a", "csv", post(1, text="well #then…", of="7")), reposted_id="of")
+    assert (original["text"], original["hashtags"]) == ("well #then…", ["then"])
+
+
+# Ids
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "rounded", ["1.37642E+18", "1.376420000000000e+18", "1.4E18", "1,4E+18", "1e+18", "1" * 18 + ".0"]
+)
+def test_a_rounded_number_is_no_id(tmp_path, capsys, form, rounded):
+    whole = post(1, id="1376420000000000001", text="original", of="", to="")
+    cut = [post(number, id=rounded, of="", to=rounded) for number in (2, 3)]
+    repost = post(4, text="RT @one: original", of=rounded, to="")
+    path = written(tmp_path / "a", form, whole, *cut, repost, post(5, author=rounded, of="", to=""))
+    columns = {"reposted_id": "of", "reply_to_post": "to"}
+    found = rows(path, **columns)
+    assert [row["post_id"] for row in found] == ["1376420000000000001", None, None, "4", None]
+    assert [row["reply_to_post"] for row in found] == [None] * 5
+    assert [row["is_repost"] for row in found] == [False, False, False, True, None]
+    assert found[3]["reposted"]["post_id"] is None
+    assert [row["reject"] for row in found] == [None] * 4 + ["author is a rounded number, no id"]
+    said = capsys.readouterr().err
+    assert "'id' (corpus.table.post_id) holds rounded numbers, as 1.37642E+18, in 2 records: they are no ids" in said
+    assert "'author' (corpus.table.author) holds rounded numbers" in said
+    texts = [(one["text"], one["recovered"]) for one in posts(path, **columns)]
+    assert texts == [("original", False), ("text 2", False), ("text 3", False)]
+
+
+def test_numbers_of_json_and_parquet_that_are_rounded(tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text(json.dumps([post(1, id=1.37642e18), post(2, id=1.37642e18), post(3, id=12.0)]))
+    assert [row["post_id"] for row in rows(tmp_path / "a.jsonl")] == [None, None, "12"]
+    written(tmp_path / "b", "parquet", post(1, id=1.37642e18), post(2, id=float(1 << 53)), post(3, id=None))
+    assert [row["post_id"] for row in rows(tmp_path / "b")] == [None, str(1 << 53), None]
+    assert capsys.readouterr().err.count("rounded numbers") == 2
+
+
+@pytest.mark.parametrize("name", ["1e5", "9e10", "5.5", "v1.0", "a.b", "12.5e", "0x1.8p3"])
+def test_ids_that_look_like_rounded_numbers(tmp_path, capsys, name):
+    (row,) = rows(written(tmp_path / "a", "csv", post(1, id=name, author=name)))
+    assert (row["post_id"], row["author"], row["reject"], capsys.readouterr().err) == (name, name, None, "")
+
+
+def test_a_whole_number_with_a_point_is_the_number(tmp_path):
+    record = post(1, id="17.0", author="44196397.0", to="16.0", users="5.0 6")
+    (row,) = rows(written(tmp_path / "a", "csv", record), reply_to_post="to", mentions="users")
+    assert (row["post_id"], row["author"], row["reply_to_post"]) == ("17", "44196397", "16")
+    assert row["mentions"] == ["5", "6"]
