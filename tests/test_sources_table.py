@@ -383,9 +383,7 @@ def test_a_date_of_another_form_gets_a_hint_that_is_right(tmp_path, written, hin
     assert good["created_at"].year == 2021
 
 
-@pytest.mark.parametrize(
-    "written", ["yesterday", "31.13.2021", "2021-02-30", "17", "1e400", "12345678901", "٣", "nan", " x"]
-)
+@pytest.mark.parametrize("written", ["yesterday", "31.13.2021", "2021-02-30", "17", "1e400", "12345678901", "٣", " x"])
 def test_what_is_no_date_has_no_hint(tmp_path, written):
     (bad,) = read_at(tmp_path, written)
     assert bad["reject"] == "date neither ISO 8601 nor Unix time"

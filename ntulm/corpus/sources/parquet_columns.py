@@ -133,10 +133,10 @@ def _as_strings(values: pa.Array) -> pa.Array:
 
 
 def _numbers(values: pa.Array) -> pa.Array:
-    """Whole numbers without a point: ids are floats where some are missing."""
+    """Whole numbers that a float holds exactly without a point: ids are floats where some are missing."""
     values = values.cast(pa.float64())
     finite = pc.if_else(pc.is_finite(values), values, pa.scalar(None, pa.float64()))
-    whole = pc.and_(pc.equal(finite, pc.floor(finite)), pc.less(pc.abs(finite), float(1 << 62)))
+    whole = pc.and_(pc.equal(finite, pc.floor(finite)), pc.less_equal(pc.abs(finite), float(1 << 53)))
     integers = pc.if_else(whole, finite, pa.scalar(None, pa.float64())).cast(pa.int64()).cast(pa.string())
     return pc.coalesce(integers, finite.cast(pa.string()))
 

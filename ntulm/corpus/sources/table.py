@@ -117,7 +117,7 @@ def read(files: Sequence[File], mapping: TableMapping | None, labels: Sequence[s
             f"corpus.table: null, but {files[0]} is a table; say which column is what; it has {_has(files)}"
         )
     wanted = _wanted(mapping, labels)
-    extraction = _extraction(wanted)
+    extraction, rounded = _extraction(wanted), table_values.Rounded()
     with duckdb.connect() as connection:
         table_values.prepare(connection, mapping.time_format)
         connection.execute(json_paths.MACROS)
@@ -125,13 +125,17 @@ def read(files: Sequence[File], mapping: TableMapping | None, labels: Sequence[s
         def converted(cursor: Connection, chunk: Chunk) -> pa.Table:
             def work(rows: pa.Table) -> pa.Table:
                 rows = rows if chunk.extraction is None else chunk.extraction.rows(cursor, rows)
-                return table_values.converted(cursor, rows, mapping, labels, chunk.time_format)
+                return table_values.converted(cursor, rows, mapping, labels, chunk.time_format, rounded)
 
             return table_values.sparing(work, chunk.rows)
 
         for table in side_by_side(connection, converted, _chunks(files, wanted, mapping.time_format, extraction)):
             yield from table.to_batches()
     _judge(files, wanted, extraction)
+    for name, count in rounded.counts.items():
+        if count:
+            said = f"table: {wanted[name]!r} ({_key(name)}) holds rounded numbers, as 1.37642E+18, in {count:,} records"
+            print(f"{said}: they are no ids; write the table again with its ids as texts", file=sys.stderr)
 
 
 def _chunks(

@@ -7,6 +7,8 @@ Library of `ntulm/corpus/sources/table.py`; not a format. A row that cannot be c
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ntulm.corpus.sources import table_dates
+from ntulm.corpus.sources import table_dates, twitter_texts
 from ntulm.corpus.sources.formats import conformed
 from ntulm.corpus.sources.table_dates import TIME_FORMATS, UNKNOWN_DATE
 from ntulm.errors import UserError
@@ -35,6 +37,21 @@ SPLITTERS = {
     "places": "place_items",
 }  # fmt: skip
 LISTS = tuple(SPLITTERS)
+IDS = (
+    "post_id",
+    "author",
+    "author_handle",
+    "reply_to",
+    "reply_to_post",
+    "quoted",
+    "quoted_post",
+    "reposted_id",
+    "reposted_author",
+)
+
+# How pandas, R, MySQL and others write that there is no value. The last three may be words of texts, or authors.
+_NONE_IN_TEXTS = r"'NaN', 'nan', 'NA', 'None', 'NULL', '\N', '<NA>'"
+_NONE = f"{_NONE_IN_TEXTS}, 'null', 'N/A', 'NaT'"
 
 MACROS = rf"""
 -- As `user_key` in ntulm/text.py.
@@ -45,14 +62,26 @@ CREATE MACRO bare_user(name) AS CASE
 END;
 CREATE MACRO user_key(name, casefold) AS
     nullif(CASE WHEN casefold THEN lower(bare_user(name)) ELSE bare_user(name) END, '');
-CREATE MACRO filled(value) AS nullif(trim(value), '');
+CREATE MACRO filled(value) AS CASE WHEN trim(value) NOT IN ('', {_NONE}) THEN trim(value) END;
+CREATE MACRO told(value) AS CASE WHEN value NOT IN ({_NONE_IN_TEXTS}) THEN value END;
+-- A number that a spreadsheet or a float has rounded: whose id it was, nobody can tell.
+CREATE MACRO is_rounded(value) AS (contains(value, '.') OR contains(value, '+'))
+    AND regexp_full_match(trim(value), '\d\.\d+[eE]\+?\d+|\d(,\d+)?[eE]\+\d+|\d{{16,}}\.0+');
+CREATE MACRO id_of(value) AS CASE
+    WHEN NOT contains(value, '.') AND NOT contains(value, '+') THEN value
+    WHEN NOT is_rounded(value) THEN regexp_replace(value, '^(\d+)\.0+$', '\1')
+END;
+-- Of posts that are named, zero and minus one are none.
+CREATE MACRO other_post(value) AS
+    CASE WHEN NOT regexp_full_match(filled(value), '0+(\.0+)?|-1(\.0+)?') THEN filled(value) END;
 -- A list is written `a b`, `a,b`, `a|b`, `['a', 'b']` or `["a","b"]`.
-CREATE MACRO items(value) AS regexp_extract_all(value, '[^\s,;|"''\[\]]+');
+CREATE MACRO items(value) AS regexp_extract_all(filled(value), '[^\s,;|"''\[\]]+');
 -- A link may hold a comma or a bar: there one item ends only where another starts.
 CREATE MACRO link_items(value) AS
-    regexp_extract_all(regexp_replace(value, '["'']?[,;|]\s*["'']?(https?://)', ' \1', 'g'), '[^\s"''\[\]]+');
+    regexp_extract_all(regexp_replace(filled(value), '["'']?[,;|]\s*["'']?(https?://)', ' \1', 'g'), '[^\s"''\[\]]+');
 -- A place may hold blanks and commas; in brackets it stands in quotes.
 CREATE MACRO place_items(value) AS CASE
+    WHEN filled(value) IS NULL THEN NULL
     WHEN regexp_full_match(trim(value), '\[\s*["''].*\]')
     THEN list_transform(regexp_extract_all(value, '"[^"]+"|''[^'']+'''), lambda place: place[2:-2])
     ELSE list_filter(list_transform(regexp_split_to_array(value, '[;|]'), lambda place: trim(place)),
@@ -68,6 +97,7 @@ CREATE MACRO visibility_of(value) AS CASE
     ELSE value
 END;
 """
+ROUNDED_AUTHOR = "author is a rounded number, no id"
 _HINT = f"""SELECT CASE WHEN reject = '{UNKNOWN_DATE}' THEN concat_ws('" or "', {
     ", ".join(
         f"CASE WHEN year(try_strptime(trim(written), '{one}')) BETWEEN 1990 AND 2100 THEN '{one}' END"
@@ -76,28 +106,40 @@ _HINT = f"""SELECT CASE WHEN reject = '{UNKNOWN_DATE}' THEN concat_ws('" or "', 
 }) END FROM dates"""
 # Our column -> SQL over the strings of `rows`; what a mapping lacks is left out, as each expression has to be planned.
 _TYPED = {
-    "post_id": "filled(post_id)",
+    "post_id": "id_of(filled(post_id))",
     "created_at": "moment(filled(created_at), $time_format)",
-    "text": "text",
-    "author": "user_key(author, $casefold)",
-    "author_handle": "user_key(author_handle, $casefold)",
+    "text": "told(text)",
+    "author": "user_key(id_of(told(author)), $casefold)",
+    "author_handle": "user_key(id_of(told(author_handle)), $casefold)",
     "lang": "items(lang)[1]",
     "community": "filled(community)",
     "visibility": "visibility_of(lower(filled(visibility)))",
-    "reply_to": "user_key(reply_to, $casefold)",
-    "reply_to_post": "filled(reply_to_post)",
-    "quoted": "user_key(quoted, $casefold)",
-    "quoted_post": "filled(quoted_post)",
-    "reposted_id": "filled(reposted_id)",
-    "reposted_author": "user_key(reposted_author, $casefold)",
+    "reply_to": "user_key(id_of(filled(reply_to)), $casefold)",
+    "reply_to_post": "id_of(other_post(reply_to_post))",
+    "quoted": "user_key(id_of(filled(quoted)), $casefold)",
+    "quoted_post": "id_of(other_post(quoted_post))",
+    "reposted_id": "id_of(other_post(reposted_id))",
+    "reposted_author": "user_key(id_of(filled(reposted_author)), $casefold)",
     "repost_flag": "lower(trim(repost_flag))",
 }
 _FLAGS = "('1', '1.0', 'true', 't', 'yes', 'y', 'retweet', 'retweeted', 'repost', 'reposted', 'reblog', 'share')"
 _USERS = ("mentions", "favorited_by")
-_OF_REPOSTED = ("lang", "text", "mentions", "hashtags", "urls", "places", "cashtags", "community")
+# Of the original, where `RT @x: …` is all there is of it.
+_OF_REPOSTED = {
+    "lang": "lang",
+    "text": "CASE WHEN has_head THEN without_half_word(without_head(text)) ELSE text END",
+    "mentions": "CASE WHEN has_head AND reposted_author IS NOT NULL "
+    "THEN list_filter(mentions, lambda user: user <> reposted_author) ELSE mentions END",
+    "hashtags": "CASE WHEN has_head THEN without_half_tag(hashtags, text) ELSE hashtags END",
+    "urls": "urls",
+    "places": "places",
+    "cashtags": "CASE WHEN has_head THEN without_half_tag(cashtags, text) ELSE cashtags END",
+    "community": "community",
+}
 _WITHIN = ("author_handle", "repost_flag", "reposted_id", "reposted_author")  # no columns of RAW_SCHEMA
 _JUDGED = f"""CASE
     WHEN unreadable IS NOT NULL THEN unreadable
+    WHEN is_rounded(written_author) THEN '{ROUNDED_AUTHOR}'
     WHEN written_at IS NULL THEN NULL
     WHEN created_at IS NULL AND $time_format IS NULL THEN '{UNKNOWN_DATE}'
     WHEN created_at IS NULL THEN 'date not as time_format says'
@@ -114,6 +156,7 @@ def prepare(connection: Connection, time_format: str | None) -> None:
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute(table_dates.MACROS)
     connection.execute(MACROS)
+    connection.execute(twitter_texts.MACROS)
     try:
         if time_format is not None:
             connection.execute("SELECT try_strptime('2016', $1)", [time_format]).fetchall()
@@ -124,8 +167,29 @@ def prepare(connection: Connection, time_format: str | None) -> None:
         ) from error
 
 
+class Rounded:
+    """How many ids of each column were rounded, over all chunks."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def count(self, connection: Connection, rows: pa.Table) -> None:
+        """Those of rows that the connection has as `rows`."""
+        names = [name for name in IDS if name in rows.column_names]
+        sums = ", ".join(f"count(*) FILTER (is_rounded({name}))" for name in names)
+        found = connection.execute(f"SELECT {sums} FROM rows WHERE reject IS NULL").fetchall()[0]
+        with self._lock:
+            self.counts.update(dict(zip(names, found, strict=True)))
+
+
 def converted(
-    connection: Connection, rows: pa.Table, mapping: TableMapping, labels: Sequence[str], time_format: str | None
+    connection: Connection,
+    rows: pa.Table,
+    mapping: TableMapping,
+    labels: Sequence[str],
+    time_format: str | None,
+    rounded: Rounded,
 ) -> pa.Table:
     """Rows in RAW_SCHEMA.
 
@@ -135,6 +199,7 @@ def converted(
         mapping: how they are to be read.
         labels: the columns of labels, `label_0` and so on in `rows`.
         time_format: of the dates, which a column of times has not.
+        rounded: counts ids that are none.
     """
     if mapping.html and "text" in rows.column_names:
         texts = pa.array([text and plain_text(text) for text in rows["text"].to_pylist()], pa.string())
@@ -144,6 +209,7 @@ def converted(
     values |= {f"{LABEL}name_{place}": label for place, label in enumerate(labels)}
     connection.register("rows", rows)
     table = conformed(connection.sql(statement, params=values).to_arrow_table())
+    rounded.count(connection, rows)
     return _hinted(connection, table, rows["created_at"])
 
 
@@ -153,7 +219,8 @@ def _statement(schema: pa.Schema, flagged: bool) -> str:
     typed |= {name: "NULL::VARCHAR" for name in ("reposted_id", "reposted_author") if name not in typed}
     # An alias would mean the column of `rows` where there is one of that name.
     flag = f"coalesce({_TYPED['repost_flag']} IN {_FLAGS}, false)"
-    typed["is_repost"] = flag if flagged else f"{typed['reposted_id']} IS NOT NULL"
+    named = "other_post(reposted_id) IS NOT NULL" if "reposted_id" in schema.names else "false"
+    typed["is_repost"] = flag if flagged else named
     pairs = [_pairs(schema, name) for name in schema.names if name.startswith(LABEL)]
     if pairs:
         typed["labels"] = " || ".join(pairs)
@@ -164,16 +231,20 @@ def _statement(schema: pa.Schema, flagged: bool) -> str:
             "CASE WHEN reject IS NULL AND author <> author_handle "
             "THEN [{'id': author, 'handle': author_handle}] END AS people"
         )
-    if {"reposted_id", "reposted_author"} & set(schema.names):
-        same = ", ".join(f"{name} := {name}" for name in _OF_REPOSTED if name in typed)
+    if flagged or {"reposted_id", "reposted_author"} & set(schema.names):
+        same = ", ".join(f"{name} := {value}" for name, value in _OF_REPOSTED.items() if name in typed)
         columns.append(
-            "CASE WHEN reject IS NULL AND is_repost AND coalesce(reposted_id, reposted_author) IS NOT NULL "
-            f"THEN struct_pack(post_id := reposted_id, author := reposted_author, {same}) END AS reposted"
+            "CASE WHEN reject IS NULL AND is_repost "
+            "AND (has_head OR coalesce(reposted_id, reposted_author) IS NOT NULL) THEN struct_pack("
+            "post_id := reposted_id, "
+            f"author := CASE WHEN NOT (has_head AND is_cut(text)) THEN reposted_author END, {same}) END AS reposted"
         )
     expressions = ", ".join(f"{expression} AS {name}" for name, expression in typed.items())
     return (
-        f"WITH typed AS (SELECT file, line, reject AS unreadable, filled(created_at) AS written_at, {expressions} "
-        f"FROM rows), judged AS (SELECT *, {_JUDGED} AS reject FROM typed) "
+        f"WITH typed AS (SELECT file, line, reject AS unreadable, filled(created_at) AS written_at, "
+        f"author AS written_author, {expressions} "
+        f"FROM rows), judged AS (SELECT *, {_JUDGED} AS reject, "
+        f"coalesce(is_repost AND regexp_matches(text, repost_head()), false) AS has_head FROM typed) "
         f"SELECT file, line, reject, {', '.join(columns)} FROM judged"
     )
 
@@ -181,7 +252,9 @@ def _statement(schema: pa.Schema, flagged: bool) -> str:
 def _list(schema: pa.Schema, name: str) -> str:
     is_text = pa.types.is_string(schema.field(name).type)
     listed = f"{SPLITTERS[name]}({name})" if is_text else f"present({name})"
-    return f"list_transform({listed}, lambda user: user_key(user, $casefold))" if name in _USERS else listed
+    if name not in _USERS:
+        return listed
+    return f"list_transform({listed}, lambda user: user_key(id_of(user), $casefold))"
 
 
 def _pairs(schema: pa.Schema, name: str) -> str:

@@ -34,5 +34,6 @@ CREATE MACRO is_cut(text) AS ends_with(text, '…');
 CREATE MACRO without_half_word(text) AS
     CASE WHEN is_cut(text) THEN regexp_replace(text, '\s*\S*…$', '') ELSE text END;
 CREATE MACRO without_half_tag(tags, text) AS CASE WHEN is_cut(text)
-    THEN list_filter(tags, lambda tag: tag <> regexp_extract(text, '[#＃$]([^\s#＃$]*)…$', 1)) ELSE tags END;
+    THEN list_filter(tags, lambda tag:
+        lower(ltrim(tag, '#＃$')) <> lower(regexp_extract(text, '[#＃$]([^\s#＃$]*)…$', 1))) ELSE tags END;
 """
