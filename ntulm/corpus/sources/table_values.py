@@ -67,7 +67,7 @@ CREATE MACRO told(value) AS CASE WHEN value NOT IN ({_NONE_IN_TEXTS}) THEN value
 -- A number that a spreadsheet or a float has rounded: whose id it was, nobody can tell.
 CREATE MACRO is_rounded(value) AS (contains(value, '.') OR contains(value, '+'))
     AND regexp_full_match(trim(value), '\d\.\d+[eE]\+?\d+|\d(,\d+)?[eE]\+\d+|\d{{16,}}\.0+');
-CREATE MACRO id_of(value) AS CASE
+CREATE MACRO unrounded(value) AS CASE
     WHEN NOT contains(value, '.') AND NOT contains(value, '+') THEN value
     WHEN NOT is_rounded(value) THEN regexp_replace(value, '^(\d+)\.0+$', '\1')
 END;
@@ -106,20 +106,20 @@ _HINT = f"""SELECT CASE WHEN reject = '{UNKNOWN_DATE}' THEN concat_ws('" or "', 
 }) END FROM dates"""
 # Our column -> SQL over the strings of `rows`; what a mapping lacks is left out, as each expression has to be planned.
 _TYPED = {
-    "post_id": "id_of(filled(post_id))",
+    "post_id": "unrounded(filled(post_id))",
     "created_at": "moment(filled(created_at), $time_format)",
     "text": "told(text)",
-    "author": "user_key(id_of(told(author)), $casefold)",
-    "author_handle": "user_key(id_of(told(author_handle)), $casefold)",
+    "author": "user_key(unrounded(told(author)), $casefold)",
+    "author_handle": "user_key(unrounded(told(author_handle)), $casefold)",
     "lang": "items(lang)[1]",
     "community": "filled(community)",
     "visibility": "visibility_of(lower(filled(visibility)))",
-    "reply_to": "user_key(id_of(filled(reply_to)), $casefold)",
-    "reply_to_post": "id_of(other_post(reply_to_post))",
-    "quoted": "user_key(id_of(filled(quoted)), $casefold)",
-    "quoted_post": "id_of(other_post(quoted_post))",
-    "reposted_id": "id_of(other_post(reposted_id))",
-    "reposted_author": "user_key(id_of(filled(reposted_author)), $casefold)",
+    "reply_to": "user_key(unrounded(filled(reply_to)), $casefold)",
+    "reply_to_post": "unrounded(other_post(reply_to_post))",
+    "quoted": "user_key(unrounded(filled(quoted)), $casefold)",
+    "quoted_post": "unrounded(other_post(quoted_post))",
+    "reposted_id": "unrounded(other_post(reposted_id))",
+    "reposted_author": "user_key(unrounded(filled(reposted_author)), $casefold)",
     "repost_flag": "lower(trim(repost_flag))",
 }
 _FLAGS = "('1', '1.0', 'true', 't', 'yes', 'y', 'retweet', 'retweeted', 'repost', 'reposted', 'reblog', 'share')"
@@ -254,7 +254,7 @@ def _list(schema: pa.Schema, name: str) -> str:
     listed = f"{SPLITTERS[name]}({name})" if is_text else f"present({name})"
     if name not in _USERS:
         return listed
-    return f"list_transform({listed}, lambda user: user_key(id_of(user), $casefold))"
+    return f"list_transform({listed}, lambda user: user_key(unrounded(user), $casefold))"
 
 
 def _pairs(schema: pa.Schema, name: str) -> str:
