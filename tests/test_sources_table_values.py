@@ -115,6 +115,22 @@ def test_where_a_cell_of_a_list_is_empty_the_text_is_read(tmp_path, form):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "cell", ["#a#b", "#a #b", "(a, b)", "('a', 'b')", "('#a', '#b')", "{a,b}", "＃a＃b", "['a' 'b']"]
+)
+def test_lists_as_other_programs_write_them(tmp_path, form, cell):
+    (row,) = rows(written(tmp_path / "a", form, post(1, tags=cell)), hashtags="tags")
+    assert row["hashtags"] == ["a", "b"]
+
+
+def test_links_and_places_in_round_brackets(tmp_path):
+    links, places = "('https://a.example/x_(y)', 'https://b.example/#c')", "('New York', \"Rome\")"
+    (row,) = rows(written(tmp_path / "a", "csv", post(1, links=links, at=places)), urls="links", places="at")
+    assert row["urls"] == ["https://a.example/x_(y)", "https://b.example/#c"]
+    assert row["places"] == ["New York", "Rome"]
+
+
 # Reposts
 
 

@@ -74,15 +74,17 @@ END;
 -- Of posts that are named, zero and minus one are none.
 CREATE MACRO other_post(value) AS
     CASE WHEN NOT regexp_full_match(filled(value), '0+(\.0+)?|-1(\.0+)?') THEN filled(value) END;
--- A list is written `a b`, `a,b`, `a|b`, `['a', 'b']` or `["a","b"]`.
-CREATE MACRO items(value) AS regexp_extract_all(filled(value), '[^\s,;|"''\[\]]+');
+-- A list is written `a b`, `a,b`, `a|b`, `#a#b`, `['a', 'b']`, `["a","b"]`, `('a', 'b')` or `{{a,b}}`.
+CREATE MACRO items(value) AS regexp_extract_all(filled(value), '[^\s,;|"''\[\](){{}}#＃]+');
 -- A link may hold a comma or a bar: there one item ends only where another starts.
+CREATE MACRO unwrapped(value) AS regexp_replace(value, '^[({{](.*)[)}}]$', '\1');
 CREATE MACRO link_items(value) AS
-    regexp_extract_all(regexp_replace(filled(value), '["'']?[,;|]\s*["'']?(https?://)', ' \1', 'g'), '[^\s"''\[\]]+');
+    regexp_extract_all(regexp_replace(unwrapped(filled(value)), '["'']?[,;|]\s*["'']?(https?://)', ' \1', 'g'),
+        '[^\s"''\[\]]+');
 -- A place may hold blanks and commas; in brackets it stands in quotes.
 CREATE MACRO place_items(value) AS CASE
     WHEN filled(value) IS NULL THEN NULL
-    WHEN regexp_full_match(trim(value), '\[\s*["''].*\]')
+    WHEN regexp_full_match(trim(value), '[\[({{]\s*["''].*[\])}}]')
     THEN list_transform(regexp_extract_all(value, '"[^"]+"|''[^'']+'''), lambda place: place[2:-2])
     ELSE list_filter(list_transform(regexp_split_to_array(value, '[;|]'), lambda place: trim(place)),
         lambda place: place <> '')
