@@ -143,7 +143,8 @@ def _bluesky_rows(event: Any) -> list[tuple]:
     features = [feature for facet in record.get("facets") or [] for feature in facet["features"]]
     named = {key: [feature[key] for feature in features if key in feature] for key in ("did", "tag", "uri")}
     lang = record["langs"][0].split("-")[0].lower()
-    return [(uri, moment, lang, record["text"], did, named["did"], named["tag"], named["uri"], None)]
+    tags, links = (named["tag"], named["uri"]) if features else (None, None)  # the text is read where there is nothing
+    return [(uri, moment, lang, record["text"], did, named["did"], tags, links, None)]
 
 
 def _reddit_rows(comment: Any) -> list[tuple]:

@@ -106,23 +106,41 @@ _HINT = f"""SELECT CASE WHEN reject = '{UNKNOWN_DATE}' THEN concat_ws('" or "', 
         for one in TIME_FORMATS
     )
 }) END FROM dates"""
-# Our column -> SQL over the strings of `rows`; what a mapping lacks is left out, as each expression has to be planned.
-_TYPED = {
+# Our column -> SQL over the strings of `rows`: what is said there at all. First and apart, as macros name what they are
+# given several times.
+_SAID = {
     "post_id": "unrounded(filled(post_id))",
-    "created_at": "moment(filled(created_at), $time_format)",
+    "created_at": "filled(created_at)",
     "text": "told(text)",
-    "author": "user_key(unrounded(told(author)), $casefold)",
-    "author_handle": "user_key(unrounded(told(author_handle)), $casefold)",
-    "lang": "items(lang)[1]",
+    "author": "unrounded(told(author))",
+    "author_handle": "unrounded(told(author_handle))",
     "community": "filled(community)",
-    "visibility": "visibility_of(lower(filled(visibility)))",
-    "reply_to": "user_key(unrounded(filled(reply_to)), $casefold)",
+    "visibility": "lower(filled(visibility))",
+    "reply_to": "unrounded(filled(reply_to))",
     "reply_to_post": "unrounded(other_post(reply_to_post))",
-    "quoted": "user_key(unrounded(filled(quoted)), $casefold)",
+    "quoted": "unrounded(filled(quoted))",
     "quoted_post": "unrounded(other_post(quoted_post))",
     "reposted_id": "unrounded(other_post(reposted_id))",
-    "reposted_author": "user_key(unrounded(filled(reposted_author)), $casefold)",
+    "reposted_author": "unrounded(filled(reposted_author))",
     "repost_flag": "lower(trim(repost_flag))",
+}
+# Our column -> SQL over what is said; what a mapping lacks is left out, as each expression has to be planned.
+_TYPED = {
+    "post_id": "post_id",
+    "created_at": "moment(created_at, $time_format)",
+    "text": "text",
+    "author": "user_key(author, $casefold)",
+    "author_handle": "user_key(author_handle, $casefold)",
+    "lang": "items(lang)[1]",
+    "community": "community",
+    "visibility": "visibility_of(visibility)",
+    "reply_to": "user_key(reply_to, $casefold)",
+    "reply_to_post": "reply_to_post",
+    "quoted": "user_key(quoted, $casefold)",
+    "quoted_post": "quoted_post",
+    "reposted_id": "reposted_id",
+    "reposted_author": "user_key(reposted_author, $casefold)",
+    "repost_flag": "repost_flag",
 }
 _FLAGS = "('1', '1.0', 'true', 't', 'yes', 'y', 'retweet', 'retweeted', 'repost', 'reposted', 'reblog', 'share')"
 _USERS = ("mentions", "favorited_by")
@@ -219,10 +237,9 @@ def _statement(schema: pa.Schema, flagged: bool) -> str:
     typed = {name: expression for name, expression in _TYPED.items() if name in schema.names}
     typed |= {name: _list(schema, name) for name in LISTS if name in schema.names}
     typed |= {name: "NULL::VARCHAR" for name in ("reposted_id", "reposted_author") if name not in typed}
-    # An alias would mean the column of `rows` where there is one of that name.
-    flag = f"coalesce({_TYPED['repost_flag']} IN {_FLAGS}, false)"
+    said = [f"{expression} AS {name}" for name, expression in _SAID.items() if name in schema.names]
     named = "other_post(reposted_id) IS NOT NULL" if "reposted_id" in schema.names else "false"
-    typed["is_repost"] = flag if flagged else named
+    typed["is_repost"] = f"coalesce(repost_flag IN {_FLAGS}, false)" if flagged else "is_named"
     pairs = [_pairs(schema, name) for name in schema.names if name.startswith(LABEL)]
     if pairs:
         typed["labels"] = " || ".join(pairs)
@@ -243,9 +260,9 @@ def _statement(schema: pa.Schema, flagged: bool) -> str:
         )
     expressions = ", ".join(f"{expression} AS {name}" for name, expression in typed.items())
     return (
-        f"WITH typed AS (SELECT file, line, reject AS unreadable, filled(created_at) AS written_at, "
-        f"author AS written_author, {expressions} "
-        f"FROM rows), judged AS (SELECT *, {_JUDGED} AS reject, "
+        f"WITH said AS (SELECT * REPLACE ({', '.join(said)}), author AS written_author, {named} AS is_named "
+        f"FROM rows), typed AS (SELECT file, line, reject AS unreadable, created_at AS written_at, written_author, "
+        f"{expressions} FROM said), judged AS (SELECT *, {_JUDGED} AS reject, "
         f"coalesce(is_repost AND regexp_matches(text, repost_head()), false) AS has_head FROM typed) "
         f"SELECT file, line, reject, {', '.join(columns)} FROM judged"
     )
