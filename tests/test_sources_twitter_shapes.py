@@ -227,7 +227,12 @@ def test_notices_of_accounts_and_of_deletions(tmp_path):
     notices = [{"user_delete": {"id": 5}}, {"delete": {"tweet": {"id": 2}}}, {"user_protect": {"id": 1}}]
     found = corpus(written(tmp_path / "a", status(1), status(2), status(3, 5), *notices), "twitter_v1")
     assert list(found.posts) == ["1"]
-    assert found.left_out == {"deleted by its author": 2, "account deleted": 2, "user_protect notice": 1}
+    assert found.left_out == {
+        "deleted by its author": 2,
+        "account deleted": 1,
+        "account closed": 1,
+        "user_protect notice": 1,
+    }
     assert found.rejects == {}
 
 

@@ -69,6 +69,8 @@ def _csv(file: File, time: str) -> Iterator[list[Row]]:
 def _parquet(file: File, wanted: Collection[str], most: int = BATCH_ROWS) -> Iterator[list[Row]]:
     parquet = parquet_columns.opened(file)
     names = [name for name in parquet.schema_arrow.names if name in wanted]
+    if not names:
+        return
     line = 1
     for batch in parquet_columns.batches(file, parquet, names, most):
         faults, values = pa.repeat(False, batch.num_rows), []
