@@ -40,9 +40,7 @@ def test_partitions_are_as_few_as_suffice():
     assert scale.table_bytes(1e10) * 2 / number <= scale.GPU_MEMORY / 2 < scale.table_bytes(1e10) * 2 / (number // 2)
 
 
-@pytest.mark.parametrize(
-    ("hours", "text"), [(1 / 3600, "1 s"), (0.5, "30 min"), (10, "10 h"), (240, "10 days")]
-)
+@pytest.mark.parametrize(("hours", "text"), [(1 / 3600, "1 s"), (0.5, "30 min"), (10, "10 h"), (240, "10 days")])
 def test_times_have_a_unit_that_suits_them(hours, text):
     assert scale.Cost(hours, 0.0).hours == hours
     assert str(scale.Cost(hours, 12.0)) == f"{text}, $12"

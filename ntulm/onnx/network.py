@@ -85,8 +85,12 @@ class OpenVinoNetwork(GraphNetwork):
         import openvino
 
         threads = torch.get_num_threads()
-        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads, "ENABLE_CPU_PINNING": False}
-        settings["INFERENCE_PRECISION_HINT"] = "f32"  # where there is AMX, what is not in bytes would be in bfloat16
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": threads,
+            "ENABLE_CPU_PINNING": False,
+            "INFERENCE_PRECISION_HINT": "f32",  # with AMX, what is not in bytes would be in bfloat16
+        }
         self.compiled = openvino.Core().compile_model(str(file), "CPU", settings)
         self.own = threading.local()  # a request serves one thread at a time
         super().__init__(read.taken, read.encoder.config.hidden_size)
