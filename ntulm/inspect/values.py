@@ -16,12 +16,12 @@ from ntulm.corpus.sources import csv_records
 from ntulm.corpus.sources.export import File
 from ntulm.corpus.sources.formats import objects
 from ntulm.corpus.sources.lines import head
+from ntulm.corpus.sources.table_values import NOTHING
 
 HEAD_BYTES = 1 << 20  # of a file
 RECORDS = 1000  # of a file
 FILES = 5  # spread over the export
 PARQUET = b"PAR1"
-NOTHING = {"", "na", "n/a", "<na>", "nan", "nat", "none", "null", "\\n"}  # as R, pandas, Python and databases write it
 
 Values = dict[str, list[str]]  # column -> its values that are not empty; a list of a JSON record is several, by ` `
 
@@ -34,7 +34,7 @@ def sampled(files: Sequence[File], columns: Sequence[str]) -> Values:
         for record in islice(_records(file, columns), RECORDS):
             for column in columns:
                 value = str(record.get(column) or "").strip()
-                if value.casefold() not in NOTHING:
+                if value and value not in NOTHING:
                     found[column].append(value)
     return found
 

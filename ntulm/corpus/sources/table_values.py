@@ -50,8 +50,9 @@ IDS = (
 )
 
 # How pandas, R, MySQL and others write that there is no value. The last three may be words of texts, or authors.
-_NONE_IN_TEXTS = r"'NaN', 'nan', 'NA', 'None', 'NULL', '\N', '<NA>'"
-_NONE = f"{_NONE_IN_TEXTS}, 'null', 'N/A', 'NaT'"
+_NOTHING_IN_TEXTS = ("NaN", "nan", "NA", "None", "NULL", r"\N", "<NA>")
+NOTHING = (*_NOTHING_IN_TEXTS, "null", "N/A", "NaT")
+_NONE_IN_TEXTS, _NONE = (", ".join(f"'{word}'" for word in words) for words in (_NOTHING_IN_TEXTS, NOTHING))
 
 MACROS = rf"""
 -- As `user_key` in ntulm/text.py.

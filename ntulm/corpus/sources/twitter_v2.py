@@ -5,9 +5,8 @@ posts referred to in `users_*.json`).
 A page gives one row per tweet, all with the page's line. `retweeted` among the `referenced_tweets` makes a repost. Its
 own text is cut, so the original comes from where it stands: in the tweet itself (flattened), in the page's `includes`,
 or in any file of includes. An original that is known only by a cut text loses its half last word and has no author:
-nobody's post is not trained on. A retweet of a protected account is as hidden as what it
-retweets. Posts in `includes` are no posts of their own: they give the texts of originals and the authors of what is
-quoted and answered.
+nobody's post is not trained on. A retweet of a protected account is as hidden as what it retweets. Posts in `includes`
+are no posts of their own: they give the texts of originals and the authors of what is quoted and answered.
 """
 
 from __future__ import annotations
